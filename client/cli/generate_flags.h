@@ -1,0 +1,17 @@
+// Flags of the fields that `generate` and `chat` share.
+#ifndef SLUICE_CLIENT_CLI_GENERATE_FLAGS_H_
+#define SLUICE_CLIENT_CLI_GENERATE_FLAGS_H_
+
+#include "client/cli/flags.h"
+#include "sluice/v1/generate.pb.h"
+
+namespace sluice {
+
+// Each adds a section whose flags set the message's fields; the message outlives the parse.
+void AddSamplingFlags(v1::SamplingParams* sampling, FlagSet* flags);
+void AddStopFlags(v1::StopConditions* stop, FlagSet* flags);
+void AddSessionFlags(v1::GenerateRequest* request, FlagSet* flags);
+
+}  // namespace sluice
+
+#endif  // SLUICE_CLIENT_CLI_GENERATE_FLAGS_H_

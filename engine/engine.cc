@@ -1,0 +1,286 @@
+#include "engine/engine.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace sluice {
+namespace {
+
+Stage StageOf(const Call& call) {
+  if (call.prompt_launched == 0) return Stage::kQueued;
+  return call.prompt_done < call.prompt_rows() ? Stage::kPrefill : Stage::kDecode;
+}
+
+}  // namespace
+
+Engine::Engine(Backend* backend, Model* model, const Tokenizer* tokenizer, const Clock* clock,
+               const EngineOptions& options)
+    : backend_(backend),
+      model_(model),
+      tokenizer_(tokenizer),
+      clock_(clock),
+      options_(options),
+      builder_(backend->info().prompt_grid, options.max_batch_tokens, options.eos_token_ids),
+      delivery_(tokenizer, options.eos_token_ids, &stats_),
+      slots_(options.slots),
+      count_tables_(options.slots),
+      copies_(backend, MakeStateLayout(model->shape()).elements),
+      states_(&copies_, backend, &slots_, clock,
+              {.host_bytes = options.session_limits.host_state_bytes,
+               .disk_bytes = options.session_limits.disk_state_bytes,
+               .has_store = options.has_store},
+              &stats_),
+      sessions_(&states_, clock, &stats_,
+                {.limits = options.session_limits,
+                 .fingerprint = options.fingerprint,
+                 .numerics_id = backend->info().numerics_id,
+                 .vocab = model->shape().vocab,
+                 .has_store = options.has_store,
+                 .index = options.session_index,
+                 .random = options.random}) {
+  SLUICE_CHECK(options.max_batch_tokens >= options.slots + backend->info().prompt_grid);
+  stats_.slots_total.Set(options.slots);
+  stats_.state_bytes.Set(copies_.bytes());
+  sessions_.set_cancel_call([this](uint64_t id, absl::Status status) { Cancel(id, status); });
+}
+
+Engine::~Engine() { SLUICE_CHECK(live_ == 0); }
+
+RequestId Engine::Submit(Request request, std::shared_ptr<TokenSink> sink) {
+  SLUICE_CHECK(request.n >= 1 && request.n <= options_.slots);
+  auto owned = std::make_unique<Call>();
+  Call* call = owned.get();
+  const RequestId id = call->id = ++last_id_;
+  call->request = std::move(request);
+  call->sink = std::move(sink);
+  call->submitted = clock_->Now();
+  if (call->request.kind == RequestKind::kScore) {
+    // The row after the last token, when it is asked for, is computed as a token that nobody sees.
+    call->request.stop.max_new_tokens = call->request.score_alternatives > 0 ? 1 : 0;
+  }
+  calls_.emplace(id, std::move(owned));
+  ++live_;
+  stats_.requests.Add();
+  if (call->expiry() != absl::InfiniteDuration()) expiries_.emplace(call->expiry(), id);
+  if (!device_status_.ok()) {
+    Close(call, absl::UnavailableError("the device has failed"));
+  } else if (call->request.session_id.empty()) {
+    Begin(call);
+  } else {
+    Open(call);
+  }
+  return id;
+}
+
+void Engine::Cancel(RequestId id, absl::Status status) {
+  const auto it = calls_.find(id);
+  if (it == calls_.end() || it->second->state == CallState::kClosed) return;
+  if (it->second->state == CallState::kCommitting) return;  // too late: it may be on disk already
+  if (absl::IsCancelled(status)) stats_.cancelled[static_cast<size_t>(StageOf(*it->second))].Add();
+  Close(it->second.get(), std::move(status));
+}
+
+bool Engine::Step() {
+  if (!device_status_.ok()) return false;
+  const absl::Duration now = clock_->Now();
+  Expire(now);
+  sessions_.Expire(now);
+  copies_.Poll();
+  states_.Poll();
+  PollLoads();
+  PollReaders(now);
+  AdmitWaiting(now);
+  EndWithoutRows(now);
+  const size_t pipeline =
+      MustNotRunAhead() ? 1 : static_cast<size_t>(backend_->info().steps_in_flight);
+  const bool launched = in_flight_.size() < pipeline && Launch(now);
+  const bool finish = in_flight_.size() >= pipeline || (!launched && !in_flight_.empty());
+  if (finish) FinishOldestStep();
+  SetGauges();
+  return launched || finish || AwaitCopies() || copies_.AwaitOne();
+}
+
+absl::Duration Engine::NextDeadline() const {
+  absl::Duration next = expiries_.empty() ? absl::InfiniteDuration() : expiries_.begin()->first;
+  next = std::min(next, sessions_.NextDeadline());
+  if (waiting_.empty()) return next;
+  for (const Call* call : admitted_) {
+    if (call->state == CallState::kPaused) {
+      next = std::min(next, call->paused_since + options_.slot_patience);
+    }
+  }
+  return next;
+}
+
+void Engine::TakeSlots(Call* call) {
+  for (Sequence& sequence : call->sequences) {
+    if (!sequence.finished && sequence.slot < 0) sequence.slot = slots_.Take();
+  }
+}
+
+void Engine::GiveSlots(Call* call) {
+  for (Sequence& sequence : call->sequences) {
+    if (sequence.slot >= 0) slots_.Give(std::exchange(sequence.slot, -1));
+  }
+}
+
+// ---- Steps ----
+
+bool Engine::Launch(absl::Duration now) {
+  if (idle_batches_.empty()) idle_batches_.push_back(std::make_unique<Batch>());
+  std::unique_ptr<Batch> batch = std::move(idle_batches_.back());
+  idle_batches_.pop_back();
+  if (!builder_.Build(admitted_, batch.get())) {
+    idle_batches_.push_back(std::move(batch));
+    return false;
+  }
+  for (const BatchShare& share : batch->shares) {
+    if (share.call->first_step_time == absl::InfiniteDuration()) {
+      share.call->first_step_time = now;
+      stats_.queue_seconds.Observe(absl::ToDoubleSeconds(now - share.call->submitted));
+    }
+  }
+  batch->launched = now;
+  batch->ticket = model_->Step(&batch->rows);
+  stats_.steps.Add();
+  stats_.step_rows.Observe(batch->num_rows);
+  ForkAfterPrompt(*batch);
+  in_flight_.push_back(std::move(batch));
+  return true;
+}
+
+void Engine::ForkAfterPrompt(const Batch& batch) {
+  for (const BatchShare& share : batch.shares) {
+    if (share.prompt_end == share.prompt_begin || share.call->in_prompt()) continue;
+    const std::vector<Sequence>& sequences = share.call->sequences;
+    for (size_t i = 1; i < sequences.size(); ++i) {
+      backend_->CopyState(sequences[0].slot, sequences[i].slot);
+    }
+  }
+}
+
+void Engine::FinishOldestStep() {
+  std::unique_ptr<Batch> batch = std::move(in_flight_.front());
+  in_flight_.pop_front();
+  const absl::Status status = backend_->Await(batch->ticket);
+  const absl::Duration now = clock_->Now();
+  if (!status.ok()) {
+    for (const BatchShare& share : batch->shares) --share.call->steps_in_flight;
+    return FailDevice(status);
+  }
+  stats_.step_seconds.Observe(absl::ToDoubleSeconds(now - batch->launched));
+  for (const BatchShare& share : batch->shares) {
+    Call* call = share.call;
+    --call->steps_in_flight;
+    if (call->state == CallState::kClosed) {
+      Release(call);
+      continue;
+    }
+    const absl::Status delivered = delivery_.Deliver(*batch, share, now);
+    if (!delivered.ok()) {
+      Close(call, delivered);
+    } else if (call->open_sequences == 0) {
+      End(call);
+    } else if (call->ending && call->steps_in_flight == 0) {
+      delivery_.FinishAll(call, FinishReason::kTimeLimit, now);
+      End(call);
+    }
+  }
+  idle_batches_.push_back(std::move(batch));
+}
+
+// ---- The way out ----
+
+void Engine::Expire(absl::Duration now) {
+  while (!expiries_.empty() && expiries_.begin()->first <= now) {
+    Call* call = calls_.at(expiries_.begin()->second).get();
+    const bool past_deadline = call->request.deadline <= now;
+    const bool begun = call->state != CallState::kOpening && call->state != CallState::kQueued;
+    const bool prompt_done = begun && call->prompt_done == call->prompt_rows();
+    if (!past_deadline && prompt_done) {
+      if (call->commits && call->steps_in_flight > 0) {
+        call->ending = true;  // what is being computed belongs to the history
+        expiries_.erase(expiries_.begin());
+        continue;
+      }
+      delivery_.FinishAll(call, FinishReason::kTimeLimit, now);
+      End(call);
+      continue;
+    }
+    stats_.deadline_exceeded[static_cast<size_t>(StageOf(*call))].Add();
+    Close(call, absl::DeadlineExceededError(
+                    past_deadline ? "the call's deadline passed"
+                                  : "stop.time_limit passed before the prompt was processed"));
+  }
+}
+
+void Engine::Close(Call* call, absl::Status status) {
+  Leave(call);
+  if (status.ok()) {
+    stats_.request_seconds.Observe(absl::ToDoubleSeconds(clock_->Now() - call->submitted));
+  } else if (!absl::IsCancelled(status) && !absl::IsDeadlineExceeded(status)) {
+    stats_.failed.Add();
+  }
+  call->state = CallState::kClosed;
+  --live_;
+  call->sink->Close(std::move(status));
+  call->sink.reset();
+  const std::shared_ptr<SessionUse> use = std::move(call->use);
+  Release(call);
+  if (use != nullptr) sessions_.Release(use);
+}
+
+void Engine::Leave(Call* call) {
+  const absl::Duration expiry = call->expiry();
+  if (expiry != absl::InfiniteDuration()) expiries_.erase({expiry, call->id});
+  if (call->state == CallState::kOpening || call->state == CallState::kCommitting) return;
+  if (call->state == CallState::kQueued) return waiting_.Erase(*call);
+  admitted_.erase(std::find(admitted_.begin(), admitted_.end(), call));
+  // Steps in flight still write the slots; whoever gets them next is ordered after.
+  GiveSlots(call);
+  for (Sequence& sequence : call->sequences) {
+    if (sequence.counts >= 0) count_tables_.Give(std::exchange(sequence.counts, -1));
+  }
+}
+
+void Engine::Release(Call* call) {
+  if (call->steps_in_flight == 0) calls_.erase(call->id);
+}
+
+void Engine::FailDevice(const absl::Status& status) {
+  device_status_ = status;
+  in_flight_.clear();
+  states_.FailDevice(absl::UnavailableError("the device has failed"));
+  std::vector<RequestId> open;
+  for (auto& [id, call] : calls_) {
+    call->steps_in_flight = 0;
+    if (call->state != CallState::kClosed) open.push_back(id);
+  }
+  // One that closes may close others that waited for it.
+  for (RequestId id : open) {
+    const auto it = calls_.find(id);
+    if (it == calls_.end() || it->second->state == CallState::kClosed) continue;
+    Close(it->second.get(), absl::UnavailableError("the device has failed"));
+  }
+  calls_.clear();
+}
+
+void Engine::SetGauges() {
+  int64_t running = 0;
+  int64_t paused = 0;
+  for (const Call* call : admitted_) {
+    if (call->state == CallState::kReady) running += call->open_sequences;
+    if (call->state == CallState::kPaused || call->state == CallState::kSpilled) {
+      paused += call->open_sequences;
+    }
+  }
+  stats_.waiting.Set(static_cast<int64_t>(waiting_.size()));
+  stats_.running.Set(running);
+  stats_.paused.Set(paused);
+  sessions_.SetGauges();
+  states_.SetGauges();
+  // A committed state in a slot is in nobody's way.
+  stats_.slots_used.Set(slots_.used() - stats_.device_states.value());
+}
+
+}  // namespace sluice

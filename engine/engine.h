@@ -1,0 +1,149 @@
+// Continuous batching over one backend: takes requests, forms steps, hands out tokens.
+//
+// It has no threads and is driven: Submit, Cancel and Step are called by one thread
+// (server/core/device_thread). stats() may be read by any thread. A request's tokens and
+// log-probabilities depend on the request alone, never on the others in flight (kernels/backend.h
+// says what that rests on).
+#ifndef SLUICE_ENGINE_ENGINE_H_
+#define SLUICE_ENGINE_ENGINE_H_
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "engine/batch.h"
+#include "engine/batch_builder.h"
+#include "engine/call.h"
+#include "engine/clock.h"
+#include "engine/delivery.h"
+#include "engine/host_copies.h"
+#include "engine/model.h"
+#include "engine/request.h"
+#include "engine/scheduler.h"
+#include "engine/sessions.h"
+#include "engine/slot_pool.h"
+#include "engine/state_cache.h"
+#include "engine/stats.h"
+#include "engine/token_sink.h"
+#include "engine/tokenizer/tokenizer.h"
+#include "kernels/backend.h"
+
+namespace sluice {
+
+struct EngineOptions {
+  int32_t slots =
+      64;  // states on the device; AllocateStates was given as many slots and count tables
+  int32_t max_batch_tokens = 512;  // rows of one step; at least slots + the backend's grid
+  absl::Duration slot_patience =
+      absl::Seconds(1);  // a paused row keeps its slot this long while others wait
+  std::vector<int32_t> eos_token_ids;
+
+  SessionLimits session_limits;
+  std::string fingerprint;                 // of the model
+  bool has_store = false;                  // StoreJobs are taken and run
+  std::vector<SessionName> session_index;  // what the store had at the start
+  std::function<uint64_t()> random;        // for ids; null: the system's
+};
+
+class Engine {
+ public:
+  // All pointers outlive the engine. Backend and model are ready: weights loaded, states allocated.
+  Engine(Backend* backend, Model* model, const Tokenizer* tokenizer, const Clock* clock,
+         const EngineOptions& options);
+  ~Engine();
+
+  // Takes a validated request; its StartedEvent comes once its session's turn is its own. The sink
+  // is closed exactly once, later.
+  RequestId Submit(Request request, std::shared_ptr<TokenSink> sink);
+  // Closes the request's sink with `status` (CANCELLED for a client that left). Its rows are in no
+  // step formed after. Unknown and finished ids are ignored.
+  void Cancel(RequestId id, absl::Status status);
+
+  // Ends what is past its time, launches the next step if there is work for one, and finishes the
+  // oldest step in flight once the backend's pipeline is full or nothing can be launched. False:
+  // nothing to do until a Submit, a Cancel, room in a sink, or NextDeadline.
+  bool Step();
+
+  // The earliest time at which a request in the queue or paused must be looked at; InfiniteDuration
+  // if none.
+  absl::Duration NextDeadline() const;
+
+  Sessions& sessions() { return sessions_; }
+
+  // Requests not yet closed.
+  int64_t live_requests() const { return live_; }
+  // OK until the device fails; then its error, and every request has been closed with UNAVAILABLE.
+  const absl::Status& device_status() const { return device_status_; }
+  const EngineStats& stats() const { return stats_; }
+
+ private:
+  // call_sessions.cc
+  void Open(Call* call);
+  void Begin(Call* call);
+  void End(Call* call);
+  void Commit(Call* call);
+  void EndWithoutRows(absl::Duration now);
+  bool MustNotRunAhead() const;
+
+  // admit.cc
+  void AdmitWaiting(absl::Duration now);
+  bool AdmitOne(Call* call, absl::Duration now);
+  void Prepare(Call* call);
+  void LoadStart(Call* call, bool take_slot);
+
+  // slow_readers.cc
+  bool ReturnSpilled();
+  bool SpillOne(absl::Duration now);
+  void Load(Call* call);
+  void PollReaders(absl::Duration now);
+  void PollLoads();
+  bool AwaitCopies();
+
+  void TakeSlots(Call* call);
+  void GiveSlots(Call* call);
+  void Expire(absl::Duration now);
+  bool Launch(absl::Duration now);
+  void ForkAfterPrompt(const Batch& batch);
+  void FinishOldestStep();
+  void Close(Call* call, absl::Status status);
+  void Leave(Call* call);
+  void Release(Call* call);
+  void FailDevice(const absl::Status& status);
+  void SetGauges();
+
+  Backend* const backend_;
+  Model* const model_;
+  const Tokenizer* const tokenizer_;
+  const Clock* const clock_;
+  const EngineOptions options_;
+  EngineStats stats_;
+  BatchBuilder builder_;
+  Delivery delivery_;
+  SlotPool slots_;
+  SlotPool count_tables_;
+  HostCopies copies_;
+  StateCache states_;
+  Sessions sessions_;
+  absl::Status device_status_;
+  RequestId last_id_ = 0;
+  absl::flat_hash_map<RequestId, std::unique_ptr<Call>>
+      calls_;  // live ones, and closed ones that a step points at
+  int64_t live_ = 0;
+  WaitingQueue waiting_;
+  std::vector<Call*> admitted_;  // with slots or spilled, in the order of their admission
+  std::set<std::pair<absl::Duration, RequestId>> expiries_;  // finite ones of the live calls
+  std::deque<std::unique_ptr<Batch>> in_flight_;
+  std::vector<std::unique_ptr<Batch>> idle_batches_;
+};
+
+}  // namespace sluice
+
+#endif  // SLUICE_ENGINE_ENGINE_H_

@@ -1,0 +1,55 @@
+#include "engine/host_copies.h"
+
+#include <utility>
+
+namespace sluice {
+
+HostCopies::~HostCopies() {
+  while (AwaitOne()) {
+  }
+}
+
+HostState HostCopies::Read(int32_t slot, Ticket* ticket) {
+  HostState host;
+  if (spare_.empty()) {
+    host = std::make_shared<StateData>(elements_);
+  } else {
+    host = std::move(spare_.back());
+    spare_.pop_back();
+  }
+  *ticket = backend_->ReadState(slot, host->data());
+  in_flight_.push_back({*ticket, host});
+  return host;
+}
+
+Ticket HostCopies::Write(int32_t slot, const HostState& host) {
+  const Ticket ticket = backend_->WriteState(slot, host->data());
+  in_flight_.push_back({ticket, host});
+  return ticket;
+}
+
+void HostCopies::Poll() {
+  for (auto it = in_flight_.begin(); it != in_flight_.end();) {
+    if (backend_->Done(it->ticket)) {
+      Recycle(std::move(it->host));
+      it = in_flight_.erase(it);
+    } else {
+      ++it;
+    }
+  }
+}
+
+bool HostCopies::AwaitOne() {
+  if (in_flight_.empty()) return false;
+  const bool ok = backend_->Await(in_flight_.front().ticket).ok();
+  Recycle(std::move(in_flight_.front().host));
+  in_flight_.pop_front();
+  return ok;
+}
+
+void HostCopies::Recycle(HostState host) {
+  const bool mine = host != nullptr && host.use_count() == 1;
+  if (mine && spare_.size() < kSpareBuffers) spare_.push_back(std::move(host));
+}
+
+}  // namespace sluice

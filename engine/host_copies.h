@@ -1,0 +1,59 @@
+// States on their way between slots and host memory, and the buffers they use. Internal to engine/.
+#ifndef SLUICE_ENGINE_HOST_COPIES_H_
+#define SLUICE_ENGINE_HOST_COPIES_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <list>
+#include <memory>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "engine/state/state_info.h"
+#include "kernels/backend.h"
+
+namespace sluice {
+
+using HostState = std::shared_ptr<StateData>;
+
+// A buffer that a copy reads or writes lives until the copy is done, whatever becomes of whoever
+// asked for it.
+class HostCopies {
+ public:
+  // `elements` of one state. The backend outlives the object.
+  HostCopies(Backend* backend, int64_t elements) : backend_(backend), elements_(elements) {}
+  ~HostCopies();
+
+  // Starts to copy the state in `slot` into a new buffer. What is done to the slot next is ordered
+  // after; the buffer's content counts from the ticket on.
+  HostState Read(int32_t slot, Ticket* ticket);
+  // Starts to copy `host`, which is complete, into `slot`.
+  Ticket Write(int32_t slot, const HostState& host);
+  // Lets go of copies that are done.
+  void Poll();
+  // Blocks until the oldest copy is done. False: there is none, or the device has failed.
+  bool AwaitOne();
+  // Gives a buffer back that nobody outside the engine has ever seen.
+  void Recycle(HostState host);
+
+  bool Done(Ticket ticket) { return backend_->Done(ticket); }
+  int64_t elements() const { return elements_; }
+  int64_t bytes() const { return elements_ * static_cast<int64_t>(sizeof(float)); }
+  bool idle() const { return in_flight_.empty(); }
+
+ private:
+  struct Copy {
+    Ticket ticket;
+    HostState host;
+  };
+  static constexpr size_t kSpareBuffers = 4;  // faulting fresh pages in costs more than the copy
+
+  Backend* const backend_;
+  const int64_t elements_;
+  std::list<Copy> in_flight_;
+  std::vector<HostState> spare_;
+};
+
+}  // namespace sluice
+
+#endif  // SLUICE_ENGINE_HOST_COPIES_H_

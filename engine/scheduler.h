@@ -1,0 +1,69 @@
+// Who computes what in the next step: pure decisions over numbers, without device, clock or text.
+#ifndef SLUICE_ENGINE_SCHEDULER_H_
+#define SLUICE_ENGINE_SCHEDULER_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <list>
+#include <map>
+#include <string>
+#include <utility>
+
+#include "engine/call.h"
+
+namespace sluice {
+
+// Tokens of a prompt to compute next, given how many are left of it and of the step's budget: all
+// that is left if it fits, else a multiple of `grid` (0: nothing fits). So a prompt is only ever
+// cut on the grid of its call.
+int64_t PromptShare(int64_t prompt_left, int64_t budget_left, int64_t grid);
+
+// What a request counts for among tenants: the tokens of its prompt, and those it may generate, up
+// to a bound that those who leave the limit open are not punished with.
+int64_t ShareCost(const Request& request);
+
+// Requests without slots. Tenants take turns, by deficit round robin: a tenant's turn is worth
+// kQuantum tokens for each unit of its weight, and what it does not use is kept for its next turn
+// while it waits: a turn is shorter than most requests, so whoever comes waits for few of others'.
+// Within a tenant higher priority goes first, then the older request. With one tenant that is all
+// there is.
+class WaitingQueue {
+ public:
+  static constexpr int64_t kQuantum = 64;
+
+  void Push(Call* call);
+  // `call` leaves without having been served.
+  void Erase(const Call& call);
+  // Who is next, or null; the same until something changes.
+  Call* Front();
+  // Front leaves, and is counted against its tenant.
+  void Pop();
+  size_t size() const { return size_; }
+  bool empty() const { return size_ == 0; }
+
+ private:
+  using Key = std::pair<int32_t, RequestId>;
+  struct Share {  // of a tenant that waits
+    std::string tenant;
+    int32_t weight = 1;
+    int64_t deficit = 0;
+    std::map<Key, Call*> calls;
+
+    int64_t quantum() const { return kQuantum * weight; }
+    int64_t lacking() const { return ShareCost(calls.begin()->second->request) - deficit; }
+  };
+  static Key KeyOf(const Call& call) { return {-call.request.priority, call.id}; }
+
+  void Remove(std::list<Share>::iterator share, const Key& key);
+  void NextTurn();
+  // Gives everybody the turns that pass before the first tenant can be served.
+  void SkipTurns();
+
+  std::list<Share> turns_;  // whose turn it is, then who follows
+  std::map<std::string, std::list<Share>::iterator> shares_;
+  size_t size_ = 0;
+};
+
+}  // namespace sluice
+
+#endif  // SLUICE_ENGINE_SCHEDULER_H_

@@ -1,0 +1,102 @@
+// One session inside the engine. Internal to engine/.
+#ifndef SLUICE_ENGINE_SESSION_H_
+#define SLUICE_ENGINE_SESSION_H_
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "engine/request.h"
+#include "engine/state_cache.h"
+
+namespace sluice {
+
+struct Session;
+
+// What a call holds of its session, or waits for.
+struct SessionUse {
+  uint64_t call = 0;
+  std::string etag;
+  bool writes = false;  // else it reads what is committed, and takes no lock
+  OnConflict on_conflict = OnConflict::kFail;
+  // Called once, unless the use is released before: OK when `state` may be read.
+  std::function<void(absl::Status)> ready;
+
+  Session* session = nullptr;  // that it writes to or waits for; null: none yet, or gone
+  StatePtr state;              // the committed one; null: no history
+  Pin pin;
+  Room room;                // for what it commits, and for what it reads from disk
+  bool committing = false;  // on its way to the disk: too late to be cancelled
+  bool outdated = false;    // another daemon has written the session meanwhile
+  bool released = false;
+};
+
+// The part of a session that changes.
+struct SessionContent {
+  std::string etag;
+  StatePtr state;  // null at position 0
+  std::string last_request_id;
+  absl::Duration ttl;
+  std::map<std::string, std::string> labels;
+  absl::Time update_time;
+};
+
+// What must be on disk before it counts; then applied to whatever the content is by then.
+struct PendingChange {
+  std::string etag;  // the session's must be this one; "": any
+  std::function<void(SessionContent*)> apply;
+  std::function<void(absl::Status)> done;
+};
+
+enum class SessionPhase : uint8_t {
+  kUnread,    // its record is to be read, for the first time or again
+  kCreating,  // not on disk yet, so not there yet for anybody
+  kLive,
+  kDeleting,  // gone for everybody, not yet from the disk
+};
+
+struct Session {
+  SessionKey key;
+  SessionPhase phase = SessionPhase::kLive;
+  bool indexed = true;  // there is such a session; false: whether, the record to be read will tell
+  std::string affinity;
+  std::string fingerprint;
+  absl::Time create_time;
+  absl::Duration created;  // on the steady clock; of a session that was read: when it was
+  SessionContent now;
+  absl::Duration last_use;
+  absl::Duration expiry = absl::InfiniteDuration();  // its place among the expiries
+
+  std::shared_ptr<SessionUse> writer;
+  std::deque<std::shared_ptr<SessionUse>> waiting;
+
+  // With a store. The record on disk says `stored_version` of the content.
+  uint64_t generation = 0;
+  uint64_t version = 1;
+  uint64_t stored_version = 0;
+  StatePtr stored_state;
+  std::string stored_state_id;  // names its file
+  std::deque<PendingChange> changes;
+  std::vector<std::function<void(absl::Status)>> on_read;
+  std::vector<std::function<void(absl::Status)>> on_deleted;
+  bool queued = false;          // wants a job
+  bool job_out = false;         // has one, or lends its file to one
+  bool counted_unread = false;  // in StateCache::AddUnread
+  SessionContent out;           // what the job writes
+  Pin out_pin;                  // what the job takes the file of, when others still need it
+  uint64_t out_version = 0;
+  bool out_has_change = false;                // the first of `changes` is in it
+  bool backing_off = false;                   // among the retries
+  absl::Duration backoff = absl::Seconds(1);  // after the next failed write
+};
+
+}  // namespace sluice
+
+#endif  // SLUICE_ENGINE_SESSION_H_

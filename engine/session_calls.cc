@@ -1,0 +1,137 @@
+// What a call does with its session: takes it, reads its state, commits, lets go.
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "engine/sessions.h"
+#include "kernels/check.h"
+
+namespace sluice {
+
+void Sessions::Acquire(absl::string_view tenant, const std::string& id,
+                       std::shared_ptr<SessionUse> use) {
+  Find(tenant, id, [this, use = std::move(use)](absl::StatusOr<Session*> found) {
+    if (use->released) return;
+    if (!found.ok()) return use->ready(found.status());
+    Session* session = *found;
+    const absl::Status status = CheckModel(*session);
+    if (!status.ok()) return use->ready(status);
+    if (!use->writes || (session->writer == nullptr && session->waiting.empty())) {
+      return Start(session, use);
+    }
+    switch (use->on_conflict) {
+      case OnConflict::kFail:
+        stats_->conflicts.Add();
+        return use->ready(absl::AbortedError("the session is busy: another call writes to it"));
+      case OnConflict::kWait:
+        use->session = session;
+        session->waiting.push_back(use);
+        return;
+      case OnConflict::kCancelRunning:
+        use->session = session;
+        session->waiting.push_front(use);
+        // What is on its way to the disk is waited for.
+        if (session->writer != nullptr && !session->writer->committing) {
+          stats_->conflicts.Add();
+          cancel_call_(session->writer->call,
+                       absl::CancelledError("another call has taken over the session"));
+        }
+        return;
+    }
+  });
+}
+
+void Sessions::Start(Session* session, const std::shared_ptr<SessionUse>& use) {
+  absl::Status status = CheckEtag(*session, use->etag);
+  if (status.ok() && use->writes) {
+    status = states_->Reserve(1, 1, &use->room);
+    if (!status.ok()) stats_->room_refusals.Add();
+  }
+  if (!status.ok()) {
+    use->session = nullptr;
+    return use->ready(status);
+  }
+  // A reader does not keep the session from being deleted under it.
+  use->session = use->writes ? session : nullptr;
+  use->state = session->now.state;
+  use->pin = Pin(use->state);
+  if (use->writes) session->writer = use;
+  Touch(session);
+  if (use->state == nullptr) return use->ready(absl::OkStatus());
+  states_->Touch(use->state.get());
+  if (use->state->on_device() || use->state->has_data()) return use->ready(absl::OkStatus());
+  WithData(use->state, [this, use](absl::Status read) {
+    if (use->released) return;
+    if (read.ok()) stats_->disk_restores.Add();
+    use->ready(std::move(read));
+  });
+}
+
+void Sessions::StartNext(Session* session) {
+  while (session->phase == SessionPhase::kLive && session->writer == nullptr &&
+         !session->waiting.empty()) {
+    const std::shared_ptr<SessionUse> next = std::move(session->waiting.front());
+    session->waiting.pop_front();
+    Start(session, next);
+  }
+}
+
+void Sessions::Release(const std::shared_ptr<SessionUse>& use) {
+  if (std::exchange(use->released, true)) return;
+  use->pin.Release();
+  use->room.Release();
+  use->state.reset();
+  use->ready = nullptr;
+  Session* session = std::exchange(use->session, nullptr);
+  if (session == nullptr) return;
+  const auto waiting = std::find(session->waiting.begin(), session->waiting.end(), use);
+  if (waiting != session->waiting.end()) session->waiting.erase(waiting);
+  if (session->writer != use) return;
+  session->writer.reset();
+  Touch(session);
+  StartNext(session);
+}
+
+void Sessions::Commit(const std::shared_ptr<SessionUse>& use, StateInfo info, int32_t slot,
+                      HostState data, const std::string& request_id, bool durable,
+                      Done<SessionInfo> done) {
+  SLUICE_CHECK(use->writes && !use->released);
+  StatePtr state = data == nullptr
+                       ? states_->AdoptSlot(std::move(info), slot, &use->room)
+                       : states_->AdoptData(std::move(info), std::move(data), &use->room);
+  Session* session = use->session;
+  if (session == nullptr) return done(NotFound());
+  if (use->outdated) {
+    return done(absl::AbortedError("another daemon has changed the session meanwhile"));
+  }
+  const auto apply = [this, state = std::move(state), request_id,
+                      etag = RandomId()](SessionContent* content) {
+    content->state = state;
+    content->last_request_id = request_id;
+    content->etag = etag;
+    content->update_time = clock_->WallNow();
+  };
+  use->committing = true;
+  if (durable && setup_.has_store) {
+    PendingChange change;
+    change.apply = apply;
+    change.done = [this, use, session, done = std::move(done)](absl::Status stored) {
+      if (!stored.ok()) return done(stored);
+      stats_->commits.Add();
+      SessionInfo committed = Info(*session);
+      committed.busy = false;
+      done(std::move(committed));
+    };
+    return Change(session, std::move(change));
+  }
+  apply(&session->now);
+  ++session->version;
+  stats_->commits.Add();
+  if (setup_.has_store) Enqueue(session);
+  SessionInfo committed = Info(*session);
+  committed.busy = false;  // by the time it is read
+  done(std::move(committed));
+}
+
+}  // namespace sluice

@@ -1,0 +1,421 @@
+// Sessions and the store: what is to be read and written, and what comes of it.
+//
+// Each session has one job out at most. What it says in memory is written as it is by the time the
+// job goes out, so that commits that come faster than the disk is leave out the ones between.
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "engine/sessions.h"
+#include "kernels/check.h"
+
+namespace sluice {
+namespace {
+
+constexpr absl::Duration kLongestBackoff = absl::Minutes(1);
+
+absl::Status LostRace() {
+  return absl::AbortedError("another daemon has changed the session meanwhile");
+}
+
+}  // namespace
+
+void Sessions::Enqueue(Session* session) {
+  if (std::exchange(session->queued, true)) return;
+  queue_.push_back(session->key);
+}
+
+bool Sessions::jobs_outstanding() const {
+  const size_t idle = idle_read_ != 0 ? 1 : 0;
+  return !queue_.empty() || !fetches_.empty() || out_.size() > idle;
+}
+
+absl::Duration Sessions::NextDeadline() const {
+  absl::Duration next = absl::InfiniteDuration();
+  if (!expiries_.empty()) next = expiries_.begin()->first;
+  if (!retries_.empty()) next = std::min(next, retries_.begin()->first);
+  return next;
+}
+
+std::vector<std::unique_ptr<StoreJob>> Sessions::TakeJobs() {
+  std::vector<std::unique_ptr<StoreJob>> jobs;
+  if (!setup_.has_store) return jobs;
+  const absl::Duration now = clock_->Now();
+  while (!retries_.empty() && retries_.begin()->first <= now) {
+    Session* session = Lookup(retries_.begin()->second);
+    retries_.erase(retries_.begin());
+    if (session == nullptr) continue;
+    session->backing_off = false;
+    Enqueue(session);
+  }
+  // Reads first: a write may take the file away.
+  for (size_t left = fetches_.size(); left > 0; --left) {
+    StatePtr state = std::move(fetches_.front());
+    fetches_.pop_front();
+    if (auto job = MakeFetch(state)) {
+      jobs.push_back(std::move(job));
+    } else if (state->fetching) {
+      fetches_.push_back(std::move(state));
+    }
+  }
+  for (size_t left = queue_.size(); left > 0; --left) {
+    const SessionKey key = std::move(queue_.front());
+    queue_.pop_front();
+    Session* session = Lookup(key);
+    if (session == nullptr || !session->queued) continue;
+    session->queued = false;
+    if (auto job = MakeJob(session)) jobs.push_back(std::move(job));
+  }
+  while (jobs.empty() && idle_read_ == 0 && !unread_.empty()) {
+    Session* session = Lookup(unread_.front());
+    unread_.pop_front();
+    if (session == nullptr || session->phase != SessionPhase::kUnread || session->job_out) continue;
+    jobs.push_back(NewJob(StoreJob::Kind::kReadRecord, session));
+    idle_read_ = jobs.back()->id;
+  }
+  return jobs;
+}
+
+std::unique_ptr<StoreJob> Sessions::NewJob(StoreJob::Kind kind, Session* session) {
+  auto job = std::make_unique<StoreJob>();
+  job->kind = kind;
+  job->id = ++last_job_;
+  job->record.tenant = session->key.first;
+  job->record.id = session->key.second;
+  job->record.generation = session->generation;
+  session->job_out = true;
+  out_[job->id].push_back(session->key);
+  return job;
+}
+
+std::unique_ptr<StoreJob> Sessions::MakeFetch(const StatePtr& state) {
+  bool busy = false;
+  for (const SessionKey& key : state->holders) {
+    Session* holder = Lookup(key);
+    if (holder == nullptr) continue;
+    if (holder->job_out) {
+      busy = true;
+      continue;
+    }
+    auto job = NewJob(StoreJob::Kind::kReadState, holder);
+    job->record = RecordOf(*holder, holder->now);
+    job->record.info = state->info;
+    job->record.state_id = holder->stored_state_id;
+    fetching_[job->id] = state;
+    return job;
+  }
+  if (!busy) FinishFetch(state, LostRace());
+  return nullptr;
+}
+
+std::unique_ptr<StoreJob> Sessions::MakeJob(Session* session) {
+  if (session->job_out) return nullptr;  // JobDone comes back to it
+  if (session->phase == SessionPhase::kUnread) {
+    const bool wanted = !session->on_read.empty() || !session->waiting.empty();
+    return wanted ? NewJob(StoreJob::Kind::kReadRecord, session) : nullptr;
+  }
+  while (!session->changes.empty()) {
+    const absl::Status status = CheckEtag(*session, session->changes.front().etag);
+    if (status.ok()) break;
+    const PendingChange refused = std::move(session->changes.front());
+    session->changes.pop_front();
+    refused.done(status);
+  }
+  if (!session->changes.empty()) return PutJob(session);
+  if (session->phase == SessionPhase::kDeleting) {
+    return MayDropFile(session) ? NewJob(StoreJob::Kind::kDelete, session) : nullptr;
+  }
+  const bool dirty = session->version != session->stored_version;
+  return dirty && !session->backing_off ? PutJob(session) : nullptr;
+}
+
+std::unique_ptr<StoreJob> Sessions::PutJob(Session* session) {
+  SessionContent content = session->now;
+  const bool has_change = !session->changes.empty();
+  if (has_change) session->changes.front().apply(&content);
+
+  const StatePtr state = content.state;
+  Session* source = nullptr;
+  if (state != nullptr && state != session->stored_state) {
+    for (const SessionKey& key : state->holders) {
+      Session* holder = Lookup(key);
+      if (holder != nullptr && !holder->job_out) source = holder;
+    }
+    if (source == nullptr && !state->data_ready()) {
+      if (states_->device_failed()) return FailPut(session), nullptr;
+      Enqueue(session);  // until its data has come, or a session that has its file is free
+      return nullptr;
+    }
+  }
+  if (state != session->stored_state && !MayDropFile(session)) return nullptr;
+  auto job = NewJob(StoreJob::Kind::kPutRecord, session);
+  job->record = RecordOf(*session, content);
+  job->record.generation = session->generation + 1;
+  if (source != nullptr) {
+    job->source = RecordOf(*source, source->now);
+    job->source.info = state->info;
+    job->source.state_id = source->stored_state_id;
+    source->job_out = true;
+    out_[job->id].push_back(source->key);
+  } else if (state != nullptr && state != session->stored_state) {
+    job->data = state->data();
+  }
+  session->out = std::move(content);
+  session->out_version = session->version;
+  session->out_has_change = has_change;
+  return job;
+}
+
+bool Sessions::MayDropFile(Session* session) {
+  const StatePtr& stored = session->stored_state;
+  if (stored == nullptr || stored->holders.size() > 1) return true;
+  const int64_t own = 1 + (session->now.state == stored ? 1 : 0);
+  if (stored.use_count() == own) return true;
+  // A fork, a reader: they need it after the file is gone, so it must be in memory and stay there,
+  // or they go first.
+  if (stored->data_ready()) {
+    session->out_pin = Pin(stored);
+    return true;
+  }
+  Enqueue(session);
+  return false;
+}
+
+SessionRecord Sessions::RecordOf(const Session& session, const SessionContent& content) const {
+  SessionRecord record;
+  record.tenant = session.key.first;
+  record.id = session.key.second;
+  record.affinity = session.affinity;
+  record.generation = session.generation;
+  record.etag = content.etag;
+  if (content.state != nullptr) {
+    record.info = content.state->info;
+    if (content.state == session.stored_state) record.state_id = session.stored_state_id;
+  }
+  record.fingerprint = session.fingerprint;
+  record.last_request_id = content.last_request_id;
+  record.create_time_us = absl::ToUnixMicros(session.create_time);
+  record.update_time_us = absl::ToUnixMicros(content.update_time);
+  record.ttl_us =
+      content.ttl == absl::InfiniteDuration() ? -1 : absl::ToInt64Microseconds(content.ttl);
+  record.labels = content.labels;
+  return record;
+}
+
+// ---- What comes back ----
+
+void Sessions::JobDone(std::unique_ptr<StoreJob> job) {
+  const auto out = out_.find(job->id);
+  SLUICE_CHECK(out != out_.end());
+  const std::vector<SessionKey> keys = std::move(out->second);
+  out_.erase(out);
+  if (idle_read_ == job->id) idle_read_ = 0;
+  for (const SessionKey& key : keys) Lookup(key)->job_out = false;
+  Session* session = Lookup(keys.front());
+  const Pin lent = std::move(session->out_pin);  // until nobody takes it for a copy of a file
+  switch (job->kind) {
+    case StoreJob::Kind::kReadRecord:
+      ReadDone(session, job.get());
+      break;
+    case StoreJob::Kind::kPutRecord:
+      PutDone(session, job.get());
+      break;
+    case StoreJob::Kind::kDelete:
+      DeleteDone(session, job.get());
+      break;
+    case StoreJob::Kind::kReadState:
+      FetchDone(session, job.get());
+      break;
+  }
+  for (const SessionKey& key : keys) {
+    if (Session* free = Lookup(key)) Enqueue(free);
+  }
+}
+
+void Sessions::ReadDone(Session* session, StoreJob* job) {
+  absl::Status status = job->status;
+  if (status.ok()) status = TakeRecord(session, job->record);
+  if (!status.ok()) {
+    const bool gone = absl::IsNotFound(status) || absl::IsDataLoss(status);
+    if (!absl::IsNotFound(status)) stats_->store_errors.Add();
+    if (gone || !session->indexed) return Remove(session, status);
+  }
+  const SessionKey key = session->key;
+  const auto readers = std::exchange(session->on_read, {});
+  const auto waiting =
+      status.ok() ? decltype(session->waiting)() : std::exchange(session->waiting, {});
+  for (const auto& use : waiting) {
+    use->session = nullptr;
+    use->ready(status);
+  }
+  for (const auto& read : readers) read(status);
+  session = Lookup(key);
+  if (session != nullptr) StartNext(session);
+}
+
+absl::Status Sessions::TakeRecord(Session* session, const SessionRecord& record) {
+  const StateInfo& info = record.info;
+  const bool ours = record.fingerprint == setup_.fingerprint;
+  if (ours && info.position > 0 && (info.last_token < 0 || info.last_token >= setup_.vocab)) {
+    return absl::DataLossError("the session's record names a token that the model does not have");
+  }
+  if (session->stored_version > 0 && session->generation == record.generation) {
+    // Nobody else has written it: what is in memory is newer, if it differs at all.
+    session->phase = SessionPhase::kLive;
+    Touch(session);
+    return absl::OkStatus();
+  }
+  if (std::exchange(session->counted_unread, false)) states_->AddUnread(-1);
+  if (!std::exchange(session->indexed, true)) {
+    ++total_;
+    ++per_tenant_[session->key.first];
+  }
+  StatePtr state;
+  if (info.position > 0) {
+    const bool same =
+        session->stored_state != nullptr && session->stored_state_id == record.state_id;
+    state = same ? session->stored_state : states_->AdoptFile(info);
+  }
+  SetStored(session, state, record.state_id);
+  session->phase = SessionPhase::kLive;
+  session->affinity = record.affinity;
+  session->fingerprint = record.fingerprint;
+  session->generation = record.generation;
+  session->create_time = absl::FromUnixMicros(record.create_time_us);
+  session->stored_version = ++session->version;
+  SessionContent& now = session->now;
+  now.etag = record.etag;
+  now.state = std::move(state);
+  now.last_request_id = record.last_request_id;
+  now.ttl = record.ttl_us < 0 ? absl::InfiniteDuration() : absl::Microseconds(record.ttl_us);
+  now.labels = record.labels;
+  now.update_time = absl::FromUnixMicros(record.update_time_us);
+  // The steady clock of the process that used it last is not ours: its time begins again.
+  Touch(session);
+  return absl::OkStatus();
+}
+
+void Sessions::SetStored(Session* session, StatePtr state, const std::string& state_id) {
+  session->stored_state_id = state_id;
+  if (state == session->stored_state) return;
+  if (session->stored_state != nullptr) session->stored_state->holders.erase(session->key);
+  if (state != nullptr) state->holders.insert(session->key);
+  session->stored_state = std::move(state);
+}
+
+void Sessions::PutDone(Session* session, StoreJob* job) {
+  const SessionContent out = std::exchange(session->out, {});
+  if (job->status.ok()) {
+    session->generation = job->record.generation;
+    session->stored_version = session->out_version;
+    session->backoff = absl::Seconds(1);
+    SetStored(session, out.state, job->record.state_id);
+    if (!session->out_has_change) return;
+    const PendingChange change = std::move(session->changes.front());
+    session->changes.pop_front();
+    if (session->phase == SessionPhase::kCreating) session->phase = SessionPhase::kLive;
+    if (session->version == session->out_version) {
+      session->now = out;
+      session->stored_version = ++session->version;
+    } else {
+      // A commit came between: what is on disk has the change's etag, and is not what this is.
+      change.apply(&session->now);
+      session->now.etag = RandomId();
+      ++session->version;
+    }
+    return change.done(absl::OkStatus());
+  }
+  if (absl::IsAborted(job->status) || absl::IsAlreadyExists(job->status) ||
+      absl::IsNotFound(job->status)) {
+    // NOT_FOUND: deleted by another daemon; of a new one, the file it was to share.
+    if (session->phase == SessionPhase::kCreating && absl::IsNotFound(job->status)) {
+      return Remove(session, LostRace());
+    }
+    if (session->phase == SessionPhase::kCreating) {
+      return Remove(session, absl::AlreadyExistsError(
+                                 absl::StrCat("session '", session->key.second, "' exists")));
+    }
+    return LoseRace(session);
+  }
+  stats_->store_errors.Add();
+  if (session->phase == SessionPhase::kCreating) return Remove(session, job->status);
+  if (session->out_has_change) {
+    const PendingChange change = std::move(session->changes.front());
+    session->changes.pop_front();
+    return change.done(job->status);
+  }
+  Retry(session);
+}
+
+void Sessions::DeleteDone(Session* session, StoreJob* job) {
+  if (job->status.ok() || absl::IsNotFound(job->status)) {
+    return Remove(session, absl::OkStatus());
+  }
+  if (absl::IsAborted(job->status)) return LoseRace(session);
+  // Whether it is still there the disk knows better.
+  stats_->store_errors.Add();
+  Reread(session, job->status);
+}
+
+void Sessions::LoseRace(Session* session) {
+  stats_->lost_races.Add();
+  Reread(session, LostRace());
+}
+
+void Sessions::Reread(Session* session, const absl::Status& why) {
+  session->phase = SessionPhase::kUnread;
+  SetExpiry(session, absl::InfiniteDuration());
+  unread_.push_back(session->key);
+  if (session->writer != nullptr) session->writer->outdated = true;
+  const auto changes = std::exchange(session->changes, {});
+  const auto deleted = std::exchange(session->on_deleted, {});
+  Enqueue(session);
+  for (const PendingChange& change : changes) change.done(why);
+  for (const auto& done : deleted) done(why);
+}
+
+void Sessions::FetchDone(Session* holder, StoreJob* job) {
+  const auto it = fetching_.find(job->id);
+  const StatePtr state = std::move(it->second);
+  fetching_.erase(it);
+  absl::Status status = job->status;
+  if (status.ok() &&
+      (job->data == nullptr ||
+       static_cast<int64_t>(job->data->size() * sizeof(float)) != states_->state_bytes())) {
+    status = absl::DataLossError("the session's state has another size than the model's");
+  }
+  if (status.ok()) {
+    states_->GiveData(state.get(), std::const_pointer_cast<StateData>(job->data),
+                      &state->fetch_room);
+    job->data.reset();
+  } else if (absl::IsAborted(status)) {
+    LoseRace(holder);
+  } else {
+    stats_->store_errors.Add();
+    if (absl::IsNotFound(status)) status = absl::DataLossError("the session's state is gone");
+  }
+  FinishFetch(state, status);
+}
+
+void Sessions::FinishFetch(const StatePtr& state, const absl::Status& status) {
+  state->fetching = false;
+  state->fetch_room.Release();
+  const auto waiting = std::exchange(state->on_data, {});
+  for (const auto& ready : waiting) ready(status);
+}
+
+void Sessions::FailPut(Session* session) {
+  if (session->changes.empty()) return;
+  const PendingChange change = std::move(session->changes.front());
+  session->changes.pop_front();
+  change.done(absl::UnavailableError("the device has failed"));
+}
+
+void Sessions::Retry(Session* session) {
+  session->backing_off = true;
+  retries_.emplace(clock_->Now() + session->backoff, session->key);
+  session->backoff = std::min(2 * session->backoff, kLongestBackoff);
+}
+
+}  // namespace sluice

@@ -1,0 +1,479 @@
+#include "engine/sessions.h"
+
+#include <sys/random.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "kernels/check.h"
+
+namespace sluice {
+namespace {
+
+uint64_t SystemRandom() {
+  uint64_t bits = 0;
+  SLUICE_CHECK(getrandom(&bits, sizeof bits, 0) == sizeof bits);
+  return bits;
+}
+
+bool Carries(const Sessions::Labels& all, const Sessions::Labels& wanted) {
+  return std::all_of(wanted.begin(), wanted.end(), [&](const auto& label) {
+    const auto it = all.find(label.first);
+    return it != all.end() && it->second == label.second;
+  });
+}
+
+}  // namespace
+
+Sessions::Sessions(StateCache* states, const Clock* clock, EngineStats* stats, SessionsSetup setup)
+    : states_(states), clock_(clock), stats_(stats), setup_(std::move(setup)) {
+  if (!setup_.random) setup_.random = SystemRandom;
+  for (const SessionName& name : setup_.index) {
+    Session* session = Insert({name.tenant, name.id}, /*indexed=*/true);
+    session->phase = SessionPhase::kUnread;
+    session->generation = name.generation;
+    session->counted_unread = true;
+    unread_.push_back(session->key);
+    states_->AddUnread(1);
+  }
+  setup_.index = {};
+}
+
+Sessions::~Sessions() {
+  for (auto& [key, session] : sessions_) SLUICE_CHECK(session->writer == nullptr);
+  // Whoever still waits for a state may hold the state itself.
+  for (const StatePtr& state : fetches_) state->on_data.clear();
+  for (auto& [job, state] : fetching_) state->on_data.clear();
+  states_->DropWaiters();
+}
+
+absl::Status Sessions::NotFound() { return absl::NotFoundError("there is no such session"); }
+
+absl::Status Sessions::CheckEtag(const Session& session, const std::string& etag) const {
+  if (etag.empty() || etag == session.now.etag) return absl::OkStatus();
+  stats_->conflicts.Add();
+  return absl::AbortedError(
+      absl::StrCat("the session has changed: its etag is ", session.now.etag, ", not ", etag));
+}
+
+// ---- What SessionService offers ----
+
+void Sessions::Create(absl::string_view tenant, SessionSettings settings, Done<SessionInfo> done) {
+  Add(tenant, std::move(settings), nullptr,
+      [this, done = std::move(done)](absl::StatusOr<SessionInfo> info) {
+        if (info.ok()) stats_->sessions_created.Add();
+        done(std::move(info));
+      });
+}
+
+void Sessions::Get(absl::string_view tenant, const std::string& id, Done<SessionInfo> done) {
+  Find(tenant, id, [this, done = std::move(done)](absl::StatusOr<Session*> session) {
+    if (!session.ok()) return done(session.status());
+    done(Info(**session));
+  });
+}
+
+void Sessions::Update(absl::string_view tenant, const std::string& id, const std::string& etag,
+                      SessionChange change, Done<SessionInfo> done) {
+  Find(tenant, id, [=, this, done = std::move(done)](absl::StatusOr<Session*> found) {
+    if (!found.ok()) return done(found.status());
+    Session* session = *found;
+    PendingChange pending;
+    pending.etag = etag;
+    pending.apply = [this, change, next = RandomId()](SessionContent* content) {
+      if (change.labels.has_value()) content->labels = *change.labels;
+      if (change.ttl.has_value()) {
+        content->ttl =
+            *change.ttl == absl::ZeroDuration() ? setup_.limits.default_ttl : *change.ttl;
+      }
+      content->etag = next;
+      content->update_time = clock_->WallNow();
+    };
+    pending.done = [this, session, done](absl::Status status) {
+      if (!status.ok()) return done(status);
+      Touch(session);
+      done(Info(*session));
+    };
+    Change(session, std::move(pending));
+  });
+}
+
+void Sessions::Fork(absl::string_view tenant, const std::string& id, const std::string& etag,
+                    SessionSettings settings, Done<SessionInfo> done) {
+  Find(tenant, id, [=, this, done = std::move(done)](absl::StatusOr<Session*> found) {
+    if (!found.ok()) return done(found.status());
+    Session* parent = *found;
+    absl::Status status = CheckModel(*parent);
+    if (status.ok()) status = CheckEtag(*parent, etag);
+    if (!status.ok()) return done(status);
+    SessionSettings child = settings;
+    if (child.affinity.empty()) child.affinity = parent->affinity;
+    Touch(parent);
+    Add(parent->key.first, std::move(child), parent->now.state,
+        [this, done](absl::StatusOr<SessionInfo> info) {
+          if (info.ok()) stats_->forks.Add();
+          done(std::move(info));
+        });
+  });
+}
+
+void Sessions::Delete(absl::string_view tenant, const std::string& id, const std::string& etag,
+                      std::function<void(absl::Status)> done) {
+  Find(tenant, id, [=, this, done = std::move(done)](absl::StatusOr<Session*> found) {
+    if (!found.ok()) return done(found.status());
+    const absl::Status status = CheckEtag(**found, etag);
+    if (!status.ok()) return done(status);
+    stats_->sessions_deleted.Add();
+    StartDelete(*found, done);
+  });
+}
+
+void Sessions::Export(absl::string_view tenant, const std::string& id, const std::string& etag,
+                      Done<ExportedState> done) {
+  Find(tenant, id, [=, this, done = std::move(done)](absl::StatusOr<Session*> found) {
+    if (!found.ok()) return done(found.status());
+    Session* session = *found;
+    absl::Status status = CheckModel(*session);
+    if (status.ok()) status = CheckEtag(*session, etag);
+    if (!status.ok()) return done(status);
+    Touch(session);
+    const StatePtr state = session->now.state;
+    ExportedState out{Info(*session), {}, nullptr};
+    if (state == nullptr) {
+      stats_->exports.Add();
+      return done(std::move(out));
+    }
+    out.info = state->info;
+    WithData(state, [this, state, out, done](absl::Status ready) mutable {
+      if (!ready.ok()) return done(ready);
+      state->exported = true;
+      out.data = state->data();
+      stats_->exports.Add();
+      done(std::move(out));
+    });
+  });
+}
+
+void Sessions::Import(absl::string_view tenant, SessionSettings settings, StateInfo info,
+                      StateData data, Done<SessionInfo> done) {
+  StatePtr state;
+  if (info.position > 0) {
+    Room room;
+    const absl::Status status = states_->Reserve(1, 1, &room);
+    if (!status.ok()) {
+      stats_->room_refusals.Add();
+      return done(status);
+    }
+    state =
+        states_->AdoptData(std::move(info), std::make_shared<StateData>(std::move(data)), &room);
+  }
+  Add(tenant, std::move(settings), std::move(state),
+      [this, done = std::move(done)](absl::StatusOr<SessionInfo> imported) {
+        if (imported.ok()) stats_->imports.Add();
+        done(std::move(imported));
+      });
+}
+
+// ---- Listing ----
+
+struct Sessions::Listing {
+  SessionKey after;  // the last one looked at
+  int32_t page_size = 0;
+  Labels labels;
+  SessionPage page;
+  int32_t unread = 0;  // records on their way
+  absl::Status status;
+  Done<SessionPage> done;
+};
+
+void Sessions::List(absl::string_view tenant, int32_t page_size, const std::string& after_id,
+                    Labels labels, Done<SessionPage> done) {
+  auto listing = std::make_shared<Listing>();
+  listing->after = {std::string(tenant), after_id};
+  listing->page_size = page_size;
+  listing->labels = std::move(labels);
+  listing->done = std::move(done);
+  ContinueListing(listing);
+}
+
+void Sessions::ContinueListing(const std::shared_ptr<Listing>& listing) {
+  const auto ours = [&](const auto& it) {
+    return it != sessions_.end() && it->first.first == listing->after.first;
+  };
+  auto it = sessions_.upper_bound(listing->after);
+  const auto full = [&] {
+    return static_cast<int32_t>(listing->page.sessions.size()) == listing->page_size;
+  };
+  for (; ours(it) && !full(); ++it) {
+    const Session& session = *it->second;
+    if (session.phase == SessionPhase::kUnread) break;
+    listing->after = it->first;
+    if (session.phase != SessionPhase::kLive || !Carries(session.now.labels, listing->labels)) {
+      continue;
+    }
+    listing->page.sessions.push_back(Info(session));
+  }
+  if (full() || !ours(it)) {
+    if (ours(it)) listing->page.next_after = listing->after.second;
+    return listing->done(std::move(listing->page));
+  }
+  // As many records at once as the page may still take; then on from here.
+  const auto read = [this, listing](absl::Status status) {
+    if (!status.ok() && !absl::IsNotFound(status) && !absl::IsDataLoss(status)) {
+      listing->status = status;
+    }
+    if (--listing->unread > 0) return;
+    if (!listing->status.ok()) return listing->done(listing->status);
+    ContinueListing(listing);
+  };
+  const int32_t wanted = listing->page_size - static_cast<int32_t>(listing->page.sessions.size());
+  std::vector<Session*> unread;
+  for (; ours(it) && static_cast<int32_t>(unread.size()) < wanted; ++it) {
+    if (it->second->phase == SessionPhase::kUnread) unread.push_back(it->second.get());
+  }
+  listing->unread = static_cast<int32_t>(unread.size());
+  for (Session* session : unread) {
+    session->on_read.push_back(read);
+    Enqueue(session);
+  }
+}
+
+// ---- Sessions come and go ----
+
+void Sessions::Find(absl::string_view tenant, const std::string& id, Found found) {
+  SessionKey key(std::string(tenant), id);
+  Session* session = Lookup(key);
+  if (session == nullptr && setup_.has_store) {
+    // Another daemon on the same directory may have it.
+    session = Insert(key, /*indexed=*/false);
+    session->phase = SessionPhase::kUnread;
+  }
+  if (session == nullptr) return found(NotFound());
+  switch (session->phase) {
+    case SessionPhase::kLive:
+      return found(session);
+    case SessionPhase::kCreating:
+    case SessionPhase::kDeleting:
+      return found(NotFound());
+    case SessionPhase::kUnread:
+      break;
+  }
+  session->on_read.push_back([this, key, found = std::move(found)](absl::Status status) {
+    if (!status.ok()) return found(status);
+    Session* read = Lookup(key);
+    if (read == nullptr || read->phase != SessionPhase::kLive) return found(NotFound());
+    found(read);
+  });
+  Enqueue(session);
+}
+
+Session* Sessions::Lookup(const SessionKey& key) {
+  const auto it = sessions_.find(key);
+  return it == sessions_.end() ? nullptr : it->second.get();
+}
+
+Session* Sessions::Insert(SessionKey key, bool indexed) {
+  auto owned = std::make_unique<Session>();
+  Session* session = owned.get();
+  session->key = std::move(key);
+  session->created = clock_->Now();
+  session->indexed = indexed;
+  if (indexed) {
+    ++total_;
+    ++per_tenant_[session->key.first];
+  }
+  SLUICE_CHECK(sessions_.emplace(session->key, std::move(owned)).second);
+  return session;
+}
+
+void Sessions::Add(absl::string_view tenant, SessionSettings settings, StatePtr state,
+                   Done<SessionInfo> done) {
+  SessionKey key(std::string(tenant), settings.id.empty() ? RandomId() : settings.id);
+  if (Session* taken = Lookup(key)) {
+    if (taken->phase != SessionPhase::kUnread || taken->indexed) {
+      return done(absl::AlreadyExistsError(absl::StrCat("session '", key.second, "' exists")));
+    }
+    // Somebody asks the store for the same name: see what it says.
+    settings.id = key.second;
+    taken->on_read.push_back(
+        [=, this, tenant = key.first](absl::Status) { Add(tenant, settings, state, done); });
+    return;
+  }
+  const absl::Status status = CheckLimits(key.first);
+  if (!status.ok()) return done(status);
+  Session* session = Insert(key, /*indexed=*/true);
+  session->affinity = settings.affinity.empty() ? key.second : settings.affinity;
+  session->fingerprint = setup_.fingerprint;
+  session->create_time = clock_->WallNow();
+  SessionContent& now = session->now;
+  now.etag = RandomId();
+  now.state = std::move(state);
+  now.ttl = settings.ttl == absl::ZeroDuration() ? setup_.limits.default_ttl : settings.ttl;
+  now.labels = std::move(settings.labels);
+  now.update_time = session->create_time;
+  if (setup_.has_store) session->phase = SessionPhase::kCreating;
+  PendingChange creation;
+  creation.apply = [](SessionContent*) {};
+  creation.done = [this, session, done = std::move(done)](absl::Status stored) {
+    if (!stored.ok()) return done(stored);
+    Touch(session);
+    done(Info(*session));
+  };
+  Change(session, std::move(creation));
+}
+
+absl::Status Sessions::CheckLimits(const std::string& tenant) const {
+  if (total_ >= setup_.limits.max_sessions) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("the daemon has all the sessions it may have: ", setup_.limits.max_sessions));
+  }
+  const auto it = per_tenant_.find(tenant);
+  if (it != per_tenant_.end() && it->second >= setup_.limits.max_sessions_per_tenant) {
+    return absl::ResourceExhaustedError(absl::StrCat("you have all the sessions you may have: ",
+                                                     setup_.limits.max_sessions_per_tenant));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Sessions::CheckModel(const Session& session) const {
+  if (session.fingerprint == setup_.fingerprint) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      absl::StrCat("the session belongs to another model, of fingerprint ", session.fingerprint));
+}
+
+void Sessions::Change(Session* session, PendingChange change) {
+  if (setup_.has_store) {
+    session->changes.push_back(std::move(change));
+    return Enqueue(session);
+  }
+  const absl::Status status = CheckEtag(*session, change.etag);
+  if (status.ok()) change.apply(&session->now);
+  change.done(status);
+}
+
+void Sessions::StartDelete(Session* session, std::function<void(absl::Status)> done) {
+  session->phase = SessionPhase::kDeleting;
+  session->on_deleted.push_back(std::move(done));
+  SetExpiry(session, absl::InfiniteDuration());
+  if (session->writer != nullptr && !session->writer->committing) {
+    cancel_call_(session->writer->call, absl::CancelledError("the session was deleted"));
+  }
+  const auto waiting = std::exchange(session->waiting, {});
+  for (const auto& use : waiting) {
+    use->session = nullptr;
+    use->ready(NotFound());
+  }
+  if (setup_.has_store) return Enqueue(session);
+  Remove(session, absl::OkStatus());
+}
+
+void Sessions::Remove(Session* session, const absl::Status& status) {
+  if (session->writer != nullptr) {
+    session->writer->session = nullptr;
+    session->writer->outdated = true;
+  }
+  SetExpiry(session, absl::InfiniteDuration());
+  if (session->indexed) {
+    --total_;
+    if (--per_tenant_[session->key.first] == 0) per_tenant_.erase(session->key.first);
+  }
+  if (session->phase != SessionPhase::kUnread) {
+    stats_->session_age_seconds.Observe(absl::ToDoubleSeconds(clock_->Now() - session->created));
+  }
+  if (session->counted_unread) states_->AddUnread(-1);
+  SetStored(session, nullptr, "");
+  const auto it = sessions_.find(session->key);
+  const std::unique_ptr<Session> gone = std::move(it->second);
+  sessions_.erase(it);
+  for (const auto& use : gone->waiting) {
+    use->session = nullptr;
+    use->ready(status.ok() ? NotFound() : status);
+  }
+  for (const PendingChange& change : gone->changes) {
+    change.done(status.ok() ? NotFound() : status);
+  }
+  for (const auto& deleted : gone->on_deleted) deleted(status);
+  for (const auto& read : gone->on_read) read(status.ok() ? NotFound() : status);
+}
+
+// ---- Time ----
+
+void Sessions::Touch(Session* session) {
+  session->last_use = clock_->Now();
+  SetExpiry(session, session->last_use + session->now.ttl);
+}
+
+void Sessions::SetExpiry(Session* session, absl::Duration expiry) {
+  if (session->expiry != absl::InfiniteDuration()) {
+    expiries_.erase({session->expiry, session->key});
+  }
+  session->expiry = expiry;
+  if (expiry != absl::InfiniteDuration()) expiries_.emplace(expiry, session->key);
+}
+
+void Sessions::Expire(absl::Duration now) {
+  while (!expiries_.empty() && expiries_.begin()->first <= now) {
+    Session* session = Lookup(expiries_.begin()->second);
+    const bool in_use = session->writer != nullptr || !session->waiting.empty() ||
+                        !session->changes.empty() || session->job_out;
+    if (in_use) {
+      Touch(session);
+      continue;
+    }
+    stats_->sessions_expired.Add();
+    StartDelete(session, [](absl::Status) {});
+  }
+}
+
+// ---- Small things ----
+
+SessionInfo Sessions::Info(const Session& session) const {
+  SessionInfo info;
+  const StatePtr& state = session.now.state;
+  info.id = session.key.second;
+  info.affinity = session.affinity;
+  info.fingerprint = session.fingerprint;
+  info.etag = session.now.etag;
+  if (state != nullptr) {
+    info.position = state->info.position;
+    info.numerics_id = state->info.numerics_id;
+    info.tier = state->tier();
+    info.state_bytes = states_->state_bytes();
+  }
+  info.busy = session.writer != nullptr;
+  info.durable = session.generation > 0 && session.stored_version == session.version;
+  info.last_request_id = session.now.last_request_id;
+  info.create_time = session.create_time;
+  info.update_time = session.now.update_time;
+  if (session.now.ttl != absl::InfiniteDuration()) {
+    info.expire_time = clock_->WallNow() + (session.last_use + session.now.ttl - clock_->Now());
+  }
+  info.labels = session.now.labels;
+  return info;
+}
+
+std::string Sessions::RandomId() {
+  const uint64_t high = setup_.random();
+  const uint64_t low = setup_.random();
+  return absl::StrCat(absl::Hex(high, absl::kZeroPad16), absl::Hex(low, absl::kZeroPad16));
+}
+
+void Sessions::WithData(const StatePtr& state, std::function<void(absl::Status)> ready) {
+  if (state->data_ready()) return ready(absl::OkStatus());
+  if (state->has_data() && states_->device_failed()) {
+    return ready(absl::UnavailableError("the device has failed"));
+  }
+  if (!state->has_data() && !state->fetching) {
+    const absl::Status status = states_->Reserve(1, 0, &state->fetch_room);
+    if (!status.ok()) return ready(status);
+  }
+  state->on_data.push_back(std::move(ready));
+  if (state->has_data() || state->fetching) return;
+  state->fetching = true;
+  fetches_.push_back(state);
+}
+
+void Sessions::SetGauges() { stats_->sessions.Set(total_); }
+
+}  // namespace sluice

@@ -1,0 +1,218 @@
+// The sessions of one engine: what SessionService offers, and what calls need of a session.
+//
+// Lives on the thread that drives the engine. It does no file access itself: it queues StoreJobs,
+// which a driver takes, runs elsewhere and gives back.
+#ifndef SLUICE_ENGINE_SESSIONS_H_
+#define SLUICE_ENGINE_SESSIONS_H_
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+#include "engine/clock.h"
+#include "engine/session.h"
+#include "engine/session_info.h"
+#include "engine/state/state_info.h"
+#include "engine/state_cache.h"
+#include "engine/stats.h"
+#include "engine/store_job.h"
+
+namespace sluice {
+
+struct SessionSettings {
+  std::string id = "";                        // "": 128 random bits
+  std::string affinity = "";                  // "": the id; a fork's: its parent's
+  absl::Duration ttl = absl::ZeroDuration();  // since the last use; zero: the default
+  std::map<std::string, std::string> labels = {};
+};
+
+struct SessionChange {
+  std::optional<std::map<std::string, std::string>> labels;
+  std::optional<absl::Duration> ttl;
+};
+
+struct SessionPage {
+  std::vector<SessionInfo> sessions;  // ordered by id
+  std::string next_after;             // "": the last page
+};
+
+struct ExportedState {
+  SessionInfo session;
+  StateInfo info;
+  std::shared_ptr<const StateData> data;  // null at position 0
+};
+
+struct SessionLimits {
+  int64_t max_sessions = 100000;
+  int64_t max_sessions_per_tenant = 100000;
+  absl::Duration default_ttl = absl::Hours(1);
+  int64_t host_state_bytes = int64_t{1} << 30;
+  int64_t disk_state_bytes = int64_t{16} << 30;  // counts with a store only
+};
+
+// Called exactly once, on the engine's thread, from within the call or later.
+template <typename T>
+using Done = std::function<void(absl::StatusOr<T>)>;
+
+struct SessionsSetup {
+  SessionLimits limits;
+  std::string fingerprint;  // of the model
+  std::string numerics_id;  // of the backend
+  int64_t vocab = 0;
+  bool has_store = false;
+  std::vector<SessionName> index;    // what the store had at the start
+  std::function<uint64_t()> random;  // null: the system's
+};
+
+class Sessions {
+ public:
+  using Labels = std::map<std::string, std::string>;
+
+  // All outlive the object.
+  Sessions(StateCache* states, const Clock* clock, EngineStats* stats, SessionsSetup setup);
+  ~Sessions();
+
+  // A session of another tenant is NOT_FOUND, as one that does not exist. An `etag` that is neither
+  // empty nor current is ABORTED. A state or record that cannot be read is DATA_LOSS.
+
+  // ALREADY_EXISTS; RESOURCE_EXHAUSTED at a limit, or when the disk is full.
+  void Create(absl::string_view tenant, SessionSettings settings, Done<SessionInfo> done);
+  void Get(absl::string_view tenant, const std::string& id, Done<SessionInfo> done);
+  // Up to page_size (> 0) sessions that carry all of `labels`, behind `after_id` in the order of
+  // ids.
+  void List(absl::string_view tenant, int32_t page_size, const std::string& after_id, Labels labels,
+            Done<SessionPage> done);
+  void Update(absl::string_view tenant, const std::string& id, const std::string& etag,
+              SessionChange change, Done<SessionInfo> done);
+  // Of the committed state, whatever runs on the session meanwhile.
+  void Fork(absl::string_view tenant, const std::string& id, const std::string& etag,
+            SessionSettings settings, Done<SessionInfo> done);
+  // The call that writes to it ends with CANCELLED.
+  void Delete(absl::string_view tenant, const std::string& id, const std::string& etag,
+              std::function<void(absl::Status)> done);
+  void Export(absl::string_view tenant, const std::string& id, const std::string& etag,
+              Done<ExportedState> done);
+  // The caller has verified `info` and `data` (data empty at position 0). RESOURCE_EXHAUSTED
+  // without room.
+  void Import(absl::string_view tenant, SessionSettings settings, StateInfo info, StateData data,
+              Done<SessionInfo> done);
+
+  // Jobs that became ready since the last call, in the order to be run; each comes back through
+  // JobDone. Jobs of one session are never out at the same time.
+  std::vector<std::unique_ptr<StoreJob>> TakeJobs();
+  void JobDone(std::unique_ptr<StoreJob> job);
+  // Something is not on disk yet that will be, once the jobs are run. What a failed try left behind
+  // does not count: it is tried again later, for as long as somebody takes jobs.
+  bool jobs_outstanding() const;
+
+  // ---- For the engine's calls ----
+
+  // Called when a session is deleted, or taken over by another call, under a call that writes to
+  // it.
+  void set_cancel_call(std::function<void(uint64_t call, absl::Status)> cancel) {
+    cancel_call_ = std::move(cancel);
+  }
+  // Finds the session and calls use->ready once its turn has come and its state can be read: at
+  // once or later. Errors as above; ABORTED when another call is writing to it, RESOURCE_EXHAUSTED
+  // without room for what the call may commit.
+  void Acquire(absl::string_view tenant, const std::string& id, std::shared_ptr<SessionUse> use);
+  // The call is over; whoever waited for it goes on. Later calls do nothing.
+  void Release(const std::shared_ptr<SessionUse>& use);
+  // The session's history becomes the one that `slot` (with `data` null) or `data` is the state of.
+  // Takes both. `durable`: done once it is on disk, and nothing has changed if it cannot be.
+  void Commit(const std::shared_ptr<SessionUse>& use, StateInfo info, int32_t slot, HostState data,
+              const std::string& request_id, bool durable, Done<SessionInfo> done);
+
+  // Ends sessions whose time is over.
+  void Expire(absl::Duration now);
+  // When Expire or TakeJobs has something to do next.
+  absl::Duration NextDeadline() const;
+  void SetGauges();
+
+ private:
+  using Found = std::function<void(absl::StatusOr<Session*>)>;
+  struct Listing;
+
+  // Calls `found` with a session that is there for the tenant, its record read.
+  void Find(absl::string_view tenant, const std::string& id, Found found);
+  Session* Lookup(const SessionKey& key);
+  void Add(absl::string_view tenant, SessionSettings settings, StatePtr state,
+           Done<SessionInfo> done);
+  Session* Insert(SessionKey key, bool indexed);
+  // The last act: nothing points at the session afterwards.
+  void Remove(Session* session, const absl::Status& status);
+  absl::Status CheckLimits(const std::string& tenant) const;
+  absl::Status CheckModel(const Session& session) const;
+  absl::Status CheckEtag(const Session& session, const std::string& etag) const;
+  static absl::Status NotFound();
+  void ContinueListing(const std::shared_ptr<Listing>& listing);
+  void Change(Session* session, PendingChange change);
+  // Another daemon has written the session: the record is read again, and what was to be changed
+  // here fails.
+  void LoseRace(Session* session);
+  // What is known of the session counts no more; what waits for the disk ends with `why`.
+  void Reread(Session* session, const absl::Status& why);
+  void StartDelete(Session* session, std::function<void(absl::Status)> done);
+  SessionInfo Info(const Session& session) const;
+  void Touch(Session* session);
+  void SetExpiry(Session* session, absl::Duration expiry);
+  std::string RandomId();
+  void WithData(const StatePtr& state, std::function<void(absl::Status)> ready);
+
+  void Start(Session* session, const std::shared_ptr<SessionUse>& use);
+  void StartNext(Session* session);
+
+  void Enqueue(Session* session);
+  std::unique_ptr<StoreJob> NewJob(StoreJob::Kind kind, Session* session);
+  std::unique_ptr<StoreJob> MakeJob(Session* session);
+  std::unique_ptr<StoreJob> MakeFetch(const StatePtr& state);
+  std::unique_ptr<StoreJob> PutJob(Session* session);
+  // Whether the session's file may go away: nobody else needs it, or all that do can do without.
+  bool MayDropFile(Session* session);
+  SessionRecord RecordOf(const Session& session, const SessionContent& content) const;
+  void SetStored(Session* session, StatePtr state, const std::string& state_id);
+  void ReadDone(Session* session, StoreJob* job);
+  void PutDone(Session* session, StoreJob* job);
+  void DeleteDone(Session* session, StoreJob* job);
+  void FetchDone(Session* holder, StoreJob* job);
+  void FinishFetch(const StatePtr& state, const absl::Status& status);
+  void FailPut(Session* session);
+  void Retry(Session* session);
+  absl::Status TakeRecord(Session* session, const SessionRecord& record);
+
+  StateCache* const states_;
+  const Clock* const clock_;
+  EngineStats* const stats_;
+  SessionsSetup setup_;
+  std::function<void(uint64_t, absl::Status)> cancel_call_;
+  std::map<SessionKey, std::unique_ptr<Session>> sessions_;
+  absl::flat_hash_map<std::string, int64_t> per_tenant_;  // indexed ones
+  int64_t total_ = 0;
+  std::set<std::pair<absl::Duration, SessionKey>> expiries_;
+
+  // With a store.
+  std::deque<SessionKey> queue_;                      // sessions that want a job
+  std::deque<StatePtr> fetches_;                      // states to be read
+  absl::flat_hash_map<uint64_t, StatePtr> fetching_;  // by job
+  std::map<uint64_t, std::vector<SessionKey>> out_;   // sessions a job holds, by job
+  std::deque<SessionKey> unread_;  // of the index, to be read when there is nothing better to do
+  std::set<std::pair<absl::Duration, SessionKey>> retries_;  // after writes that failed
+  uint64_t last_job_ = 0;
+  uint64_t idle_read_ = 0;  // the job that reads one of unread_; 0: none
+};
+
+}  // namespace sluice
+
+#endif  // SLUICE_ENGINE_SESSIONS_H_

@@ -1,0 +1,38 @@
+// A session as it is on disk.
+#ifndef SLUICE_ENGINE_STATE_SESSION_RECORD_H_
+#define SLUICE_ENGINE_STATE_SESSION_RECORD_H_
+
+#include <cstdint>
+#include <map>
+#include <string>
+
+#include "engine/state/state_info.h"
+
+namespace sluice {
+
+struct SessionRecord {
+  std::string tenant;
+  std::string id;
+  std::string affinity;
+  uint64_t generation = 0;  // of the record: one more with each that is written, from 1
+  std::string etag;
+  StateInfo info;
+  std::string fingerprint;  // of the model
+  std::string state_id;     // names the state's file; "" at position 0
+  std::string last_request_id;
+  int64_t create_time_us = 0;  // since the Unix epoch
+  int64_t update_time_us = 0;
+  int64_t ttl_us = -1;  // -1: never ends
+  std::map<std::string, std::string> labels;
+};
+
+// Who has a record, without what is in it.
+struct SessionName {
+  std::string tenant;
+  std::string id;
+  uint64_t generation = 0;
+};
+
+}  // namespace sluice
+
+#endif  // SLUICE_ENGINE_STATE_SESSION_RECORD_H_

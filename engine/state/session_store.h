@@ -1,0 +1,115 @@
+// Sessions on disk, in a directory that several daemons may share.
+//
+//   sessions/t-TENANT/s-ID/      one directory a session (names escaped)
+//     GENERATION.session         its record (record_file.h)
+//     GENERATION-RANDOM.state    its state (state_file.h), immutable
+//     lost                       its record or state was damaged
+//   tmp/RANDOM/ and RANDOM.lock  of the daemon that holds the lock: files in the making, and
+//                                deleted sessions on their way out
+//   quarantine/                  damaged files, for people to look at
+//
+// The record with the highest generation is the session. A record is never changed: the next
+// generation is linked to a name that must be free, so that of two daemons one wins and the other
+// is told ABORTED; whoever wrote a generation that is not the highest any more is told so too. A
+// state is linked and synced before the record that names it and is removed after the record that
+// follows, so a record on disk always has its state. A fork's state is one more link to the same
+// file: the file system counts the references. What is acknowledged was synced, the names too.
+//
+// Blocks on the disk. One thread at a time; lives as long as the jobs that use it.
+#ifndef SLUICE_ENGINE_STATE_SESSION_STORE_H_
+#define SLUICE_ENGINE_STATE_SESSION_STORE_H_
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "engine/files.h"
+#include "engine/state/session_record.h"
+#include "engine/state/state_header.h"
+
+namespace sluice {
+
+class SessionStore {
+ public:
+  // Makes what is missing of the directory, removes what dead daemons left in the making, and lists
+  // the sessions by name alone: one look at a directory for each tenant. Errors name the directory.
+  static absl::StatusOr<std::unique_ptr<SessionStore>> Open(Files* files, const std::string& dir,
+                                                            const StateSpec& spec);
+  SessionStore(const SessionStore&) = delete;
+  SessionStore& operator=(const SessionStore&) = delete;
+
+  // Who was there when it was opened (generation 0: not looked up); once. One may turn out to be
+  // NOT_FOUND when its record is read: it was being made or deleted when its daemon died.
+  std::vector<SessionName> TakeIndex() { return std::move(index_); }
+
+  // The current record. NOT_FOUND; DATA_LOSS when it was damaged, now or before;
+  // FAILED_PRECONDITION when a daemon of another version wrote it.
+  absl::StatusOr<SessionRecord> ReadRecord(const std::string& tenant, const std::string& id);
+
+  // Writes `record` as the generation that it says, one above the current (1: a new session).
+  // `data`: its state's numbers, when they are not in the session's directory yet; state_id is set.
+  // `source`: the session that a new one was forked from, whose state file it shares (where that
+  // cannot be: `data`, or a copy); state_id is set. Neither: the state stays the file that state_id
+  // names.
+  // ALREADY_EXISTS: generation 1 of a session that is there. ABORTED: the current generation is
+  // another; the newer record can be read. NOT_FOUND: deleted, or the source's state is gone.
+  // RESOURCE_EXHAUSTED, UNAVAILABLE: the disk is full or broken; then the session is as before,
+  // unless the disk breaks so badly that it can be neither confirmed nor undone.
+  absl::Status PutRecord(SessionRecord* record, const StateData* data, const SessionRecord* source);
+
+  // Empty at position 0. DATA_LOSS: damaged. ABORTED: another daemon has moved the session on.
+  absl::StatusOr<StateData> ReadState(const SessionRecord& record);
+
+  // OK when there is none. ABORTED: the current generation is neither `generation` nor, for 0, any.
+  absl::Status Delete(const std::string& tenant, const std::string& id, uint64_t generation);
+
+  // Damaged files found since it was opened. Any thread.
+  int64_t quarantined() const { return quarantined_.load(std::memory_order_relaxed); }
+
+ private:
+  struct Entry;  // what a session's directory holds
+
+  SessionStore(Files* files, std::string dir, const StateSpec& spec)
+      : files_(files), dir_(std::move(dir)), spec_(spec) {}
+
+  absl::Status Prepare();
+  absl::Status Claim();
+  void CleanUp();
+  absl::Status ListAll();
+
+  absl::StatusOr<Entry> Look(const std::string& session_dir);
+  absl::StatusOr<std::string> MakeSessionDir(const SessionRecord& record);
+  absl::StatusOr<std::string> WriteTemp(absl::Span<const absl::string_view> pieces);
+  absl::Status ShareState(const std::string& to, const StateData* data,
+                          const SessionRecord& source);
+  absl::Status WriteState(const std::string& to, const StateInfo& info, const StateData& data);
+  absl::Status PutState(const std::string& session_dir, SessionRecord* record,
+                        const StateData* data, const SessionRecord* source);
+  absl::Status LinkRecord(const std::string& session_dir, const SessionRecord& record);
+  absl::Status Confirm(const std::string& session_dir, const SessionRecord& record);
+  void RemoveOld(const std::string& session_dir, const SessionRecord& record);
+  void Quarantine(const std::string& session_dir, const std::string& name);
+  void RemoveTree(const std::string& dir);
+
+  Files* const files_;
+  const std::string dir_;
+  const StateSpec spec_;
+  std::string temp_dir_;  // of this daemon
+  std::unique_ptr<Files::Lock> temp_lock_;
+  std::vector<SessionName> index_;
+  std::atomic<int64_t> quarantined_{0};
+};
+
+// A name that is safe as part of a path, and back; "" for what EscapeName cannot have made.
+std::string EscapeName(absl::string_view prefix, absl::string_view name);
+bool UnescapeName(absl::string_view prefix, absl::string_view escaped, std::string* name);
+
+}  // namespace sluice
+
+#endif  // SLUICE_ENGINE_STATE_SESSION_STORE_H_

@@ -1,0 +1,88 @@
+#include "engine/state/state_header.h"
+
+#include "absl/strings/str_cat.h"
+
+namespace sluice {
+namespace {
+
+constexpr size_t kMaxIdBytes = 256;
+constexpr size_t kMaxUndecodedBytes = 3;
+constexpr uint32_t kMaxParts = 1 << 20;
+constexpr uint8_t kMaxDims = 4;
+constexpr uint8_t kFloat32 = 1;
+
+absl::Status Damaged(absl::string_view what) {
+  return absl::DataLossError(absl::StrCat("the state's header is damaged: ", what));
+}
+
+}  // namespace
+
+void PutStateHeader(const StateInfo& info, const StateSpec& spec, ByteWriter* out) {
+  out->PutString(spec.fingerprint);
+  out->PutString(info.numerics_id);
+  out->Put(info.position);
+  out->Put(info.last_token);
+  out->PutString(info.undecoded);
+  const size_t parts = info.position == 0 ? 0 : spec.layout.parts.size();
+  out->Put(static_cast<uint32_t>(parts));
+  for (size_t i = 0; i < parts; ++i) {
+    const StatePart& part = spec.layout.parts[i];
+    out->Put(part.layer);
+    out->Put(static_cast<uint8_t>(part.kind));
+    out->Put(kFloat32);
+    out->Put(static_cast<uint8_t>(part.shape.size()));
+    for (int64_t extent : part.shape) out->Put(extent);
+  }
+}
+
+absl::StatusOr<StateHeader> GetStateHeader(ByteReader* in) {
+  StateHeader header;
+  header.fingerprint = in->GetString(kMaxIdBytes);
+  header.info.numerics_id = in->GetString(kMaxIdBytes);
+  header.info.position = in->Get<int64_t>();
+  header.info.last_token = in->Get<int32_t>();
+  header.info.undecoded = in->GetString(kMaxUndecodedBytes);
+  const auto parts = in->Get<uint32_t>();
+  if (!in->ok()) return Damaged("it ends too early");
+  const bool empty = header.info.position == 0;
+  if (header.info.position < 0 || empty != (header.info.last_token == -1) ||
+      header.info.last_token < -1) {
+    return Damaged("position and last token contradict each other");
+  }
+  if (empty != (parts == 0) || parts > kMaxParts) return Damaged("the number of parts");
+  for (uint32_t i = 0; i < parts; ++i) {
+    StatePart part;
+    part.layer = in->Get<int32_t>();
+    part.kind = static_cast<StatePartKind>(in->Get<uint8_t>());
+    const auto dtype = in->Get<uint8_t>();
+    const auto dims = in->Get<uint8_t>();
+    if (!in->ok() || dtype != kFloat32 || dims > kMaxDims) return Damaged("a part");
+    for (uint8_t d = 0; d < dims; ++d) part.shape.push_back(in->Get<int64_t>());
+    if (!in->ok()) return Damaged("a part");
+    header.parts.push_back(std::move(part));
+  }
+  return header;
+}
+
+absl::Status CheckStateHeader(const StateHeader& header, const StateSpec& spec) {
+  if (header.fingerprint != spec.fingerprint) {
+    return absl::FailedPreconditionError("the state belongs to another model");
+  }
+  if (header.info.position == 0) return absl::OkStatus();
+  if (header.parts.size() != spec.layout.parts.size()) {
+    return absl::InvalidArgumentError(absl::StrCat("the state has ", header.parts.size(),
+                                                   " parts, this model's have ",
+                                                   spec.layout.parts.size()));
+  }
+  for (size_t i = 0; i < header.parts.size(); ++i) {
+    const StatePart& got = header.parts[i];
+    const StatePart& want = spec.layout.parts[i];
+    if (got.layer != want.layer || got.kind != want.kind || got.shape != want.shape) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("part ", i, " of the state has not this model's shape"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace sluice

@@ -1,0 +1,25 @@
+// What a session's state says about itself, beside its numbers.
+#ifndef SLUICE_ENGINE_STATE_STATE_INFO_H_
+#define SLUICE_ENGINE_STATE_STATE_INFO_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace sluice {
+
+// A state stands for a history of tokens. Its numbers are the model's state after all of them but
+// the last, so that a call without a prompt can go on from the last one.
+struct StateInfo {
+  int64_t position = 0;     // tokens in the history, the last one included; 0: there is no state
+  int32_t last_token = -1;  // -1 at position 0
+  std::string undecoded;    // at most 3 bytes: the beginning of a character
+  std::string numerics_id;  // of the backend that computed the numbers
+};
+
+// The numbers in canonical form (kernels/state_layout.h): layout.elements floats.
+using StateData = std::vector<float>;
+
+}  // namespace sluice
+
+#endif  // SLUICE_ENGINE_STATE_STATE_INFO_H_

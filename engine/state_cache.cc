@@ -1,0 +1,230 @@
+#include "engine/state_cache.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "kernels/check.h"
+
+namespace sluice {
+
+State::~State() { cache_->Forget(this); }
+
+StateTier State::tier() const {
+  if (on_device()) return StateTier::kDevice;
+  return has_data() ? StateTier::kHost : StateTier::kDisk;
+}
+
+Room& Room::operator=(Room&& other) noexcept {
+  Release();
+  cache_ = std::exchange(other.cache_, nullptr);
+  host_ = std::exchange(other.host_, 0);
+  disk_ = std::exchange(other.disk_, 0);
+  return *this;
+}
+
+void Room::Release() {
+  if (cache_ == nullptr) return;
+  cache_->reserved_host_ -= std::exchange(host_, 0);
+  cache_->reserved_disk_ -= std::exchange(disk_, 0);
+}
+
+Pin::Pin(StatePtr state) : state_(std::move(state)) {
+  if (state_ != nullptr) ++state_->pins_;
+}
+
+Pin& Pin::operator=(Pin&& other) noexcept {
+  Release();
+  state_ = std::move(other.state_);
+  return *this;
+}
+
+void Pin::Release() {
+  if (state_ != nullptr) --state_->pins_;
+  state_.reset();
+}
+
+StateCache::StateCache(HostCopies* copies, Backend* backend, SlotPool* slots, const Clock* clock,
+                       const StateBudget& budget, EngineStats* stats)
+    : copies_(copies),
+      backend_(backend),
+      slots_(slots),
+      clock_(clock),
+      budget_(budget),
+      host_capacity_(budget.host_bytes / copies->bytes()),
+      disk_capacity_(budget.disk_bytes / copies->bytes()),
+      stats_(stats) {}
+
+StateCache::~StateCache() { SLUICE_CHECK(states_ == 0); }
+
+// ---- Room ----
+
+absl::Status StateCache::Reserve(int32_t host_states, int32_t disk_states, Room* room) {
+  if (!budget_.has_store) disk_states = 0;
+  if (disk_states > 0 && disk_used() + disk_states > disk_capacity_) {
+    return absl::ResourceExhaustedError(absl::StrCat("no room for another state on disk: all ",
+                                                     budget_.disk_bytes,
+                                                     " bytes are taken (--disk_state_bytes)"));
+  }
+  if (!FitsHost(host_states)) {
+    return absl::ResourceExhaustedError(absl::StrCat("no room for another state in memory: all ",
+                                                     budget_.host_bytes,
+                                                     " bytes are taken (--host_state_bytes)"));
+  }
+  room->Release();
+  room->cache_ = this;
+  room->host_ = host_states;
+  room->disk_ = disk_states;
+  reserved_host_ += host_states;
+  reserved_disk_ += disk_states;
+  return absl::OkStatus();
+}
+
+bool StateCache::FitsHost(int32_t states) {
+  while (host_used() + states > host_capacity_) {
+    if (!DropOneFromHost()) return states == 0;
+  }
+  return true;
+}
+
+bool StateCache::DropOneFromHost() {
+  for (State* state : in_host_) {
+    if (state->holders.empty() || state->pins_ > 0 || !state->data_ready()) continue;
+    DropSlot(state);
+    copies_->Recycle(state->exported ? nullptr : std::move(state->host_));
+    state->host_.reset();
+    in_host_.erase(state->host_place_);
+    stats_->host_evictions.Add();
+    return true;
+  }
+  return false;
+}
+
+// ---- Values ----
+
+StatePtr StateCache::AdoptSlot(StateInfo info, int32_t slot, Room* room) {
+  auto state = std::make_shared<State>(this, std::move(info));
+  ++states_;
+  room->disk_ -= budget_.has_store ? 1 : 0;
+  reserved_disk_ -= budget_.has_store ? 1 : 0;
+  state->slot_ = slot;
+  state->slot_place_ = in_slots_.insert(in_slots_.end(), state.get());
+  Ticket ticket = 0;
+  HostState host = copies_->Read(slot, &ticket);
+  GiveData(state.get(), std::move(host), room);
+  state->read_ = ticket;
+  state->read_started_ = clock_->Now();
+  reading_.push_back(state.get());
+  return state;
+}
+
+StatePtr StateCache::AdoptData(StateInfo info, HostState data, Room* room) {
+  auto state = std::make_shared<State>(this, std::move(info));
+  ++states_;
+  room->disk_ -= budget_.has_store ? 1 : 0;
+  reserved_disk_ -= budget_.has_store ? 1 : 0;
+  GiveData(state.get(), std::move(data), room);
+  return state;
+}
+
+StatePtr StateCache::AdoptFile(StateInfo info) {
+  ++states_;
+  return std::make_shared<State>(this, std::move(info));
+}
+
+void StateCache::GiveData(State* state, HostState data, Room* room) {
+  SLUICE_CHECK(room->host_ > 0 && !state->has_data());
+  --room->host_;
+  --reserved_host_;
+  state->host_ = std::move(data);
+  state->host_place_ = in_host_.insert(in_host_.end(), state);
+}
+
+void StateCache::Forget(State* state) {
+  --states_;
+  if (state->slot_ >= 0) DropSlot(state);
+  if (state->read_ != 0) reading_.remove(state);
+  if (state->host_ == nullptr) return;
+  in_host_.erase(state->host_place_);
+  if (!state->exported) copies_->Recycle(std::move(state->host_));
+}
+
+void StateCache::Touch(State* state) {
+  if (state->slot_ >= 0) in_slots_.splice(in_slots_.end(), in_slots_, state->slot_place_);
+  if (state->has_data()) in_host_.splice(in_host_.end(), in_host_, state->host_place_);
+}
+
+// ---- Slots ----
+
+void StateCache::DropSlot(State* state) {
+  if (state->slot_ < 0) return;
+  slots_->Give(TakeSlot(state));
+}
+
+int32_t StateCache::TakeSlot(State* state) {
+  if (state->slot_ < 0) return -1;
+  in_slots_.erase(state->slot_place_);
+  return std::exchange(state->slot_, -1);
+}
+
+void StateCache::CopyTo(const State& state, int32_t slot) {
+  SLUICE_CHECK(state.slot_ >= 0);
+  backend_->CopyState(state.slot_, slot);
+}
+
+bool StateCache::FreeSlots(int32_t wanted, const State* keep) {
+  auto it = in_slots_.begin();
+  while (slots_->free() < wanted && it != in_slots_.end()) {
+    State* state = *it++;
+    if (state == keep) continue;
+    DropSlot(state);
+    stats_->slot_evictions.Add();
+  }
+  return slots_->free() >= wanted;
+}
+
+// ---- Copies ----
+
+void StateCache::Poll() {
+  if (device_failed_) return;
+  std::vector<std::function<void(absl::Status)>> ready;
+  for (auto it = reading_.begin(); it != reading_.end();) {
+    State* state = *it;
+    if (!copies_->Done(state->read_)) {
+      ++it;
+      continue;
+    }
+    state->read_ = 0;
+    stats_->spill_seconds.Observe(absl::ToDoubleSeconds(clock_->Now() - state->read_started_));
+    std::move(state->on_data.begin(), state->on_data.end(), std::back_inserter(ready));
+    state->on_data.clear();
+    it = reading_.erase(it);
+  }
+  // They may point at other states, or at none any more.
+  for (const auto& callback : ready) callback(absl::OkStatus());
+}
+
+void StateCache::FailDevice(const absl::Status& status) {
+  device_failed_ = true;
+  std::vector<std::function<void(absl::Status)>> failed;
+  for (State* state : reading_) {
+    std::move(state->on_data.begin(), state->on_data.end(), std::back_inserter(failed));
+    state->on_data.clear();
+  }
+  for (const auto& callback : failed) callback(status);
+}
+
+void StateCache::DropWaiters() {
+  std::vector<std::function<void(absl::Status)>> waiters;  // they may hold the states
+  for (State* state : reading_) {
+    std::move(state->on_data.begin(), state->on_data.end(), std::back_inserter(waiters));
+    state->on_data.clear();
+  }
+}
+
+void StateCache::SetGauges() {
+  stats_->device_states.Set(static_cast<int64_t>(in_slots_.size()));
+  stats_->host_states.Set(static_cast<int64_t>(in_host_.size()));
+  stats_->disk_states.Set(budget_.has_store ? states_ + unread_ : 0);
+}
+
+}  // namespace sluice

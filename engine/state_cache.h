@@ -1,0 +1,184 @@
+// Committed states and where they are: device slots, host memory, files. Internal to engine/.
+//
+// Each state has a place below the device for as long as anybody points at it: host memory, or a
+// file with a store (then host memory is a cache of files, and what is not written yet stays in
+// it). Room for a new one is reserved before it is computed. A slot holds a copy that can be
+// dropped at any time.
+#ifndef SLUICE_ENGINE_STATE_CACHE_H_
+#define SLUICE_ENGINE_STATE_CACHE_H_
+
+#include <cstdint>
+#include <functional>
+#include <list>
+#include <memory>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "engine/clock.h"
+#include "engine/host_copies.h"
+#include "engine/session_info.h"
+#include "engine/slot_pool.h"
+#include "engine/state/state_info.h"
+#include "engine/stats.h"
+
+namespace sluice {
+
+class StateCache;
+
+// Tenant and id.
+using SessionKey = std::pair<std::string, std::string>;
+
+// States' worth of host memory and of disk that nobody else gets. Given back by the destructor.
+class Room {
+ public:
+  Room() = default;
+  Room(Room&& other) noexcept { *this = std::move(other); }
+  Room& operator=(Room&& other) noexcept;
+  ~Room() { Release(); }
+  void Release();
+
+ private:
+  friend class StateCache;
+  StateCache* cache_ = nullptr;
+  int32_t host_ = 0;
+  int32_t disk_ = 0;
+};
+
+// A value that never changes; the places that hold it do. Shared by the sessions, calls and exports
+// that point at it.
+class State {
+ public:
+  State(StateCache* cache, StateInfo about) : info(std::move(about)), cache_(cache) {}
+  ~State();
+  State(const State&) = delete;
+  State& operator=(const State&) = delete;
+
+  const StateInfo info;
+  std::set<SessionKey> holders;  // sessions whose record on disk points at it
+  bool exported = false;         // its buffer has been seen outside of the engine's thread
+  std::vector<std::function<void(absl::Status)>> on_data;  // wait for data_ready
+  bool fetching = false;                                   // a StoreJob reads it, or is to
+
+  Room fetch_room;  // for what it reads
+
+  bool on_device() const { return slot_ >= 0; }
+  bool has_data() const { return host_ != nullptr; }  // in host memory, or on the way to it
+  bool data_ready() const { return has_data() && read_ == 0; }
+  const HostState& data() const { return host_; }
+  StateTier tier() const;
+
+ private:
+  friend class StateCache;
+  friend class Pin;
+
+  StateCache* const cache_;
+  int32_t slot_ = -1;
+  HostState host_;
+  Ticket read_ = 0;  // of the copy into host_, while it is on its way
+  absl::Duration read_started_;
+  int32_t pins_ = 0;  // who needs host_ to stay
+  std::list<State*>::iterator slot_place_;
+  std::list<State*>::iterator host_place_;
+};
+using StatePtr = std::shared_ptr<State>;
+
+// Keeps a state's data in host memory.
+class Pin {
+ public:
+  Pin() = default;
+  explicit Pin(StatePtr state);
+  Pin(Pin&& other) noexcept : state_(std::move(other.state_)) {}
+  Pin& operator=(Pin&& other) noexcept;
+  ~Pin() { Release(); }
+  void Release();
+
+ private:
+  StatePtr state_;
+};
+
+struct StateBudget {
+  int64_t host_bytes = 0;
+  int64_t disk_bytes = 0;
+  bool has_store = false;
+};
+
+class StateCache {
+ public:
+  // All outlive the cache, and it outlives every State.
+  StateCache(HostCopies* copies, Backend* backend, SlotPool* slots, const Clock* clock,
+             const StateBudget& budget, EngineStats* stats);
+  ~StateCache();
+
+  // RESOURCE_EXHAUSTED when there is no room and none can be made.
+  absl::Status Reserve(int32_t host_states, int32_t disk_states, Room* room);
+  // Sessions known by name alone: each may have a state on disk.
+  void AddUnread(int64_t count) { unread_ += count; }
+
+  // The state in `slot`, which is the cache's from now on; its copy to the host begins. Takes one
+  // host and one disk place of `room`.
+  StatePtr AdoptSlot(StateInfo info, int32_t slot, Room* room);
+  // The same from host memory; `data` is complete.
+  StatePtr AdoptData(StateInfo info, HostState data, Room* room);
+  // A state that is on disk.
+  StatePtr AdoptFile(StateInfo info);
+  // What was read from its file. Takes one host place of `room`.
+  void GiveData(State* state, HostState data, Room* room);
+
+  // The state's own slot, which is the caller's from now on: no copy. -1: it has none.
+  int32_t TakeSlot(State* state);
+  // Copies the state, which has a slot, into another.
+  void CopyTo(const State& state, int32_t slot);
+  // Gives slots back, the least recently used first, until `wanted` are free in the pool or only
+  // `keep` has one left. False: not enough.
+  bool FreeSlots(int32_t wanted, const State* keep);
+  void Touch(State* state);
+
+  // Finishes copies.
+  void Poll();
+  // Nothing that is on its way to the host will arrive.
+  void FailDevice(const absl::Status& status);
+  // Nobody will be told of states on their way to the host.
+  void DropWaiters();
+  bool device_failed() const { return device_failed_; }
+
+  void SetGauges();
+  int64_t state_bytes() const { return copies_->bytes(); }
+
+ private:
+  friend class State;
+  friend class Room;
+  friend class Pin;
+
+  void Forget(State* state);
+  void DropSlot(State* state);
+  bool DropOneFromHost();
+  bool FitsHost(int32_t states);
+  int64_t disk_used() const { return states_ + unread_ + reserved_disk_; }
+  int64_t host_used() const { return static_cast<int64_t>(in_host_.size()) + reserved_host_; }
+
+  HostCopies* const copies_;
+  Backend* const backend_;
+  SlotPool* const slots_;
+  const Clock* const clock_;
+  const StateBudget budget_;
+  const int64_t host_capacity_;  // states
+  const int64_t disk_capacity_;
+  EngineStats* const stats_;
+  bool device_failed_ = false;
+  int64_t states_ = 0;  // that somebody points at
+  int64_t unread_ = 0;
+  int64_t reserved_host_ = 0;
+  int64_t reserved_disk_ = 0;
+  std::list<State*> in_slots_;  // the least recently used first
+  std::list<State*> in_host_;
+  std::list<State*> reading_;  // on their way from a slot to the host
+};
+
+}  // namespace sluice
+
+#endif  // SLUICE_ENGINE_STATE_CACHE_H_

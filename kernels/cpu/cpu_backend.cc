@@ -1,0 +1,256 @@
+#include "kernels/cpu/cpu_backend.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "kernels/check.h"
+#include "kernels/cpu/flush_denormals.h"
+#include "kernels/cpu/gemm.h"
+#include "kernels/cpu/host_buffer.h"
+#include "kernels/cpu/logits.h"
+#include "kernels/cpu/mixer.h"
+#include "kernels/cpu/pack.h"
+#include "kernels/cpu/rms_norm.h"
+#include "kernels/cpu/short_conv.h"
+#include "kernels/cpu/state_pool.h"
+#include "kernels/cpu/thread_pool.h"
+#include "kernels/cpu/token_counts.h"
+
+namespace sluice {
+namespace {
+
+// Part of numerics_id. Raise it with every change that changes bits.
+constexpr int kKernelRevision = 1;
+// Rows of a cheap op that make a task of their own.
+constexpr int64_t kTaskRows = 16;
+
+int64_t Stride(const Activation& x) { return PaddedCols(x.cols); }
+float* Row(const Activation& x, int64_t row) {
+  return static_cast<float*>(x.data) + row * Stride(x);
+}
+
+class CpuBackend : public Backend {
+ public:
+  explicit CpuBackend(int threads)
+      : pool_(threads), mixer_(&pool_, &states_), logits_(&pool_, &states_, &counts_) {
+    info_.device =
+        absl::StrCat("cpu (", SimdName(), ", ", threads, threads == 1 ? " thread)" : " threads)");
+    info_.numerics_id = absl::StrCat("cpu-", kKernelRevision, "-", SimdName());
+    info_.prompt_grid = kChunk;
+    info_.steps_in_flight = 1;
+  }
+
+  const BackendInfo& info() const override { return info_; }
+
+  absl::StatusOr<Linear> LoadLinear(absl::Span<const MatrixView> blocks) override {
+    return Keep(PackRows(blocks, &pool_));
+  }
+
+  absl::StatusOr<Linear> LoadGateUp(const MatrixView& gate, const MatrixView& up) override {
+    return Keep(PackGateUp(gate, up, &pool_));
+  }
+
+  absl::StatusOr<Vector> LoadVector(const MatrixView& values) override {
+    const int64_t size = values.rows * values.cols;
+    absl::StatusOr<HostBuffer> buffer =
+        HostBuffer::Allocate(PaddedCols(size), sizeof(float), "weights");
+    if (!buffer.ok()) return buffer.status();
+    ConvertToFloat(values.data, values.dtype, size, buffer->floats());
+    buffers_.push_back(std::move(*buffer));
+    return Vector{buffers_.back().floats(), size};
+  }
+
+  absl::StatusOr<Activation> AllocateActivation(int64_t rows, int64_t cols) override {
+    absl::StatusOr<HostBuffer> buffer =
+        HostBuffer::Allocate(rows, PaddedCols(cols) * sizeof(float), "activations");
+    if (!buffer.ok()) return buffer.status();
+    buffers_.push_back(std::move(*buffer));
+    return Activation{buffers_.back().data(), rows, cols};
+  }
+
+  absl::Status AllocateStates(const ModelShape& shape, int32_t slots, int32_t count_tables,
+                              int32_t max_rows) override;
+
+  int64_t SlotBytes(const ModelShape& shape) const override { return StatePool::SlotBytes(shape); }
+  absl::StatusOr<int64_t> StateBudget(const ModelShape&, int32_t) const override {
+    return static_cast<int64_t>(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGESIZE) / 4;
+  }
+
+  void BeginStep(const StepRows* rows) override;
+  void Embed(const EmbedArgs& args) override;
+  void NormProject(const NormProjectArgs& args) override;
+  void Mix(const MixArgs& args) override { mixer_.Run(*rows_, args); }
+  void ProjectAdd(const ProjectAddArgs& args) override;
+  void NormGateUp(const NormGateUpArgs& args) override;
+  void Logits(const LogitsArgs& args) override { logits_.Run(*rows_, args); }
+  Ticket EndStep() override;
+
+  Ticket ZeroState(int32_t slot) override {
+    states_.Zero(slot);
+    return ++ticket_;
+  }
+  Ticket CopyState(int32_t from, int32_t to) override {
+    states_.Copy(from, to);
+    return ++ticket_;
+  }
+  Ticket ReadState(int32_t slot, float* host) override {
+    states_.Read(slot, host);
+    return ++ticket_;
+  }
+  Ticket WriteState(int32_t slot, const float* host) override {
+    states_.Write(slot, host);
+    return ++ticket_;
+  }
+  Ticket ResetCounts(int32_t counts, absl::Span<const int32_t> prompt) override {
+    counts_.Reset(counts, prompt);
+    return ++ticket_;
+  }
+
+  absl::Status Await(Ticket ticket) override {
+    SLUICE_CHECK(ticket <= ticket_);
+    return absl::OkStatus();
+  }
+  bool Done(Ticket ticket) override {
+    SLUICE_CHECK(ticket <= ticket_);
+    return true;
+  }
+
+ private:
+  absl::StatusOr<Linear> Keep(absl::StatusOr<PackedMatrix> packed) {
+    if (!packed.ok()) return packed.status();
+    buffers_.push_back(std::move(packed->buffer));
+    return packed->linear;
+  }
+
+  // normed_ = RMSNorm(x; norm) for the rows of the step.
+  void Norm(const Activation& x, const Vector& norm);
+  void EmbedRow(const EmbedArgs& args, int64_t row);
+
+  BackendInfo info_;
+  ThreadPool pool_;
+  StatePool states_;
+  TokenCounts counts_;
+  Mixer mixer_;
+  LogitsOp logits_;
+  std::vector<HostBuffer> buffers_;  // weights and activations
+  float norm_eps_ = 0.0f;
+  int32_t max_rows_ = 0;
+  HostBuffer normed_;  // (max_rows, hidden)
+
+  Ticket ticket_ = 0;
+  const StepRows* rows_ = nullptr;  // of the step between BeginStep and EndStep
+  int64_t num_rows_ = 0;
+  std::vector<int32_t> tokens_;  // (max_rows)
+  std::optional<FlushDenormals> flush_;
+};
+
+absl::Status CpuBackend::AllocateStates(const ModelShape& shape, int32_t slots,
+                                        int32_t count_tables, int32_t max_rows) {
+  if (shape.conv_size > kMaxConvTaps) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "short convolution: conv_size is ", shape.conv_size, ", must be at most ", kMaxConvTaps));
+  }
+  absl::StatusOr<HostBuffer> normed =
+      HostBuffer::Allocate(max_rows, PaddedCols(shape.hidden) * sizeof(float), "activations");
+  if (!normed.ok()) return normed.status();
+  normed_ = std::move(*normed);
+  norm_eps_ = shape.norm_eps;
+  max_rows_ = max_rows;
+  tokens_.resize(max_rows);
+  absl::Status status = states_.Allocate(shape, slots);
+  if (status.ok()) status = counts_.Allocate(count_tables, shape.vocab);
+  if (status.ok()) status = mixer_.Allocate(shape, max_rows);
+  if (status.ok()) status = logits_.Allocate(shape);
+  return status;
+}
+
+void CpuBackend::BeginStep(const StepRows* rows) {
+  SLUICE_CHECK(rows_ == nullptr);
+  pool_.Wake();
+  flush_.emplace();
+  rows_ = rows;
+  num_rows_ = rows->num_decode;
+  for (int32_t i = 0; i < rows->num_prompts; ++i) num_rows_ += rows->prompts[i].length;
+  SLUICE_CHECK(num_rows_ <= max_rows_);
+  int64_t row = 0;
+  for (int32_t i = 0; i < rows->num_decode; ++i) {
+    const DecodeRow& decode = rows->decode[i];
+    tokens_[row++] = decode.token == kLastSampled ? states_.LastSampled(decode.slot) : decode.token;
+    states_.MarkUsed(decode.slot);
+  }
+  for (int32_t i = 0; i < rows->num_prompts; ++i) {
+    const PromptSegment& segment = rows->prompts[i];
+    std::copy_n(segment.tokens, segment.length, tokens_.begin() + row);
+    row += segment.length;
+    states_.MarkUsed(segment.slot);
+  }
+}
+
+Ticket CpuBackend::EndStep() {
+  rows_ = nullptr;
+  flush_.reset();
+  return ++ticket_;
+}
+
+void CpuBackend::Embed(const EmbedArgs& args) {
+  pool_.ParallelFor((num_rows_ + kTaskRows - 1) / kTaskRows, [&](int64_t task, int) {
+    const int64_t end = std::min((task + 1) * kTaskRows, num_rows_);
+    for (int64_t row = task * kTaskRows; row < end; ++row) {
+      SLUICE_CHECK(tokens_[row] >= 0 && tokens_[row] < args.table.n);
+      UnpackRow(args.table, tokens_[row], Row(args.x, row));
+    }
+  });
+}
+
+void CpuBackend::Norm(const Activation& x, const Vector& norm) {
+  pool_.ParallelFor((num_rows_ + kTaskRows - 1) / kTaskRows, [&](int64_t task, int) {
+    const int64_t end = std::min((task + 1) * kTaskRows, num_rows_);
+    for (int64_t row = task * kTaskRows; row < end; ++row) {
+      RmsNorm(Row(x, row), norm.data, x.cols, norm_eps_, normed_.floats() + row * Stride(x));
+    }
+  });
+}
+
+void CpuBackend::NormProject(const NormProjectArgs& args) {
+  Norm(args.x, args.norm);
+  Gemm(&pool_, {.a = normed_.floats(),
+                .lda = Stride(args.x),
+                .m = num_rows_,
+                .w = args.weight,
+                .c = Row(args.y, 0),
+                .ldc = Stride(args.y)});
+}
+
+void CpuBackend::ProjectAdd(const ProjectAddArgs& args) {
+  Gemm(&pool_, {.a = Row(args.a, 0),
+                .lda = Stride(args.a),
+                .m = num_rows_,
+                .w = args.weight,
+                .c = Row(args.x, 0),
+                .ldc = Stride(args.x),
+                .store = GemmStore::kAdd});
+}
+
+void CpuBackend::NormGateUp(const NormGateUpArgs& args) {
+  Norm(args.x, args.norm);
+  Gemm(&pool_, {.a = normed_.floats(),
+                .lda = Stride(args.x),
+                .m = num_rows_,
+                .w = args.weight,
+                .c = Row(args.y, 0),
+                .ldc = Stride(args.y),
+                .store = GemmStore::kSwiGlu});
+}
+
+}  // namespace
+
+std::unique_ptr<Backend> MakeCpuBackend(const CpuOptions& options) {
+  return std::make_unique<CpuBackend>(options.threads > 0 ? options.threads : AvailableThreads());
+}
+
+}  // namespace sluice

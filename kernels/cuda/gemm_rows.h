@@ -1,0 +1,38 @@
+// y = x W^T for decode rows, with one order of summation over K whatever the number of rows is: K
+// is cut into kSlices slices of whole tiles of 64; each slice is one chain of tensor-core steps;
+// the slices' sums are added in their order. How many blocks share a product, and how many rows a
+// block takes, changes no bit.
+#ifndef SLUICE_KERNELS_CUDA_GEMM_ROWS_H_
+#define SLUICE_KERNELS_CUDA_GEMM_ROWS_H_
+
+#include <cuda_bf16.h>
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+namespace sluice::cuda {
+
+enum class RowStore : uint8_t {
+  kBf16,    // y = acc
+  kAdd,     // y (fp32) += acc
+  kFloat,   // y (fp32) = acc
+  kSwiGlu,  // y (bf16) = silu(gate) * up; W in blocks of kGateUpBlock rows of each, n counts both
+};
+
+struct GemmRowsArgs {
+  const __nv_bfloat16* x = nullptr;  // (rows, x_stride), zeros past K
+  int64_t x_stride = 0;              // Stride(K)
+  const __nv_bfloat16* w = nullptr;  // (n, x_stride)
+  void* y = nullptr;
+  int64_t y_stride = 0;  // a multiple of 4; up to 3 zeros are written past n_valid
+  int rows = 0;
+  int n = 0;        // kSwiGlu: a multiple of 2 * kGateUpBlock
+  int n_valid = 0;  // columns of y to store
+  RowStore store = RowStore::kBf16;
+};
+
+cudaError_t LaunchGemmRows(const GemmRowsArgs& args, cudaStream_t stream);
+
+}  // namespace sluice::cuda
+
+#endif  // SLUICE_KERNELS_CUDA_GEMM_ROWS_H_

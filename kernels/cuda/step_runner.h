@@ -1,0 +1,90 @@
+// Runs a step's recorded ops: which kernels, with what, in which order.
+#ifndef SLUICE_KERNELS_CUDA_STEP_RUNNER_H_
+#define SLUICE_KERNELS_CUDA_STEP_RUNNER_H_
+
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+#include <variant>
+#include <vector>
+
+#include "kernels/cuda/fault_latch.h"
+#include "kernels/cuda/gemm_lt.h"
+#include "kernels/cuda/gemm_rows.h"
+#include "kernels/cuda/mixer.h"
+#include "kernels/cuda/step_packer.h"
+#include "kernels/cuda/workspace.h"
+#include "kernels/ops.h"
+
+namespace sluice::cuda {
+
+using Op =
+    std::variant<EmbedArgs, NormProjectArgs, MixArgs, ProjectAddArgs, NormGateUpArgs, LogitsArgs>;
+
+// What a run of the ops is for. Kernels look up the rest in `meta`.
+struct StepView {
+  const StepHeader* meta = nullptr;  // device memory
+  const StepPlan* plan = nullptr;    // of the prompts
+  int32_t decode = 0;  // rows; those that are more than the step has are never looked at
+  int32_t logits = 0;  // rows, likewise
+  const StepRows* rows = nullptr;  // where logits are copied to; null: nowhere
+};
+
+class StepRunner {
+ public:
+  // All outlive it.
+  StepRunner(const ModelShape& shape, const Workspace* workspace, GemmLt* lt, bool batch_invariant,
+             FaultLatch* latch, cudaStream_t stream)
+      : shape_(shape),
+        work_(*workspace),
+        lt_(lt),
+        batch_invariant_(batch_invariant),
+        latch_(*latch),
+        stream_(stream) {}
+
+  void Run(const std::vector<Op>& ops, const StepView& step);
+  // The logits in memory, of logit rows [first, first + count), to where `rows` wants them.
+  void CopyLogits(const StepRows& rows, int32_t first, int32_t count);
+
+  // The shape's part of what the mixer's kernels need.
+  static MixerArgs ShapeArgs(const ModelShape& shape);
+
+ private:
+  void Do(const EmbedArgs& args);
+  void Do(const NormProjectArgs& args);
+  void Do(const MixArgs& args);
+  void Do(const ProjectAddArgs& args);
+  void Do(const NormGateUpArgs& args);
+  void Do(const LogitsArgs& args);
+  void Norm(const Activation& x, const Vector& norm);
+  void PromptMixer(const MixerArgs& mixer);
+
+  struct Product {
+    const __nv_bfloat16* x;
+    int64_t x_cols;
+    const Linear& weight;
+    void* y;
+    int64_t y_cols;
+    int64_t y_bytes;  // of an element
+    RowStore store;
+  };
+  // y = x W^T for the step's decode rows, then for its prompt rows.
+  void Multiply(const Product& product);
+  void MultiplyRows(const Product& product, int64_t rows);
+  void MultiplyMany(const Product& product, int64_t first, int64_t rows);
+
+  bool Check(cudaError_t error, absl::string_view what) { return latch_.Check(error, what); }
+  int32_t all_rows() const { return step_.decode + step_.plan->num_prompt; }
+
+  const ModelShape shape_;
+  const Workspace& work_;
+  GemmLt* const lt_;
+  const bool batch_invariant_;
+  FaultLatch& latch_;
+  const cudaStream_t stream_;
+  StepView step_;
+};
+
+}  // namespace sluice::cuda
+
+#endif  // SLUICE_KERNELS_CUDA_STEP_RUNNER_H_

@@ -1,0 +1,19 @@
+// Descriptors of bf16 matrices for the tensor memory accelerator.
+#ifndef SLUICE_KERNELS_CUDA_TENSOR_MAP_H_
+#define SLUICE_KERNELS_CUDA_TENSOR_MAP_H_
+
+#include <cuda.h>
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+
+namespace sluice::cuda {
+
+// Of a matrix (rows, cols) without gaps, cols a multiple of 8, in boxes of `box_rows` rows of 64
+// columns, swizzled as wgmma.cuh's SwizzledTile says; what lies outside reads as zeros. Any thread.
+cudaError_t MakeTensorMap(const void* matrix, int64_t rows, int64_t cols, int box_rows,
+                          CUtensorMap* map);
+
+}  // namespace sluice::cuda
+
+#endif  // SLUICE_KERNELS_CUDA_TENSOR_MAP_H_

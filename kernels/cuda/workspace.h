@@ -1,0 +1,75 @@
+// The device memory that a step works in, next to weights and activations: the slots with their
+// states and token counts, and what the ops leave for each other.
+#ifndef SLUICE_KERNELS_CUDA_WORKSPACE_H_
+#define SLUICE_KERNELS_CUDA_WORKSPACE_H_
+
+#include <array>
+#include <cstdint>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "kernels/cuda/device_memory.h"
+#include "kernels/cuda/mixer.h"
+#include "kernels/ops.h"
+#include "kernels/state_layout.h"
+
+namespace sluice::cuda {
+
+// Activations are followed by room for reads of whole 16-byte words.
+inline constexpr int64_t kSlack = 256;
+inline constexpr int64_t kCountTokens = 16384;  // of a prompt, marked at once
+
+class Workspace {
+ public:
+  // One slot more than `slots` is there: the last, which is no sequence's.
+  absl::Status Allocate(const ModelShape& shape, int32_t slots, int32_t count_tables,
+                        int32_t max_rows);
+
+  // Of a slot and what comes with it: what was last sampled in it, and a table of counts.
+  static int64_t BytesPerSlot(const ModelShape& shape);
+  // Of everything that does not grow with the slots; -1: past 2^62.
+  static int64_t FixedBytes(const ModelShape& shape, int32_t max_rows);
+
+  const StateLayout& layout() const { return layout_; }
+  int64_t vocab() const { return vocab_; }
+  int32_t slots() const { return slots_; }
+  int32_t max_rows() const { return max_rows_; }
+  int32_t logit_tile() const { return logit_tile_; }  // rows of logits in memory at a time
+  int64_t chunk_capacity() const { return chunk_capacity_; }
+  const ChunkBuffers& chunks() const { return chunks_; }
+  int64_t slot_floats() const { return layout_.elements; }
+  int64_t slot_bytes() const { return slot_floats() * static_cast<int64_t>(sizeof(float)); }
+  float* Slot(int32_t slot) const { return states_.as<float>() + slot * slot_floats(); }
+  uint32_t* Counts(int32_t table) const { return counts_.as<uint32_t>() + table * vocab_; }
+
+  int32_t* last_sampled() const { return last_sampled_.as<int32_t>(); }  // (slots + 1)
+  int32_t* count_tokens() const { return count_tokens_.as<int32_t>(); }  // (kCountTokens)
+  __nv_bfloat16* normed() const { return normed_.as<__nv_bfloat16>(); }  // (max_rows, hidden)
+  // (max_rows, 2 * padded intermediate)
+  __nv_bfloat16* gate_up() const { return gate_up_.as<__nv_bfloat16>(); }
+  float* logits() const { return logits_.as<float>(); }      // (logit_tile, vocab)
+  float* adjusted() const { return adjusted_.as<float>(); }  // likewise, for large vocabularies
+
+ private:
+  struct Buffer {
+    int64_t bytes;
+    const char* what;
+    Memory* to;
+  };
+  std::vector<Buffer> Plan(const ModelShape& shape, int32_t max_rows);
+
+  StateLayout layout_;
+  int64_t vocab_ = 0;
+  int32_t slots_ = 0;
+  int32_t max_rows_ = 0;
+  int32_t logit_tile_ = 0;
+  int64_t chunk_capacity_ = 0;
+  ChunkBuffers chunks_;
+  Memory states_, last_sampled_, counts_, count_tokens_;
+  Memory normed_, gate_up_, logits_, adjusted_;
+  Memory chunk_q_, chunk_k_, chunk_scores_, chunk_decay_, span_carry_, span_decay_, partial_, conv_;
+};
+
+}  // namespace sluice::cuda
+
+#endif  // SLUICE_KERNELS_CUDA_WORKSPACE_H_

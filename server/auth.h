@@ -1,0 +1,107 @@
+// Who calls: the tenant of a bearer token or of a client certificate.
+//
+// Without --auth_tokens_file and --tls_client_ca everybody is the tenant "". With a client CA and
+// no file, a certificate's subject is its tenant. With a file (server/auth_table.h), its tokens and
+// certificates alone are let in; a token counts before a certificate.
+#ifndef SLUICE_SERVER_AUTH_H_
+#define SLUICE_SERVER_AUTH_H_
+
+#include <grpcpp/grpcpp.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "engine/clock.h"
+#include "engine/stats.h"
+#include "server/auth_table.h"
+#include "server/core/mutex.h"
+#include "server/core/tenant.h"
+#include "server/failure_limit.h"
+
+namespace sluice {
+
+struct AuthOptions {
+  std::string tokens_file{};         // empty: none
+  bool client_certificates = false;  // every connection has shown a valid one
+  int32_t failures_per_minute = 60;  // of one address; 0: no bound
+};
+
+// What a call says of itself.
+struct Credentials {
+  std::vector<absl::string_view> authorization{};  // every header of that name
+  absl::string_view subject{};                     // of the client's certificate; empty: none
+  absl::string_view peer{};                        // the address, without the port
+};
+
+struct AuthStats {
+  Counter failures;         // calls that did not say who they are, or wrongly
+  Counter limited;          // calls refused unseen, after too many of those
+  Counter reloads;          // of the file, that succeeded
+  Counter reload_failures;  // those that left the table as it was
+};
+
+class Authenticator {
+ public:
+  // Reads the file, and again whenever it changes: a change counts once the file has stood still
+  // for a second. INVALID_ARGUMENT when it cannot be read, or what is wrong in it.
+  static absl::StatusOr<std::unique_ptr<Authenticator>> Create(const AuthOptions& options,
+                                                               const Clock* clock);
+  ~Authenticator();
+
+  // Any thread; never blocks. UNAUTHENTICATED, or RESOURCE_EXHAUSTED for an address that got it
+  // wrong too often.
+  absl::StatusOr<TenantRef> TenantOf(const grpc::ServerContextBase& context) const;
+  absl::StatusOr<TenantRef> Check(const Credentials& credentials) const;
+
+  // Looks at the file now. The first of two looks that find the same change takes it.
+  void Poll();
+  // Tenants that the file names; 0 without one.
+  int64_t tenants() const;
+  const AuthStats& stats() const { return stats_; }
+
+ private:
+  // What tells one version of a file from another.
+  struct FileVersion {
+    uint64_t device = 0;
+    uint64_t inode = 0;
+    int64_t size = -1;
+    int64_t modified_ns = 0;
+    bool operator==(const FileVersion&) const = default;
+  };
+
+  Authenticator(const AuthOptions& options, const Clock* clock);
+
+  static FileVersion VersionOf(const std::string& path);
+  absl::StatusOr<AuthTable> ReadFile() const;
+  absl::StatusOr<TenantRef> Find(const Credentials& credentials) const;
+  std::shared_ptr<const AuthTable> table() const;
+  void Watch();
+
+  const AuthOptions options_;
+  const Clock* const clock_;
+  const TenantRef anyone_;
+  mutable FailureLimit limit_;
+  mutable AuthStats stats_;
+  // Of whoever polls.
+  FileVersion loaded_;
+  FileVersion seen_;
+
+  mutable Mutex mutex_;
+  CondVar bell_;
+  std::shared_ptr<const AuthTable> table_ SLUICE_GUARDED_BY(mutex_);
+  bool stop_ SLUICE_GUARDED_BY(mutex_) = false;
+  std::thread watcher_;  // last: starts when all else is there
+};
+
+// "ipv4:10.0.0.1:4711" without the port. "ipv6:%5B::1%5D:4711" likewise.
+absl::string_view PeerAddress(absl::string_view peer);
+
+}  // namespace sluice
+
+#endif  // SLUICE_SERVER_AUTH_H_

@@ -1,0 +1,71 @@
+// The file of --auth_tokens_file: who the tenants are, what they may take, and how they show who
+// they are. One directive a line; a line that begins with # is a comment.
+//
+//   # Of the tenants below that do not say.
+//   tenant *     max_streams=64
+//   tenant acme  max_streams=256 weight=4
+//   token  acme  sha256:HEX
+//   # The subject of a client certificate.
+//   cert   acme  CN=worker,O=Acme
+//
+// `tenant` comes before the tenant's tokens and certs, any number of each, so that a key can be
+// replaced without a gap. Its settings, all optional: max_streams (64), max_queued_requests (64),
+// max_queued_tokens (1048576), weight (1). `token` has the SHA-256 of the token's bytes, never the
+// token, which should be random, for instance:
+//
+//   token=$(openssl rand -hex 32); printf %s "$token" | sha256sum
+#ifndef SLUICE_SERVER_AUTH_TABLE_H_
+#define SLUICE_SERVER_AUTH_TABLE_H_
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "server/core/tenant.h"
+
+namespace sluice {
+
+using TenantRef = std::shared_ptr<const Tenant>;
+using TokenDigest = std::array<uint8_t, 32>;
+
+inline constexpr size_t kMaxAuthFileBytes = 1 << 20;
+inline constexpr size_t kMaxTokens = 4096;  // all are looked at for each call
+inline constexpr size_t kMaxTokenBytes = 512;
+
+TokenDigest DigestOf(absl::string_view token);
+
+class AuthTable {
+ public:
+  // `name` is the file's, for errors: INVALID_ARGUMENT "NAME:LINE: what is wrong". They repeat
+  // nothing of a token's line: somebody may have written the token itself there.
+  static absl::StatusOr<AuthTable> Parse(absl::string_view text, absl::string_view name);
+
+  // Null if there is none. Takes as long whichever token it is, or none.
+  TenantRef FindToken(absl::string_view token) const;
+  TenantRef FindSubject(absl::string_view subject) const;
+
+  const std::map<std::string, TenantRef>& tenants() const { return tenants_; }
+  size_t tokens() const { return tokens_.size(); }
+
+ private:
+  struct Token {
+    TokenDigest digest;
+    TenantRef tenant;
+  };
+  class Parser;
+
+  std::map<std::string, TenantRef> tenants_;
+  std::vector<Token> tokens_;
+  std::map<std::string, TenantRef, std::less<>> subjects_;
+};
+
+}  // namespace sluice
+
+#endif  // SLUICE_SERVER_AUTH_TABLE_H_

@@ -1,0 +1,28 @@
+// Whom a call belongs to, and what they may take of the daemon.
+#ifndef SLUICE_SERVER_CORE_TENANT_H_
+#define SLUICE_SERVER_CORE_TENANT_H_
+
+#include <cstdint>
+#include <limits>
+#include <string>
+
+namespace sluice {
+
+struct TenantLimits {
+  static constexpr int64_t kNoBound = std::numeric_limits<int64_t>::max();
+
+  // As AdmissionLimits, of this tenant alone.
+  int64_t max_streams = kNoBound;
+  int64_t max_queued_requests = kNoBound;
+  int64_t max_queued_tokens = kNoBound;
+  int32_t weight = 1;  // its share of the device beside other tenants that wait
+};
+
+struct Tenant {
+  std::string name;  // empty: everyone, where nobody has to say who they are
+  TenantLimits limits;
+};
+
+}  // namespace sluice
+
+#endif  // SLUICE_SERVER_CORE_TENANT_H_

@@ -1,0 +1,21 @@
+// What gRPC is told explicitly, because its defaults are not made for a server that anyone may
+// connect to.
+#ifndef SLUICE_SERVER_GRPC_SETTINGS_H_
+#define SLUICE_SERVER_GRPC_SETTINGS_H_
+
+#include <grpcpp/server_builder.h>
+
+#include "server/log.h"
+#include "server/options.h"
+
+namespace sluice {
+
+// Sizes, keepalive, ages, threads; and reflection.
+void ApplyGrpcSettings(const ServerOptions& options, grpc::ServerBuilder* builder);
+
+// Has gRPC's own messages logged as ours: its errors at `level`, the rest at debug. Any thread.
+void LogGrpcErrorsAs(LogLevel level);
+
+}  // namespace sluice
+
+#endif  // SLUICE_SERVER_GRPC_SETTINGS_H_

@@ -1,0 +1,159 @@
+#include "server/inference_service.h"
+
+#include <chrono>
+#include <random>
+#include <utility>
+
+#include "absl/strings/str_format.h"
+#include "server/convert.h"
+#include "server/grpc_stream.h"
+#include "server/status.h"
+
+namespace sluice {
+namespace {
+
+// Encoding more than this takes long enough for other calls to notice.
+constexpr size_t kInlineBytes = 64 * 1024;
+
+uint64_t RandomBits() {
+  thread_local std::random_device device;
+  return (static_cast<uint64_t>(device()) << 32) | device();
+}
+
+// The caller's, if it is one, else 128 random bits in hex.
+std::string RequestIdFrom(const std::string& id) {
+  if (!id.empty() && IsRequestId(id)) return id;
+  return absl::StrFormat("%016x%016x", RandomBits(), RandomBits());
+}
+
+absl::Status WorkerBusy() {
+  return absl::ResourceExhaustedError("too many large texts wait to be encoded");
+}
+
+}  // namespace
+
+InferenceService::InferenceService(const InferenceParts& parts, const RequestBounds& bounds,
+                                   v1::Model model)
+    : parts_(parts), bounds_(bounds), model_(std::move(model)) {}
+
+grpc::ServerWriteReactor<v1::GenerateResponse>* InferenceService::Generate(
+    grpc::CallbackServerContext* context, const v1::GenerateRequest* message) {
+  CallRecord call{.method = Method::kGenerate, .request_id = RequestIdFrom(message->request_id())};
+  GenerateConverter converter(call.request_id);
+  return StartStream(context, std::move(converter), std::move(call), message->text().size(),
+                     [this, message] {
+                       return ParseGenerate(*message, bounds_, *parts_.tokenizer, RandomBits());
+                     });
+}
+
+grpc::ServerWriteReactor<v1::ScoreResponse>* InferenceService::Score(
+    grpc::CallbackServerContext* context, const v1::ScoreRequest* message) {
+  CallRecord call{.method = Method::kScore, .request_id = RequestIdFrom("")};
+  return StartStream(context, ScoreConverter(), std::move(call), message->text().size(),
+                     [this, message] { return ParseScore(*message, bounds_, *parts_.tokenizer); });
+}
+
+grpc::ServerUnaryReactor* InferenceService::Tokenize(grpc::CallbackServerContext* context,
+                                                     const v1::TokenizeRequest* message,
+                                                     v1::TokenizeResponse* response) {
+  return Answer(context, Method::kTokenize, message->text().size(), [this, message, response] {
+    return sluice::Tokenize(*message, bounds_, *parts_.tokenizer, response);
+  });
+}
+
+grpc::ServerUnaryReactor* InferenceService::Detokenize(grpc::CallbackServerContext* context,
+                                                       const v1::DetokenizeRequest* message,
+                                                       v1::DetokenizeResponse* response) {
+  return Answer(context, Method::kDetokenize, message->token_ids_size(), [this, message, response] {
+    return sluice::Detokenize(*message, bounds_, *parts_.tokenizer, response);
+  });
+}
+
+grpc::ServerUnaryReactor* InferenceService::GetModel(grpc::CallbackServerContext* context,
+                                                     const v1::GetModelRequest* message,
+                                                     v1::Model* response) {
+  return Answer(context, Method::kGetModel, 0, [this, message, response] {
+    *response = model_;
+    return CheckModelName(message->model(), bounds_);
+  });
+}
+
+template <typename Converter>
+grpc::ServerWriteReactor<typename Converter::Response>* InferenceService::StartStream(
+    grpc::CallbackServerContext* context, Converter converter, CallRecord call, size_t text_bytes,
+    std::function<absl::StatusOr<Request>()> parse) {
+  call.started = parts_.clock->Now();
+  const std::string request_id = call.request_id;
+  const std::shared_ptr<GrpcStream<Converter>> reactor = GrpcStream<Converter>::Create(
+      context, std::move(converter), std::move(call), parts_.stats, parts_.clock);
+  absl::StatusOr<TenantRef> tenant = parts_.auth->TenantOf(*context);
+  if (!tenant.ok()) {
+    reactor->Finish(tenant.status());
+    return reactor.get();
+  }
+  const auto start = [this, reactor, request_id, tenant = *std::move(tenant),
+                      parse = std::move(parse), deadline = DeadlineOf(*context)] {
+    absl::Status status = Admittable();
+    if (!status.ok()) return reactor->Finish(std::move(status));
+    absl::StatusOr<Request> request = parse();
+    if (!request.ok()) return reactor->Finish(request.status());
+    absl::Duration retry_delay;
+    absl::StatusOr<Permit> permit = parts_.admission->Admit(
+        static_cast<int64_t>(request->prompt.size()), *tenant, &retry_delay);
+    if (absl::IsResourceExhausted(permit.status())) {
+      return reactor->Finish(WithRetry(permit.status(), retry_delay));
+    }
+    if (!permit.ok()) return reactor->Finish(permit.status());
+    request->request_id = request_id;
+    request->deadline = deadline;
+    request->tenant = tenant->name;
+    request->tenant_weight = tenant->limits.weight;
+    std::shared_ptr<Stream> stream =
+        Stream::Create(reactor, parts_.emitter, *std::move(permit), request->n);
+    reactor->Attach(stream);
+    parts_.device->Submit(*std::move(request), std::move(stream));
+  };
+  if (!Run(text_bytes, start)) reactor->Finish(WorkerBusy());
+  return reactor.get();
+}
+
+grpc::ServerUnaryReactor* InferenceService::Answer(grpc::CallbackServerContext* context,
+                                                   Method method, size_t work_bytes,
+                                                   std::function<absl::Status()> answer) {
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  const CallRecord call{.method = method, .started = parts_.clock->Now()};
+  const auto finish = [this, reactor, call](const absl::Status& status) {
+    parts_.stats->Done(call, static_cast<grpc::StatusCode>(status.code()), parts_.clock->Now());
+    reactor->Finish(ToGrpcStatus(status));
+  };
+  const absl::StatusOr<TenantRef> tenant = parts_.auth->TenantOf(*context);
+  if (!tenant.ok()) {
+    finish(tenant.status());
+    return reactor;
+  }
+  const auto work = [this, finish, answer = std::move(answer)] {
+    const absl::Status status = Admittable();
+    finish(status.ok() ? answer() : status);
+  };
+  if (!Run(work_bytes, work)) finish(WorkerBusy());
+  return reactor;
+}
+
+bool InferenceService::Run(size_t bytes, std::function<void()> work) {
+  if (bytes > kInlineBytes) return parts_.worker->Post(std::move(work));
+  work();
+  return true;
+}
+
+absl::Status InferenceService::Admittable() const {
+  if (!draining_.load(std::memory_order_relaxed)) return absl::OkStatus();
+  return absl::UnavailableError("the daemon is shutting down");
+}
+
+absl::Duration InferenceService::DeadlineOf(const grpc::CallbackServerContext& context) const {
+  const std::chrono::system_clock::time_point deadline = context.deadline();
+  if (deadline == std::chrono::system_clock::time_point::max()) return absl::InfiniteDuration();
+  return parts_.clock->Now() + absl::FromChrono(deadline - std::chrono::system_clock::now());
+}
+
+}  // namespace sluice

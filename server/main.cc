@@ -1,0 +1,113 @@
+// sluiced: reads the flags, serves, drains when told to.
+#include <unistd.h>
+
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <memory>
+#include <new>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "server/grpc_settings.h"
+#include "server/listener.h"
+#include "server/log.h"
+#include "server/metrics.h"
+#include "server/options.h"
+#include "server/server.h"
+#include "server/signals.h"
+
+namespace sluice {
+namespace {
+
+constexpr int kExitDrained = 0;
+constexpr int kExitBadInput = 2;  // flags, model, tokenizer, address
+constexpr int kExitMemory = 3;
+constexpr int kExitDeviceFault = 70;
+// For those who watch the health to hear of it, before a process that hangs ends.
+constexpr std::chrono::milliseconds kTellHealth(200);
+
+int Fail(const absl::Status& status) {
+  const std::string message(status.message());
+  std::fprintf(stderr, "sluiced: %s\n", message.c_str());
+  return absl::IsResourceExhausted(status) ? kExitMemory : kExitBadInput;
+}
+
+[[noreturn]] void OutOfMemory() {
+  constexpr char kMessage[] = "sluiced: not enough memory\n";
+  [[maybe_unused]] const ssize_t written = write(STDERR_FILENO, kMessage, sizeof(kMessage) - 1);
+  _exit(kExitMemory);
+}
+
+// Serves until a signal or a fault of the device; a second signal ends the drain at once.
+int Serve(const ServerOptions& options, Signals& stop) {
+  absl::StatusOr<std::unique_ptr<Server>> started = Server::Start(options);
+  if (!started.ok()) return Fail(started.status());
+  Server& server = **started;
+  LogGrpcErrorsAs(LogLevel::kWarn);
+  server.set_on_device_fault([&stop](const absl::Status& status) {
+    Log(LogLevel::kError, "device_fault", {{"message", status.message()}});
+    stop.Notify();
+  });
+  server.set_on_device_stuck([] {
+    std::this_thread::sleep_for(kTellHealth);
+    StopLog();
+    _exit(kExitDeviceFault);
+  });
+  std::printf("serving %s on %s at %s, admin at %s\n", server.model().name().c_str(),
+              server.model().device().c_str(), server.address().c_str(),
+              server.admin_address().c_str());
+  std::fflush(stdout);
+
+  const bool fault = stop.Wait() == Signals::Event::kNotified;
+  Log(LogLevel::kInfo, "draining", {{"reason", fault ? "device fault" : "signal"}});
+  if (fault) server.Hurry();
+  Signals ended;
+  std::thread second([&] {
+    if (ended.Wait() == Signals::Event::kSignal) server.Hurry();
+  });
+  server.Shutdown();
+  ended.Notify();
+  second.join();
+  Log(LogLevel::kInfo, "stopped");
+  return fault ? kExitDeviceFault : kExitDrained;
+}
+
+int Main(int argc, char** argv) {
+  std::set_new_handler(&OutOfMemory);
+  const std::vector<std::string> args(argv + 1, argv + argc);
+  const absl::StatusOr<CommandLine> command =
+      ParseCommandLine(args, [](const char* name) -> const char* { return std::getenv(name); });
+  if (!command.ok()) return Fail(command.status());
+  switch (command->action) {
+    case CommandLineAction::kHelp:
+      std::fputs(HelpText().c_str(), stdout);
+      return 0;
+    case CommandLineAction::kHelpMarkdown:
+      std::fputs(HelpMarkdown().c_str(), stdout);
+      return 0;
+    case CommandLineAction::kVersion:
+      std::printf("sluiced %s\n", Version().c_str());
+      return 0;
+    case CommandLineAction::kServe:
+      break;
+  }
+  Signals stop;  // before any thread
+  RaiseFileLimit();
+  StartLog(ParseLogLevel(command->options.log_level), command->options.log_format == "json");
+  LogGrpcErrorsAs(LogLevel::kDebug);  // what ends the start is told in one line of ours
+  CountProtobufErrors();
+  const int code = Serve(command->options, stop);
+  StopLog();
+  // What libraries do at exit can hang where the device does.
+  if (code == kExitDeviceFault) _exit(code);
+  return code;
+}
+
+}  // namespace
+}  // namespace sluice
+
+int main(int argc, char** argv) { return sluice::Main(argc, argv); }

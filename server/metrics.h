@@ -1,0 +1,50 @@
+// Every metric of the daemon, in the Prometheus text format. Labels have fixed sets of values: no
+// client can make a series, and none names a request, a session or a text. A scrape reads atomics
+// and takes no lock of the step loop.
+#ifndef SLUICE_SERVER_METRICS_H_
+#define SLUICE_SERVER_METRICS_H_
+
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "engine/stats.h"
+#include "server/auth.h"
+#include "server/call_stats.h"
+#include "server/core/admission.h"
+#include "server/core/device_thread.h"
+#include "server/core/emitter.h"
+#include "server/listener.h"
+#include "server/options.h"
+
+namespace sluice {
+
+// What there is to read; all of it outlives the scrapes.
+struct MetricSources {
+  const EngineStats* engine = nullptr;
+  const Emitter* emitter = nullptr;
+  const Authenticator* auth = nullptr;
+  const Admission* admission = nullptr;
+  const DeviceThread* device_thread = nullptr;
+  const CallStats* calls = nullptr;
+  Listener* listener = nullptr;
+  const ServerOptions* options = nullptr;
+  std::string model;
+  std::string device;
+  std::string numerics_id;
+  int64_t slot_bytes = 0;
+  int32_t prompt_grid = 0;
+  std::vector<std::pair<std::string, absl::Duration>> startup;  // stages
+};
+
+std::string MetricsText(const MetricSources& sources);
+
+// Has what libprotobuf would print to stderr counted instead (a line for each bad UTF-8 string).
+// Once, at start.
+void CountProtobufErrors();
+
+}  // namespace sluice
+
+#endif  // SLUICE_SERVER_METRICS_H_

@@ -1,0 +1,204 @@
+#include "server/model_host.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "engine/checkpoint/checkpoint.h"
+#include "server/device.h"
+
+namespace sluice {
+namespace {
+
+absl::StatusOr<std::unique_ptr<const Tokenizer>> LoadTokenizer(const std::string& dir,
+                                                               const ModelConfig& config) {
+  TokenizerOptions options;
+  options.vocab_size = static_cast<int32_t>(config.shape.vocab);
+  options.bos_id = config.bos_token_id;
+  if (!config.eos_token_ids.empty()) options.eos_id = config.eos_token_ids.front();
+  return Tokenizer::Load(dir, options);
+}
+
+// Messages begin with a file's name; which directory it is in is the operator's to know, never a
+// client's.
+absl::Status InModel(const ServerOptions& options, const absl::Status& status) {
+  return absl::Status(status.code(),
+                      absl::StrCat("model '", options.model, "': ", status.message()));
+}
+
+void DescribeSessions(const ServerOptions& options, v1::SessionSupport* out) {
+  out->set_max_sessions(options.max_sessions);
+  out->set_durable(!options.session_dir.empty());
+  out->set_transferable(!options.state_key_file.empty());
+  if (options.session_ttl != absl::InfiniteDuration()) {
+    absl::Duration rest;
+    out->mutable_default_ttl()->set_seconds(
+        absl::IDivDuration(options.session_ttl, absl::Seconds(1), &rest));
+    out->mutable_default_ttl()->set_nanos(static_cast<int32_t>(absl::ToInt64Nanoseconds(rest)));
+  }
+}
+
+v1::Model Describe(const ServerOptions& options, const Checkpoint& checkpoint,
+                   const BackendInfo& info, const Tokenizer& tokenizer,
+                   const std::string& fingerprint, int64_t state_bytes) {
+  const ModelConfig& config = checkpoint.config();
+  v1::Model out;
+  out.set_name(options.model_name.empty() ? checkpoint.name() : options.model_name);
+  out.set_fingerprint(fingerprint);
+  out.set_architecture("gla");
+  out.set_parameters(checkpoint.parameters());
+  out.set_vocab_size(static_cast<int32_t>(config.shape.vocab));
+  out.set_layers(static_cast<int32_t>(config.shape.layers));
+  out.set_hidden_size(static_cast<int32_t>(config.shape.hidden));
+  out.set_state_bytes(state_bytes);
+  out.set_device(DeviceName(info));
+  out.set_weight_dtype(info.weight_dtype.empty() ? checkpoint.weight_dtype() : info.weight_dtype);
+  out.set_state_dtype("fp32");
+  out.set_bos_token_id(config.bos_token_id.value_or(tokenizer.bos_id().value_or(-1)));
+  out.mutable_eos_token_ids()->Assign(config.eos_token_ids.begin(), config.eos_token_ids.end());
+  out.set_numerics_id(info.numerics_id);
+  DescribeSessions(options, out.mutable_sessions());
+  return out;
+}
+
+SessionLimits LimitsOf(const ServerOptions& options) {
+  SessionLimits limits;
+  limits.max_sessions = options.max_sessions;
+  limits.max_sessions_per_tenant = options.max_sessions_per_tenant;
+  limits.default_ttl = options.session_ttl;
+  limits.host_state_bytes = options.host_state_bytes;
+  limits.disk_state_bytes = options.disk_state_bytes;
+  return limits;
+}
+
+// The keys, and the sessions that are there already.
+absl::Status OpenStore(const ServerOptions& options, ModelHost* host) {
+  if (!options.state_key_file.empty()) {
+    absl::StatusOr<StateKeys> keys = LoadStateKeys(options.state_key_file);
+    if (!keys.ok()) {
+      return absl::Status(keys.status().code(),
+                          absl::StrCat("--state_key_file: ", keys.status().message()));
+    }
+    host->state_keys = *std::move(keys);
+  }
+  if (options.session_dir.empty()) return absl::OkStatus();
+  absl::StatusOr<std::unique_ptr<SessionStore>> store =
+      SessionStore::Open(PosixFiles(), options.session_dir, host->state_spec);
+  if (!store.ok()) {
+    // A full disk is bad input, not a lack of memory.
+    return absl::FailedPreconditionError(absl::StrCat("--session_dir: ", store.status().message()));
+  }
+  host->store = *std::move(store);
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<int32_t> CountSlots(int64_t device_state_bytes, int32_t max_batch_tokens,
+                                   const BackendInfo& info, int64_t slot_bytes,
+                                   int64_t budget_bytes) {
+  const int64_t room = int64_t{max_batch_tokens} - info.prompt_grid;
+  if (room < 1) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--max_batch_tokens is ", max_batch_tokens, ", must be at least ",
+                     info.prompt_grid + 1, " on this device: a chunk of a prompt and a token"));
+  }
+  if (device_state_bytes == 0) {
+    const int64_t most = std::min<int64_t>(info.default_slots, room);
+    return static_cast<int32_t>(std::clamp<int64_t>(budget_bytes / slot_bytes, 1, most));
+  }
+  const int64_t slots = device_state_bytes / slot_bytes;
+  if (slots < 1) {
+    return absl::InvalidArgumentError(absl::StrCat("--device_state_bytes is ", device_state_bytes,
+                                                   ", one state of this model takes ", slot_bytes));
+  }
+  if (slots > room) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--max_batch_tokens is ", max_batch_tokens, ", too few for one token of each of ", slots,
+        " states (--device_state_bytes) and a chunk of ", info.prompt_grid,
+        ": raise the one or lower the other"));
+  }
+  return static_cast<int32_t>(slots);
+}
+
+namespace {
+
+// Slots and everything else that a step needs, after the weights.
+absl::Status AllocateSteps(const ServerOptions& options, const ModelShape& shape, Weights weights,
+                           ModelHost* host) {
+  Backend* backend = host->backend.get();
+  absl::StatusOr<std::unique_ptr<Model>> model =
+      Model::Create(backend, shape, std::move(weights), host->max_batch_tokens);
+  if (!model.ok()) return model.status();
+  host->model = *std::move(model);
+  const absl::StatusOr<int64_t> budget = backend->StateBudget(shape, host->max_batch_tokens);
+  if (!budget.ok()) return budget.status();
+  const absl::StatusOr<int32_t> slots =
+      CountSlots(options.device_state_bytes, host->max_batch_tokens, backend->info(),
+                 host->slot_bytes, *budget);
+  if (!slots.ok()) return slots.status();
+  host->slots = *slots;
+  absl::Status status =
+      backend->AllocateStates(shape, host->slots, host->slots, host->max_batch_tokens);
+  if (status.ok()) status = host->model->Prepare();
+  return status;
+}
+
+}  // namespace
+
+absl::StatusOr<ModelHost> LoadModel(const ServerOptions& options, const Clock* clock,
+                                    StartupTimer* timer) {
+  ModelHost host;
+  absl::StatusOr<std::unique_ptr<Checkpoint>> checkpoint = Checkpoint::Open(options.model);
+  if (!checkpoint.ok()) return InModel(options, checkpoint.status());
+  const ModelConfig& config = (*checkpoint)->config();
+  timer->Done("checkpoint");
+
+  absl::StatusOr<std::unique_ptr<const Tokenizer>> tokenizer = LoadTokenizer(options.model, config);
+  if (!tokenizer.ok()) return InModel(options, tokenizer.status());
+  host.tokenizer = *std::move(tokenizer);
+  timer->Done("tokenizer");
+
+  absl::StatusOr<Device> device = OpenDevice(options, config.shape);
+  if (!device.ok()) return device.status();
+  host.why_cpu = device->why_cpu;
+  host.backend = std::move(device->backend);
+  const BackendInfo& info = host.backend->info();
+  host.slot_bytes = host.backend->SlotBytes(config.shape);
+  host.max_batch_tokens =
+      options.max_batch_tokens > 0 ? options.max_batch_tokens : info.default_batch_tokens;
+  timer->Done("backend");
+
+  std::string fingerprint;
+  absl::StatusOr<Weights> weights =
+      (*checkpoint)->Load(host.backend.get(), LoadOptions(), &fingerprint);
+  if (!weights.ok()) return InModel(options, weights.status());
+  timer->Done("weights");
+
+  const absl::Status allocated = AllocateSteps(options, config.shape, *std::move(weights), &host);
+  if (!allocated.ok()) return allocated;
+  host.state_spec = {fingerprint, MakeStateLayout(config.shape)};
+  const absl::Status store = OpenStore(options, &host);
+  if (!store.ok()) return store;
+  timer->Done("sessions");
+  EngineOptions engine_options;
+  engine_options.slots = host.slots;
+  engine_options.max_batch_tokens = host.max_batch_tokens;
+  engine_options.eos_token_ids = config.eos_token_ids;
+  engine_options.fingerprint = fingerprint;
+  engine_options.session_limits = LimitsOf(options);
+  if (host.store != nullptr) {
+    engine_options.has_store = true;
+    engine_options.session_index = host.store->TakeIndex();
+  }
+  host.engine = std::make_unique<Engine>(host.backend.get(), host.model.get(), host.tokenizer.get(),
+                                         clock, engine_options);
+  host.description =
+      Describe(options, **checkpoint, info, *host.tokenizer, fingerprint,
+               MakeStateLayout(config.shape).elements * static_cast<int64_t>(sizeof(float)));
+  timer->Done("states");
+  return host;
+}
+
+}  // namespace sluice

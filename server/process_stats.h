@@ -1,0 +1,20 @@
+// What the kernel says about this process.
+#ifndef SLUICE_SERVER_PROCESS_STATS_H_
+#define SLUICE_SERVER_PROCESS_STATS_H_
+
+namespace sluice {
+
+struct ProcessStats {
+  double cpu_seconds = 0;
+  double resident_bytes = 0;
+  double open_fds = 0;
+  double max_fds = 0;
+  double start_time_seconds = 0;  // Unix time
+};
+
+// Any thread. What cannot be read is 0.
+ProcessStats ReadProcessStats();
+
+}  // namespace sluice
+
+#endif  // SLUICE_SERVER_PROCESS_STATS_H_

@@ -1,0 +1,262 @@
+#include "server/server.h"
+
+#include <algorithm>
+#include <chrono>
+#include <limits>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "server/address.h"
+#include "server/grpc_settings.h"
+#include "server/log.h"
+#include "server/tls.h"
+
+namespace sluice {
+namespace {
+
+constexpr size_t kMaxWaitingTexts = 64;
+constexpr std::chrono::seconds kCancelAfter(1);  // what is still open when all streams have ended
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& options) {
+  std::unique_ptr<Server> server(new Server(options));
+  absl::Status status = server->OpenDoor();
+  if (!status.ok()) return status;
+  absl::StatusOr<ModelHost> host = LoadModel(options, &server->clock_, &server->timer_);
+  if (!host.ok()) return host.status();
+  server->host_ = *std::move(host);
+  server->options_.max_batch_tokens = server->host_.max_batch_tokens;
+  server->BuildCore();
+  status = server->Listen();
+  if (!status.ok()) return status;
+  server->timer_.Done("listen");
+  status = server->StartAdmin();
+  if (!status.ok()) return status;
+  server->health_->SetServing(true);
+  for (const auto& [stage, duration] : server->timer_.stages()) {
+    Log(LogLevel::kDebug, "startup", {{"stage", stage}, {"seconds", duration}});
+  }
+  if (const std::string& why = server->host_.why_cpu; !why.empty())
+    Log(LogLevel::kInfo, "device", {{"device", "cpu"}, {"why", why}});
+  Log(LogLevel::kInfo, "serving",
+      {{"model", server->model().name()},
+       {"device", server->host_.backend->info().device},
+       {"address", server->address_},
+       {"admin", server->admin_address()},
+       {"slots", server->host_.slots},
+       {"startup_seconds", server->timer_.total()}});
+  return server;
+}
+
+Server::Server(const ServerOptions& options) : options_(options), timer_(&clock_) {}
+
+// What can be said without the model, which may take long to load.
+absl::Status Server::OpenDoor() {
+  const absl::StatusOr<Address> address = ParseAddress(options_.listen);
+  if (!address.ok()) {
+    return absl::InvalidArgumentError(absl::StrCat("--listen: ", address.status().message()));
+  }
+  listen_ = *address;
+  if (options_.tls_cert.empty() && !options_.allow_plaintext && ReachableByOthers(listen_)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--listen=", options_.listen,
+                     " without TLS can be read by others: give --tls_cert and --tls_key, or "
+                     "--allow_plaintext on a network that is trusted"));
+  }
+  absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> credentials =
+      MakeServerCredentials({options_.tls_cert, options_.tls_key, options_.tls_client_ca});
+  if (!credentials.ok()) return credentials.status();
+  credentials_ = *std::move(credentials);
+  AuthOptions auth;
+  auth.tokens_file = options_.auth_tokens_file;
+  auth.client_certificates = !options_.tls_client_ca.empty();
+  auth.failures_per_minute = options_.auth_failures_per_minute;
+  absl::StatusOr<std::unique_ptr<Authenticator>> authenticator =
+      Authenticator::Create(auth, &clock_);
+  if (!authenticator.ok()) return authenticator.status();
+  auth_ = *std::move(authenticator);
+  return absl::OkStatus();
+}
+
+void Server::BuildCore() {
+  AdmissionLimits limits;
+  limits.max_streams = options_.max_streams;
+  limits.max_queued_requests = options_.max_queued_requests;
+  limits.max_queued_tokens = options_.max_queued_tokens;
+  admission_ = std::make_unique<Admission>(limits, &clock_);
+  StreamLimits stream_limits;
+  stream_limits.ring_events = options_.ring_events;
+  stream_limits.write_stall = options_.write_stall;
+  emitter_ = std::make_unique<Emitter>(&clock_, stream_limits);
+  if (host_.store != nullptr) {
+    store_thread_ = std::make_unique<StoreThread>(
+        [store = host_.store.get()](StoreJob* job) { RunStoreJob(store, job); });
+  }
+  device_thread_ = std::make_unique<DeviceThread>(host_.engine.get(), &clock_, emitter_.get(),
+                                                  store_thread_.get());
+  DrainOptions drain;
+  drain.drain = options_.drain_timeout;
+  drain_ = std::make_unique<Drain>(admission_.get(), device_thread_.get(), emitter_.get(), drain);
+  worker_ = std::make_unique<Worker>(kMaxWaitingTexts);
+  session_answers_ = std::make_unique<Worker>(std::numeric_limits<size_t>::max());
+
+  const RequestBounds bounds = Bounds();
+  v1::Limits* described = host_.description.mutable_limits();
+  described->set_max_prompt_tokens(bounds.max_prompt_tokens);
+  described->set_max_new_tokens(bounds.max_new_tokens);
+  described->set_max_sequences(bounds.max_sequences);
+  described->set_max_stop_strings(bounds.max_stop_strings);
+  described->set_max_logprobs(bounds.max_logprobs);
+  described->set_max_message_bytes(bounds.max_message_bytes);
+  const InferenceParts parts = {
+      .auth = auth_.get(),
+      .tokenizer = host_.tokenizer.get(),
+      .admission = admission_.get(),
+      .emitter = emitter_.get(),
+      .device = device_thread_.get(),
+      .worker = worker_.get(),
+      .stats = &calls_,
+      .clock = &clock_,
+  };
+  inference_ = std::make_unique<InferenceService>(parts, bounds, host_.description);
+  const SessionParts session_parts = {
+      .auth = auth_.get(),
+      .device = device_thread_.get(),
+      .answers = session_answers_.get(),
+      .keys = host_.state_keys.empty() ? nullptr : &host_.state_keys,
+      .spec = &host_.state_spec,
+      .stats = &calls_,
+      .clock = &clock_,
+  };
+  sessions_ = std::make_unique<SessionService>(session_parts, bounds);
+  health_ = std::make_unique<HealthService>(&calls_, &clock_);
+}
+
+RequestBounds Server::Bounds() const {
+  RequestBounds bounds;
+  bounds.model_name = host_.description.name();
+  bounds.vocab_size = host_.description.vocab_size();
+  bounds.max_prompt_tokens = options_.max_prompt_tokens;
+  bounds.max_new_tokens = options_.max_new_tokens;
+  bounds.max_sequences = std::min(options_.max_sequences, host_.slots);
+  bounds.max_stop_strings = options_.max_stop_strings;
+  bounds.max_logprobs = options_.max_logprobs;
+  bounds.max_message_bytes = options_.max_message_bytes;
+  bounds.sessions = options_.max_sessions > 0;
+  bounds.durable_sessions = host_.store != nullptr;
+  return bounds;
+}
+
+absl::Status Server::Listen() {
+  ListenerOptions limits;
+  limits.max_connections = options_.max_connections;
+  limits.max_connections_per_peer = options_.max_connections_per_peer;
+  absl::StatusOr<std::unique_ptr<Listener>> listener = Listener::Bind(listen_, limits);
+  if (!listener.ok()) return listener.status();
+  listener_ = *std::move(listener);
+  address_ = FormatAddress(listener_->address());
+
+  grpc::ServerBuilder builder;
+  ApplyGrpcSettings(options_, &builder);
+  builder.RegisterService(inference_.get());
+  builder.RegisterService(sessions_.get());
+  builder.RegisterService(health_.get());
+  using Builder = grpc::ServerBuilder::experimental_type;
+  std::shared_ptr<grpc::experimental::ExternalConnectionAcceptor> acceptor =
+      builder.experimental().AddExternalConnectionAcceptor(Builder::ExternalConnectionType::FROM_FD,
+                                                           credentials_);
+  grpc_ = builder.BuildAndStart();
+  if (grpc_ == nullptr) return absl::InternalError("gRPC does not start");
+  listener_->Start([acceptor, listen_fd = listener_->fd()](int fd) {
+    grpc::experimental::ExternalConnectionAcceptor::NewConnectionParameters connection;
+    connection.listener_fd = listen_fd;
+    connection.fd = fd;
+    acceptor->HandleNewConnection(&connection);
+  });
+  return absl::OkStatus();
+}
+
+absl::Status Server::StartAdmin() {
+  metric_sources_ = {
+      .engine = &host_.engine->stats(),
+      .emitter = emitter_.get(),
+      .auth = auth_.get(),
+      .admission = admission_.get(),
+      .device_thread = device_thread_.get(),
+      .calls = &calls_,
+      .listener = listener_.get(),
+      .options = &options_,
+      .model = host_.description.name(),
+      .device = host_.backend->info().device,
+      .numerics_id = host_.description.numerics_id(),
+      .slot_bytes = host_.slot_bytes,
+      .prompt_grid = host_.backend->info().prompt_grid,
+      .startup = timer_.stages(),
+  };
+  if (options_.admin_listen.empty()) return absl::OkStatus();
+  AdminHandlers handlers;
+  handlers.metrics = [this] { return MetricsText(metric_sources_); };
+  handlers.healthz = [this] {
+    return device_thread_->device_status().ok() ? absl::OkStatus()
+                                                : absl::UnavailableError("the device has failed");
+  };
+  handlers.readyz = [this] {
+    return health_->serving() ? absl::OkStatus() : absl::UnavailableError("not ready");
+  };
+  absl::StatusOr<std::unique_ptr<AdminHttp>> admin =
+      AdminHttp::Start(options_.admin_listen, std::move(handlers));
+  if (!admin.ok()) return admin.status();
+  admin_ = *std::move(admin);
+  return absl::OkStatus();
+}
+
+void Server::set_on_device_fault(std::function<void(absl::Status)> callback) {
+  device_thread_->set_on_device_fault([this, callback = std::move(callback)](absl::Status status) {
+    health_->SetServing(false);
+    callback(std::move(status));
+  });
+}
+
+void Server::set_on_device_stuck(std::function<void()> callback) {
+  watchdog_ = std::make_unique<Watchdog>(
+      device_thread_.get(), &clock_, options_.step_timeout,
+      [this, callback = std::move(callback)](absl::Duration running) {
+        inference_->Drain();
+        health_->SetServing(false);
+        Log(LogLevel::kError, "device_stuck", {{"step_seconds", running}});
+        callback();
+      });
+}
+
+void Server::Shutdown() {
+  // In this order, so that whoever has seen NOT_SERVING is refused.
+  inference_->Drain();
+  sessions_->Drain();
+  health_->SetServing(false);
+  const int64_t left = drain_->Run();
+  if (left > 0) Log(LogLevel::kError, "drain", {{"streams_left", left}});
+  health_->EndWatches();
+  listener_->Stop();
+  grpc_->Shutdown(std::chrono::system_clock::now() + kCancelAfter);
+  grpc_->Wait();
+}
+
+// Reactions refer to all of the core, so gRPC goes first; whoever did not Shutdown gets a hurried
+// one.
+Server::~Server() {
+  if (grpc_ != nullptr && drain_->state() == DrainState::kServing) {
+    Hurry();
+    Shutdown();
+  }
+  watchdog_.reset();
+  admin_.reset();
+  grpc_.reset();
+  worker_.reset();
+  session_answers_.reset();
+  if (device_thread_ != nullptr) device_thread_->Stop();
+  store_thread_.reset();
+  if (emitter_ != nullptr) emitter_->Stop();
+}
+
+}  // namespace sluice

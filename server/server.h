@@ -1,0 +1,96 @@
+// The daemon: everything it is made of, in the order of construction. No logic but starting and
+// stopping.
+#ifndef SLUICE_SERVER_SERVER_H_
+#define SLUICE_SERVER_SERVER_H_
+
+#include <grpcpp/grpcpp.h>
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "server/address.h"
+#include "server/admin_http.h"
+#include "server/auth.h"
+#include "server/call_stats.h"
+#include "server/core/admission.h"
+#include "server/core/device_thread.h"
+#include "server/core/drain.h"
+#include "server/core/emitter.h"
+#include "server/core/steady_clock.h"
+#include "server/core/store_thread.h"
+#include "server/core/watchdog.h"
+#include "server/health.h"
+#include "server/inference_service.h"
+#include "server/listener.h"
+#include "server/metrics.h"
+#include "server/model_host.h"
+#include "server/options.h"
+#include "server/session_service.h"
+#include "server/worker.h"
+
+namespace sluice {
+
+class Server {
+ public:
+  // Loads the model and serves. Errors as LoadModel's, and FAILED_PRECONDITION for an address.
+  static absl::StatusOr<std::unique_ptr<Server>> Start(const ServerOptions& options);
+  ~Server();
+
+  // Not ready from now on; new calls are UNAVAILABLE; running ones may finish until the drain
+  // timeout, the rest gets UNAVAILABLE. Blocks until every call has its status. Once.
+  void Shutdown();
+  // Ends the wait of Shutdown. Any thread, any time.
+  void Hurry() { drain_->Hurry(); }
+
+  // Called once, from another thread, when the device has failed: nothing can be computed any more.
+  void set_on_device_fault(std::function<void(absl::Status)> callback);
+
+  // Called once, from another thread, when a step has not ended within its bound: the device thread
+  // cannot be stopped, so the process must end without waiting for it.
+  void set_on_device_stuck(std::function<void()> callback);
+
+  const std::string& address() const { return address_; }
+  std::string admin_address() const { return admin_ == nullptr ? "none" : admin_->address(); }
+  const v1::Model& model() const { return host_.description; }
+
+ private:
+  explicit Server(const ServerOptions& options);
+
+  absl::Status OpenDoor();
+  void BuildCore();
+  absl::Status Listen();
+  absl::Status StartAdmin();
+  RequestBounds Bounds() const;
+
+  ServerOptions options_;
+  SteadyClock clock_;
+  StartupTimer timer_;
+  CallStats calls_;
+  ModelHost host_;
+  Address listen_;
+  std::shared_ptr<grpc::ServerCredentials> credentials_;
+  std::unique_ptr<Authenticator> auth_;
+  std::unique_ptr<Admission> admission_;
+  std::unique_ptr<Emitter> emitter_;
+  std::unique_ptr<StoreThread> store_thread_;  // null: no session directory
+  std::unique_ptr<DeviceThread> device_thread_;
+  std::unique_ptr<Drain> drain_;
+  std::unique_ptr<Watchdog> watchdog_;
+  std::unique_ptr<Worker> worker_;
+  std::unique_ptr<Worker> session_answers_;
+  std::unique_ptr<InferenceService> inference_;
+  std::unique_ptr<SessionService> sessions_;
+  std::unique_ptr<HealthService> health_;
+  std::unique_ptr<Listener> listener_;
+  std::unique_ptr<grpc::Server> grpc_;
+  std::string address_;
+  MetricSources metric_sources_;
+  std::unique_ptr<AdminHttp> admin_;
+};
+
+}  // namespace sluice
+
+#endif  // SLUICE_SERVER_SERVER_H_

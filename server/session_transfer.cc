@@ -1,0 +1,196 @@
+#include "server/session_transfer.h"
+
+#include <memory>
+#include <optional>
+#include <utility>
+
+#include "engine/state/state_blob.h"
+#include "server/convert.h"
+#include "server/session_call.h"
+
+namespace sluice {
+namespace {
+
+// Of one message: what clients take by default is 4 MiB, the wire's own bytes included.
+constexpr size_t kPieceBytes = 256 * 1024;
+// Each holds the numbers of a state that nobody has accounted for.
+constexpr int kMaxImports = 16;
+
+absl::Status NoKey() {
+  return WithReason(absl::FailedPreconditionError(
+                        "this daemon has no state key (--state_key_file) to sign states with"),
+                    "NO_STATE_KEY");
+}
+
+// ---- Export ----
+
+class ExportStream final : public grpc::ServerWriteReactor<v1::ExportSessionResponse> {
+ public:
+  ExportStream(const SessionParts& parts, std::string tenant)
+      : parts_(parts), tenant_(std::move(tenant)), call_{.method = Method::kExportSession} {
+    call_.started = parts.clock->Now();
+  }
+
+  void End(const absl::Status& status) { Finish(EndOf(parts_, call_, status)); }
+
+  void Start(const NamedSession& named) {
+    const Done<ExportedState> done =
+        OnAnswers<ExportedState>(parts_, [this](absl::StatusOr<ExportedState> state) {
+          if (!state.ok()) return End(state.status());
+          writer_.emplace(*parts_.keys, tenant_, *parts_.spec, state->info, state->data);
+          WriteNext();
+        });
+    const bool posted = parts_.device->Post([tenant = tenant_, named, done](Sessions& sessions) {
+      sessions.Export(tenant, named.id, named.etag, done);
+    });
+    if (!posted) End(ShuttingDown());
+  }
+
+  void OnWriteDone(bool ok) override {
+    if (!ok) return End(absl::CancelledError("the client left"));
+    WriteNext();
+  }
+
+  void OnDone() override { delete this; }
+
+ private:
+  void WriteNext() {
+    std::string piece = writer_->Next(kPieceBytes);
+    if (piece.empty()) return End(absl::OkStatus());
+    message_.set_data(std::move(piece));
+    StartWrite(&message_);
+  }
+
+  const SessionParts parts_;
+  const std::string tenant_;
+  CallRecord call_;
+  std::optional<BlobWriter> writer_;
+  v1::ExportSessionResponse message_;
+};
+
+// ---- Import ----
+
+class ImportStream final : public grpc::ServerReadReactor<v1::ImportSessionRequest> {
+ public:
+  ImportStream(const SessionParts& parts, std::string tenant, grpc::CallbackServerContext* context,
+               int32_t vocab_size, std::atomic<int>* running, v1::Session* response)
+      : parts_(parts),
+        tenant_(std::move(tenant)),
+        context_(context),
+        vocab_size_(vocab_size),
+        running_(running),
+        response_(response),
+        call_{.method = Method::kImportSession} {
+    call_.started = parts.clock->Now();
+  }
+
+  void End(const absl::Status& status) {
+    reader_.reset();
+    Finish(EndOf(parts_, call_, status));
+  }
+
+  void Start() {
+    held_ = true;
+    if (running_->fetch_add(1) >= kMaxImports) {
+      return End(absl::ResourceExhaustedError("too many sessions are being imported"));
+    }
+    reader_.emplace(parts_.keys, tenant_, parts_.spec);
+    StartRead(&message_);
+  }
+
+  void OnReadDone(bool ok) override {
+    if (!ok) return context_->IsCancelled() ? End(absl::CancelledError("the client left")) : Take();
+    const absl::Status status = Add();
+    if (!status.ok()) return End(status);
+    StartRead(&message_);
+  }
+
+  void OnDone() override {
+    if (held_) running_->fetch_sub(1);
+    delete this;
+  }
+
+ private:
+  absl::Status Add() {
+    if (!settings_.has_value()) {
+      if (!message_.has_options()) return Misplaced("options", "must be the first message");
+      absl::StatusOr<SessionSettings> settings = ParseImportOptions(message_.options());
+      if (settings.ok()) settings_ = *std::move(settings);
+      return settings.status();
+    }
+    if (!message_.has_data()) return Misplaced("data", "must be every message but the first");
+    return reader_->Add(message_.data());
+  }
+
+  static absl::Status Misplaced(const char* field, const char* rule) {
+    FieldViolations violations;
+    violations.Add(field, rule);
+    return violations.ToStatus();
+  }
+
+  void Take() {
+    if (!settings_.has_value()) return End(Misplaced("options", "must be the first message"));
+    absl::StatusOr<BlobState> state = reader_->Finish();
+    if (!state.ok()) return End(state.status());
+    if (state->info.position > 0 &&
+        (state->info.last_token < 0 || state->info.last_token >= vocab_size_)) {
+      return End(absl::InvalidArgumentError("the state's last token is none of the model's"));
+    }
+    const Done<SessionInfo> done =
+        OnAnswers<SessionInfo>(parts_, [this](absl::StatusOr<SessionInfo> session) {
+          if (session.ok()) ToProto(*session, response_);
+          End(session.status());
+        });
+    auto shared = std::make_shared<BlobState>(*std::move(state));
+    const bool posted = parts_.device->Post(
+        [tenant = tenant_, settings = *settings_, shared, done](Sessions& sessions) {
+          sessions.Import(tenant, settings, std::move(shared->info), std::move(shared->data), done);
+        });
+    if (!posted) End(ShuttingDown());
+  }
+
+  const SessionParts parts_;
+  const std::string tenant_;
+  grpc::CallbackServerContext* const context_;
+  const int32_t vocab_size_;
+  std::atomic<int>* const running_;
+  v1::Session* const response_;
+  CallRecord call_;
+  bool held_ = false;  // counted in *running_
+  std::optional<SessionSettings> settings_;
+  std::optional<BlobReader> reader_;
+  v1::ImportSessionRequest message_;
+};
+
+}  // namespace
+
+grpc::ServerWriteReactor<v1::ExportSessionResponse>* StartExport(
+    const SessionParts& parts, std::string tenant, absl::StatusOr<NamedSession> named) {
+  auto* stream = new ExportStream(parts, std::move(tenant));
+  if (!named.ok()) {
+    stream->End(named.status());
+  } else if (parts.keys == nullptr) {
+    stream->End(NoKey());
+  } else {
+    stream->Start(*named);
+  }
+  return stream;
+}
+
+grpc::ServerReadReactor<v1::ImportSessionRequest>* StartImport(
+    const SessionParts& parts, const absl::StatusOr<std::string>& tenant,
+    grpc::CallbackServerContext* context, int32_t vocab_size, std::atomic<int>* running,
+    v1::Session* response) {
+  auto* stream =
+      new ImportStream(parts, tenant.value_or(""), context, vocab_size, running, response);
+  if (!tenant.ok()) {
+    stream->End(tenant.status());
+  } else if (parts.keys == nullptr) {
+    stream->End(NoKey());
+  } else {
+    stream->Start();
+  }
+  return stream;
+}
+
+}  // namespace sluice

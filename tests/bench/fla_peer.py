@@ -1,0 +1,167 @@
+#!/usr/bin/env python3
+"""The peer on the same GPU: flash-linear-attention (PyTorch, Triton) at the 1.3B shape, and PyTorch attention of equal width.
+
+  tests/bench/fla_peer.py [--warm FILE --go FILE] [decode] [prefill] [attention] [model]     default: all
+
+Needs torch, triton and transformers, and fla (PyPI: fla-core and flash-linear-attention 0.5.2) importable. A cold machine
+compiles and autotunes for minutes; with --go everything is warmed first (then the file of --warm is there), and measured
+once the file of --go is.
+"""
+import argparse
+import pathlib
+import time
+
+import torch
+import torch.nn.functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from triton.testing import do_bench
+
+H, K, V = 4, 256, 512
+TOKENS = 16384
+LENGTHS = (1024, 2048, 4096, 8192, 16384)
+BATCHES = (1, 8, 32, 64, 128, 256, 512, 1024)
+
+
+def median_us(run):
+    return do_bench(run, warmup=20, rep=100, return_mode="median") * 1e3
+
+
+def random(*shape):
+    return torch.randn(*shape, device="cuda", dtype=torch.bfloat16)
+
+
+def log_gates(*shape):
+    return F.logsigmoid(torch.randn(*shape, device="cuda") + 4) / 16
+
+
+class Decode:
+    """One layer's recurrence with an fp32 state, in a CUDA graph. No gate product, no norm, no output gate."""
+
+    def graph(self, batch):
+        from fla.ops.gla import fused_recurrent_gla
+        q, k, v = random(batch, 1, H, K), random(batch, 1, H, K), random(batch, 1, H, V)
+        g, state = log_gates(batch, 1, H, K), torch.randn(batch, H, V, K, device="cuda")
+        run = lambda: fused_recurrent_gla(q=q, k=k, v=v, gk=g, initial_state=state, output_final_state=True,
+                                          state_v_first=True)
+        stream = torch.cuda.Stream()
+        with torch.cuda.stream(stream):
+            for _ in range(3):
+                run()
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            run()
+        return graph
+
+    def warm(self):
+        for batch in BATCHES:
+            self.graph(batch)
+
+    def measure(self):
+        print("FLA fused_recurrent_gla, one token a sequence, us: " +
+              ", ".join(f"B={b} {median_us(self.graph(b).replay):.1f}" for b in BATCHES), flush=True)
+
+
+class Prefill:
+    """One layer's chunkwise form, with its final states. No gate product, no norm, no output gate."""
+
+    def run(self, length):
+        from fla.ops.gla import chunk_gla
+        batch = TOKENS // length
+        q, k, v = random(batch, length, H, K), random(batch, length, H, K), random(batch, length, H, V)
+        g = log_gates(batch, length, H, K)
+        return lambda: chunk_gla(q=q, k=k, v=v, g=g, output_final_state=True)
+
+    def warm(self):
+        for length in LENGTHS:
+            self.run(length)()
+
+    def measure(self):
+        print(f"FLA chunk_gla, {TOKENS} tokens in all, us: " +
+              ", ".join(f"L={n} {median_us(self.run(n)):.0f}" for n in LENGTHS), flush=True)
+
+
+class Attention:
+    """Causal attention, 16 heads of 128."""
+
+    def warm(self):
+        pass
+
+    def measure(self):
+        for name, backend in (("FlashAttention-2", SDPBackend.FLASH_ATTENTION), ("cuDNN", SDPBackend.CUDNN_ATTENTION)):
+            row = []
+            for length in LENGTHS:
+                x = [random(TOKENS // length, 16, length, 128) for _ in range(3)]
+                with sdpa_kernel(backend):
+                    us = median_us(lambda: F.scaled_dot_product_attention(*x, is_causal=True))
+                row.append(f"L={length} {us:.0f}")
+            print(f"{name}, {TOKENS} tokens in all, us: " + ", ".join(row), flush=True)
+
+
+class Model:
+    """The whole 1.3B model with random weights, as its users run it."""
+
+    def __init__(self):
+        from fla.models import GLAConfig, GLAForCausalLM
+        GLAForCausalLM._tied_weights_keys = {"lm_head.weight": "model.embeddings.weight"}  # as transformers 5 wants it
+        config = GLAConfig(hidden_size=2048, num_hidden_layers=24, num_heads=4, vocab_size=32000)
+        with torch.device("cuda"):
+            self.model = GLAForCausalLM(config).to(torch.bfloat16).eval()
+
+    def prefill(self, batch, length):
+        ids = torch.randint(0, 32000, (batch, length), device="cuda")
+        return lambda: self.model(input_ids=ids, logits_to_keep=1, use_cache=True)
+
+    def decode_ms(self, batch, steps=23):
+        ids = torch.randint(0, 32000, (batch, 16), device="cuda")
+        cache = self.model(input_ids=ids, use_cache=True, logits_to_keep=1).past_key_values
+        for i in range(steps):
+            if i == 3:
+                torch.cuda.synchronize()
+                begin = time.time()
+            cache = self.model(input_ids=ids[:, -1:], past_key_values=cache, use_cache=True,
+                               logits_to_keep=1).past_key_values
+        torch.cuda.synchronize()
+        return (time.time() - begin) / (steps - 3) * 1e3
+
+    def warm(self):
+        for batch, length in ((8, 2048), (1, 16384)):
+            self.prefill(batch, length)()
+        self.decode_ms(1, 4)
+
+    def measure(self):
+        for batch, length in ((8, 2048), (1, 16384)):
+            us = median_us(self.prefill(batch, length))
+            print(f"FLA 1.3B, prompts {batch} x {length}: {batch * length / us * 1e6:.0f} tok/s", flush=True)
+        print("FLA 1.3B, ms of a decode step: " +
+              ", ".join(f"B={b} {self.decode_ms(b):.2f}" for b in (1, 8, 32, 256)), flush=True)
+
+
+PARTS = {"decode": Decode, "prefill": Prefill, "attention": Attention, "model": Model}
+
+
+def main():
+    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap.add_argument("--warm", type=pathlib.Path)
+    ap.add_argument("--go", type=pathlib.Path)
+    ap.add_argument("parts", nargs="*", metavar="part", help=", ".join(PARTS))
+    a = ap.parse_args()
+    with torch.no_grad():
+        parts = [(name, PARTS[name]()) for name in a.parts or PARTS]
+        for name, part in parts:
+            begin = time.time()
+            part.warm()
+            torch.cuda.synchronize()
+            print(f"({name} is warm after {time.time() - begin:.0f} s)", flush=True)
+        torch.cuda.empty_cache()
+        if a.warm:
+            a.warm.touch()
+        while a.go and not a.go.exists():
+            time.sleep(0.2)
+        print(f"torch {torch.__version__}, {torch.cuda.get_device_name()}", flush=True)
+        for _, part in parts:
+            part.measure()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,177 @@
+#!/usr/bin/env python3
+"""What sessions cost on this machine, through gRPC, with the bundled model on the CPU.
+
+  SLUICE_BIN_DIR=build/bin tests/bench/sessions_table.py [--long=1000000] [--save FILE]
+
+Times are medians of what a client on the same machine sees. Step times are the daemon's own (/metrics), to the upper
+bound of their bucket.
+"""
+import argparse
+import os
+import pathlib
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests/e2e"))
+
+import harness  # noqa: E402
+from sessions import Sessions, Tier  # noqa: E402
+
+STATE = 589_824
+PLENTY = ("--max_sessions=100000", f"--host_state_bytes={512 << 20}")
+
+
+def timed(call):
+    begin = time.perf_counter()
+    call()
+    return time.perf_counter() - begin
+
+
+def first_token(sessions, id):
+    """Seconds from the call to its first token."""
+    stream = sessions.daemon.inference.Generate(harness.request(
+        [5], session_id=id, commit_policy=2, stop={"max_new_tokens": 1, "ignore_eos": True}), timeout=600)
+    return timed(lambda: next(m for m in stream if m.WhichOneof("event") == "delta"))
+
+
+def fork_seconds(sessions):
+    sessions.create("parent")
+    sessions.say("parent", "The night", tokens=4)
+    return statistics.median(timed(lambda: sessions.fork("parent")) for _ in range(200))
+
+
+def turn_seconds(sessions, id, **fields):
+    return statistics.median(timed(lambda: sessions.daemon.generate(
+        [5], session_id=id, stop={"max_new_tokens": 1, "ignore_eos": True}, **fields)) for _ in range(100))
+
+
+def resume_seconds(tier, directory):
+    """First token of sessions whose state is in this tier."""
+    device = ("--device_state_bytes=%d" % (2 * STATE),)
+    flags = {"host": (*device, *PLENTY), "disk": (*device, f"--host_state_bytes={3 * STATE}",
+                                                  f"--session_dir={directory}")}[tier]
+    daemon = harness.Daemon(*flags)
+    try:
+        sessions = Sessions(daemon)
+        names = [f"s{i}" for i in range(24)]
+        for name in names:
+            sessions.create(name)
+            sessions.say(name, "The night", tokens=2, **({"durable": True} if tier == "disk" else {}))
+        wanted = Tier.Value(f"STATE_TIER_{tier.upper()}")
+        times = []
+        for name in names * 3:
+            if sessions.get(name).tier == wanted:
+                times.append(first_token(sessions, name))
+        assert len(times) >= 10, "too few states were where they should be"
+        return statistics.median(times)
+    finally:
+        daemon.stop()
+
+
+def p99_step(daemon):
+    """Upper bound of the bucket that holds the 99th percentile of sluice_step_seconds."""
+    buckets = sorted((float(name.split("le=")[1].rstrip("}").split(",")[0]), value)
+                     for name, value in daemon.metrics().items() if name.startswith("sluice_step_seconds_bucket"))
+    total = buckets[-1][1]
+    return next(bound for bound, count in buckets if count >= 0.99 * total)
+
+
+def step_p99(moving, directory):
+    """Eight streams decode; with `moving`, others go on from the disk all the while."""
+    daemon = harness.Daemon(f"--host_state_bytes={12 * STATE}", f"--session_dir={directory}",
+                            f"--device_state_bytes={12 * STATE}")
+    try:
+        sessions = Sessions(daemon)
+        if moving:
+            for i in range(40):
+                sessions.create(f"s{i}")
+                sessions.say(f"s{i}", "The", tokens=1, durable=True)
+        stop = threading.Event()
+
+        def move():
+            i = 0
+            while not stop.is_set():
+                sessions.say(f"s{i % 40}", [5], tokens=0, durable=True)
+                i += 1
+
+        mover = threading.Thread(target=move)
+        if moving:
+            mover.start()
+        harness.in_threads(8, lambda i: daemon.generate("The", sampling={"seed": i}, stop={
+            "max_new_tokens": 3000, "ignore_eos": True}, timeout=600))
+        stop.set()
+        if moving:
+            mover.join()
+        return p99_step(daemon)
+    finally:
+        daemon.stop()
+
+
+def per_token_seconds(sessions, id, tokens=2000):
+    only = sessions.daemon.generate(None, session_id=id, commit_policy=2, timeout=600,
+                                    stop={"max_new_tokens": tokens, "ignore_eos": True}).only
+    decode = only.finished.timings.decode
+    return (decode.seconds + decode.nanos * 1e-9) / (tokens - 1)
+
+
+def long_ratio(sessions, position):
+    """Seconds a token at `position` and at 100, measured in turns."""
+    for name, length in (("short", 100), ("long", position)):
+        sessions.create(name)
+        sessions.say(name, [1] + [300 + i * 7919 % 3000 for i in range(length - 1)], tokens=0, timeout=3000)
+    pairs = [(per_token_seconds(sessions, "long"), per_token_seconds(sessions, "short")) for _ in range(5)]
+    return statistics.median(a for a, _ in pairs), statistics.median(b for _, b in pairs)
+
+
+def milliseconds(seconds):
+    return f"{seconds * 1e3:.2f} ms"
+
+
+def rows(long_position):
+    with tempfile.TemporaryDirectory(prefix="sluice-bench-") as directory:
+        base = pathlib.Path(directory)
+        daemon = harness.Daemon(*PLENTY, f"--session_dir={base / 'a'}")
+        memory = harness.Daemon(*PLENTY)
+        try:
+            sessions, fast = Sessions(daemon), Sessions(memory)
+            yield "fork, sessions in memory", milliseconds(fork_seconds(fast))
+            yield "fork, on disk before it answers", milliseconds(fork_seconds(sessions))
+            turns = {name: turn_seconds(s, "parent", **fields) for name, s, fields in (
+                ("reads", fast, {"commit_policy": 2}), ("commits", fast, {}),
+                ("durable", sessions, {"durable": True}))}
+            yield "call of one token that only reads", milliseconds(turns["reads"])
+            yield "the same, committed", milliseconds(turns["commits"])
+            yield "the same, committed to disk (durable)", milliseconds(turns["durable"])
+            yield "sessions per GiB, each tier", f"{(1 << 30) // STATE:,}"
+            long, short = long_ratio(fast, long_position)
+            yield f"a token at position {long_position:,} over one at 100", f"{long / short:.3f}"
+        finally:
+            daemon.stop()
+            memory.stop()
+        for tier in ("host", "disk"):
+            yield f"first token of a session whose state is in {tier}", milliseconds(resume_seconds(tier, base / tier))
+        for moving in (False, True):
+            yield (f"p99 of a step of 8 streams, {'states moving' if moving else 'none moving'}",
+                   f"<= {milliseconds(step_p99(moving, base / f'step{moving}'))}")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--long", type=int, default=1_000_000)
+    parser.add_argument("--save", type=pathlib.Path)
+    options = parser.parse_args()
+    commit = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
+    lines = [f"{os.cpu_count()} cores, Linux {platform.release()}, commit {commit.stdout.strip()}, load average before "
+             f"{os.getloadavg()[0]:.1f}", "", "| bundled model on the CPU, through gRPC | |", "|---|--:|"]
+    print("\n".join(lines), flush=True)
+    for name, value in rows(options.long):
+        lines.append(f"| {name} | {value} |")
+        print(lines[-1], flush=True)
+    if options.save:
+        options.save.write_text("\n".join(lines) + "\n")

@@ -1,0 +1,327 @@
+"""Who may call: tokens, tenants and their limits, TLS, client certificates, and what changes while the daemon runs."""
+
+import hashlib
+import os
+import shutil
+import socket
+import statistics
+import subprocess
+import time
+
+import grpc
+import pytest
+
+import harness
+from certificates import Authority
+from harness import (BIN, PATIENCE, inference_pb2_grpc, model_pb2, request, rpc_error, score_pb2,
+                     tokens_pb2, wait_until)
+from test_startup import refused
+
+ENDLESS = {"max_new_tokens": 1_000_000, "ignore_eos": True}
+UNAUTHENTICATED = grpc.StatusCode.UNAUTHENTICATED
+
+
+def digest(token):
+    return "sha256:" + hashlib.sha256(token.encode()).hexdigest()
+
+
+def bearer(token):
+    return (("authorization", f"Bearer {token}"),)
+
+
+def replace(path, text):
+    """As a secret's mount does: the new file takes the old one's place at once."""
+    fresh = path.with_suffix(".new")
+    fresh.write_text(text)
+    os.replace(fresh, path)
+
+
+def write_tenants(path):
+    path.write_text(f"tenant small max_streams=2\ntoken small {digest('s-token')}\n"
+                    f"tenant large weight=2\ntoken large {digest('l-token')}\n")
+    return path
+
+
+@pytest.fixture
+def tenants(tmp_path):
+    return write_tenants(tmp_path / "tenants")
+
+
+@pytest.fixture(scope="module")
+def unlimited(tmp_path_factory):
+    """A daemon that may be told any number of wrong tokens."""
+    tenants = write_tenants(tmp_path_factory.mktemp("access") / "tenants")
+    daemon = harness.Daemon(f"--auth_tokens_file={tenants}", "--auth_failures_per_minute=0")
+    try:
+        yield daemon
+        assert daemon.stop() == 0, daemon.stderr()
+    finally:
+        daemon.kill()
+
+
+def get_model(stub, metadata=None, timeout=PATIENCE):
+    return stub.GetModel(model_pb2.GetModelRequest(), metadata=metadata, timeout=timeout)
+
+
+def test_every_method_wants_a_token(start_daemon, tenants):
+    daemon = start_daemon(f"--auth_tokens_file={tenants}")
+    stub = daemon.inference
+    calls = [
+        lambda m: get_model(stub, m),
+        lambda m: stub.Tokenize(tokens_pb2.TokenizeRequest(text="a"), metadata=m),
+        lambda m: stub.Detokenize(tokens_pb2.DetokenizeRequest(token_ids=[5]), metadata=m),
+        lambda m: list(stub.Generate(request("The", stop={"max_new_tokens": 1}), metadata=m)),
+        lambda m: list(stub.Score(score_pb2.ScoreRequest(text="a story"), metadata=m)),
+    ]
+    for call in calls:
+        with rpc_error(UNAUTHENTICATED) as caught:
+            call(None)
+        assert caught.details["ErrorInfo"].reason == "UNAUTHENTICATED"
+        assert call(bearer("s-token"))
+    # Probes come without one.
+    assert daemon.get("/readyz")[0] == 200
+    assert daemon.metrics()["sluice_tenants"] == 2
+    assert "s-token" not in daemon.stderr()
+
+
+@pytest.mark.parametrize("metadata", [
+    (), bearer("S-TOKEN"), bearer("s-token "), bearer(" s-token"), bearer("s-toke"), bearer("s-token2"), bearer(""),
+    bearer("x" * 4000), (("authorization", "bearer s-token"),), (("authorization", "s-token"),),
+    (("authorization", "Basic cy10b2tlbg=="),), bearer("s-token") * 2, bearer("l-token") + bearer("s-token"),
+    (("x-authorization", "Bearer s-token"),), bearer(digest("s-token")),
+], ids=str)
+def test_refused(unlimited, metadata):
+    with rpc_error(UNAUTHENTICATED):
+        get_model(unlimited.inference, metadata)
+    assert get_model(unlimited.inference, bearer("s-token"))
+
+
+def test_failures_of_an_address_are_limited(start_daemon, tenants):
+    daemon = start_daemon(f"--auth_tokens_file={tenants}", "--auth_failures_per_minute=30")
+    codes = []
+    for i in range(100):
+        with rpc_error(UNAUTHENTICATED, grpc.StatusCode.RESOURCE_EXHAUSTED) as caught:
+            get_model(daemon.inference, bearer(f"guess {i}"))
+        codes.append(caught.error.code())
+    assert 30 <= codes.count(UNAUTHENTICATED) <= 35
+    assert caught.details["RetryInfo"].retry_delay.ToMilliseconds() > 0
+    wait_until(lambda: probe(daemon.inference, "s-token"), "the address may call again")
+
+
+def probe(stub, token):
+    try:
+        return get_model(stub, bearer(token))
+    except grpc.RpcError:
+        return None
+
+
+def test_a_guess_takes_as_long_whatever_it_is(start_daemon, tenants):
+    """Through gRPC the noise is far above what a comparison takes: this finds only a gross difference."""
+    daemon = start_daemon(f"--auth_tokens_file={tenants}", "--auth_failures_per_minute=0", "--log_level=warn")
+    near, far = "s-tokeX", "X" * 7
+
+    def one(token):
+        started = time.perf_counter_ns()
+        probe(daemon.inference, token)
+        return time.perf_counter_ns() - started
+
+    samples = [(one(near), one(far)) for _ in range(2000)]
+    difference = statistics.median(n - f for n, f in samples)
+    spread = statistics.median(abs((n - f) - difference) for n, f in samples)
+    print(f"a guess near a token differs from one far off by {difference} ns (median of 2,000; noise {spread} ns)")
+    assert abs(difference) < max(spread, 20_000)
+
+
+def test_limits_of_a_tenant_are_its_own(start_daemon, tenants):
+    daemon = start_daemon(f"--auth_tokens_file={tenants}")
+    held = [daemon.inference.Generate(request("The", stop=ENDLESS), metadata=bearer("s-token")) for _ in range(2)]
+    for call in held:
+        next(call)
+    with rpc_error(grpc.StatusCode.RESOURCE_EXHAUSTED) as caught:
+        next(daemon.inference.Generate(request("The"), metadata=bearer("s-token")))
+    assert "your streams are open, the limit is 2" in caught.error.details()
+    assert 25 <= caught.details["RetryInfo"].retry_delay.ToMilliseconds() <= 7500
+    trailer = dict(caught.error.trailing_metadata())
+    assert int(trailer["grpc-retry-pushback-ms"]) == caught.details["RetryInfo"].retry_delay.ToMilliseconds()
+    assert list(daemon.inference.Generate(request("The"), metadata=bearer("l-token")))
+    for call in held:
+        call.cancel()
+    daemon.wait_idle()
+    assert list(daemon.inference.Generate(request("The"), metadata=bearer("s-token")))
+
+
+def test_tokens_are_read_again_when_they_change(start_daemon, tenants):
+    daemon = start_daemon(f"--auth_tokens_file={tenants}", "--auth_failures_per_minute=0")
+    running = daemon.inference.Generate(request("The", stop=ENDLESS), metadata=bearer("s-token"))
+    next(running)
+    replace(tenants, f"tenant small\ntoken small {digest('fresh')}\n")
+    wait_until(lambda: probe(daemon.inference, "fresh"), "the new token counts")
+    assert probe(daemon.inference, "s-token") is None
+    replace(tenants, "token\n")
+    wait_until(lambda: "auth_reload" in daemon.stderr() and "tenants:1:" in daemon.stderr(), "the log names the line")
+    assert probe(daemon.inference, "fresh")
+    next(running)  # goes on
+    running.cancel()
+    assert daemon.metrics()["sluice_auth_reloads_total{result=error}"] == 1
+
+
+def test_command_line_client(start_daemon, tenants):
+    daemon = start_daemon(f"--auth_tokens_file={tenants}")
+    missing = harness.run_sluice(daemon, "model")
+    assert missing.returncode == 1 and "UNAUTHENTICATED" in missing.stderr and "Bearer" in missing.stderr
+    assert harness.run_sluice(daemon, "model", "--token=s-token").returncode == 0
+    environment = {**harness.clean_environment(), "SLUICE_TOKEN": "l-token"}
+    end = subprocess.run([str(BIN / "sluice"), f"--address={daemon.address}", "generate", "The", "--max-new-tokens=3"],
+                         capture_output=True, text=True, env=environment, timeout=PATIENCE)
+    assert end.returncode == 0, end.stderr
+
+
+# ---- TLS ----
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory):
+    return Authority(tmp_path_factory.mktemp("pki") / "ours")
+
+
+@pytest.fixture(scope="module")
+def stranger(tmp_path_factory):
+    return Authority(tmp_path_factory.mktemp("pki") / "theirs", "another authority")
+
+
+@pytest.fixture
+def server_pair(authority, tmp_path):
+    """Files that a test may replace."""
+    cert, key = authority.issue("server", "/CN=sluiced")
+    return shutil.copy(cert, tmp_path / "cert.pem"), shutil.copy(key, tmp_path / "key.pem")
+
+
+def tls_stub(daemon, ca, client=None, host=None):
+    pair = {}
+    if client:
+        pair = {"certificate_chain": client[0].read_bytes(), "private_key": client[1].read_bytes()}
+    credentials = grpc.ssl_channel_credentials(root_certificates=ca.cert.read_bytes(), **pair)
+    address = daemon.address.replace("127.0.0.1", host) if host else daemon.address
+    channel = grpc.secure_channel(address, credentials, options=[("grpc.use_local_subchannel_pool", 1)])
+    daemon._channels.append(channel)
+    return inference_pb2_grpc.InferenceServiceStub(channel)
+
+
+def assert_no_handshake(stub):
+    with rpc_error(grpc.StatusCode.UNAVAILABLE):
+        get_model(stub, timeout=5)
+
+
+def test_tls(start_daemon, authority, stranger, server_pair):
+    cert, key = server_pair
+    daemon = start_daemon(f"--tls_cert={cert}", f"--tls_key={key}")
+    assert get_model(tls_stub(daemon, authority)).name == "classics-12m"
+    assert get_model(tls_stub(daemon, authority, host="localhost")).name == "classics-12m"
+    assert_no_handshake(tls_stub(daemon, stranger))
+    assert_no_handshake(daemon.inference)  # plain text to a TLS port
+    assert daemon.metrics()["grpc_server_handled_total{grpc_code=OK,grpc_method=GetModel,"
+                            "grpc_service=sluice.v1.InferenceService}"] == 2, "no other call was seen"
+    flags = f"--tls-ca={authority.cert}"
+    end = harness.run_sluice(daemon, "generate", "The", "--max-new-tokens=3", flags)
+    assert end.returncode == 0, end.stderr
+    assert harness.run_sluice(daemon, "model").returncode == 1
+    end = harness.run_sluice(daemon, "model", "--tls-ca=/no/such/file")
+    assert end.returncode == 2 and "/no/such/file: No such file" in end.stderr
+
+
+def test_clients_show_certificates(start_daemon, authority, stranger, server_pair, tmp_path):
+    cert, key = server_pair
+    tenants = tmp_path / "tenants"
+    good = authority.issue("good", "/O=Acme/CN=worker")
+    other = authority.issue("other", "/CN=unknown")
+    expired = authority.issue("expired", "/O=Acme/CN=worker", days=-1)
+    forged = stranger.issue("forged", "/O=Acme/CN=worker")
+    tenants.write_text(f"tenant acme\ncert acme CN=worker,O=Acme\ntenant t\ntoken t {digest('t-token')}\n")
+    daemon = start_daemon(f"--tls_cert={cert}", f"--tls_key={key}", f"--tls_client_ca={authority.cert}",
+                          f"--auth_tokens_file={tenants}")
+    assert get_model(tls_stub(daemon, authority, good)).name == "classics-12m"
+    with rpc_error(UNAUTHENTICATED):
+        get_model(tls_stub(daemon, authority, other))
+    assert get_model(tls_stub(daemon, authority, other), bearer("t-token")).name == "classics-12m"
+    for client in (None, expired, forged):
+        assert_no_handshake(tls_stub(daemon, authority, client))
+    files = [f"--tls-ca={authority.cert}", f"--tls-cert={good[0]}", f"--tls-key={good[1]}"]
+    assert harness.run_sluice(daemon, "model", *files).returncode == 0
+    assert harness.run_sluice(daemon, "model", *files[:2]).returncode == 2
+
+
+def test_a_certificate_is_a_tenant_without_a_file(start_daemon, authority, server_pair):
+    cert, key = server_pair
+    daemon = start_daemon(f"--tls_cert={cert}", f"--tls_key={key}", f"--tls_client_ca={authority.cert}")
+    assert get_model(tls_stub(daemon, authority, authority.issue("a", "/CN=a"))).name == "classics-12m"
+    assert_no_handshake(tls_stub(daemon, authority))
+
+
+def served_certificate(daemon, ca):
+    """The text of what a new connection is shown."""
+    command = ["openssl", "s_client", "-connect", daemon.address, "-CAfile", str(ca.cert), "-alpn", "h2"]
+    end = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
+                         timeout=PATIENCE)
+    return end.stdout
+
+
+def test_a_new_certificate_serves_without_a_restart(start_daemon, authority, server_pair):
+    cert, key = server_pair
+    daemon = start_daemon(f"--tls_cert={cert}", f"--tls_key={key}")
+    stub = tls_stub(daemon, authority)
+    running = stub.Generate(request("The", stop=ENDLESS), timeout=PATIENCE)
+    next(running)
+    assert "CN = sluiced" in served_certificate(daemon, authority)
+    fresh = authority.issue("fresh", "/CN=fresh")
+    shutil.copy(fresh[0], f"{cert}.new")
+    shutil.copy(fresh[1], f"{key}.new")
+    os.replace(f"{cert}.new", cert)
+    os.replace(f"{key}.new", key)
+
+    def replaced():
+        assert get_model(tls_stub(daemon, authority)), "nobody is refused meanwhile"
+        return "CN = fresh" in served_certificate(daemon, authority)
+
+    wait_until(replaced, "new connections get the new one")
+    next(running)  # goes on over its old connection
+    running.cancel()
+    assert get_model(tls_stub(daemon, authority))
+
+
+def test_handshakes_given_up_halfway(start_daemon, authority, server_pair):
+    cert, key = server_pair
+    daemon = start_daemon(f"--tls_cert={cert}", f"--tls_key={key}")
+    host, port = daemon.address.rsplit(":", 1)
+    garbage = [b"", b"\x16\x03\x01", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(64), b"PRI * HTTP/2.0\r\n\r\n",
+               bytes(range(256)) * 8, b"GET / HTTP/1.1\r\n\r\n"]
+    for i in range(200):
+        with socket.create_connection((host, int(port)), timeout=PATIENCE) as connection:
+            connection.sendall(garbage[i % len(garbage)])
+    assert get_model(tls_stub(daemon, authority))
+    wait_until(lambda: daemon.metrics()["sluice_connections"] <= 1, "the others are gone")
+
+
+def test_refuses_to_start(authority, stranger, tmp_path):
+    model = f"--model={harness.MODEL}"
+    cert, key = authority.issue("start", "/CN=start")
+    other_key = stranger.issue("start", "/CN=start")[1]
+    text = tmp_path / "text"
+    text.write_text("not PEM")
+    assert "together" in refused(model, f"--tls_cert={cert}")
+    assert "--tls_client_ca needs" in refused(model, f"--tls_client_ca={cert}")
+    assert f"--tls_cert={text}: " in refused(model, f"--tls_cert={text}", f"--tls_key={key}")
+    assert f"--tls_key={other_key}: key values mismatch" in refused(model, f"--tls_cert={cert}", f"--tls_key={other_key}")
+    assert f"--tls_key={tmp_path}/none: " in refused(model, f"--tls_cert={cert}", f"--tls_key={tmp_path}/none")
+    assert f"--tls_client_ca={text}: " in refused(model, f"--tls_cert={cert}", f"--tls_key={key}",
+                                                  f"--tls_client_ca={text}")
+    text.write_text("tenant a\ntoken a plain\n")
+    assert f"--auth_tokens_file: {text}:2: token needs" in refused(model, f"--auth_tokens_file={text}")
+    assert "No such file" in refused(model, "--auth_tokens_file=/no/such/file")
+
+
+def test_plain_text_beyond_loopback_is_asked_for(start_daemon):
+    said = refused(f"--model={harness.MODEL}", "--listen=0.0.0.0:0")
+    assert "--allow_plaintext" in said and "--tls_cert" in said
+    daemon = start_daemon("--listen=0.0.0.0:0", "--allow_plaintext")
+    port = daemon.address.rsplit(":", 1)[1]
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        assert get_model(inference_pb2_grpc.InferenceServiceStub(channel)).name == "classics-12m"

@@ -1,0 +1,234 @@
+// A file system in memory that can be full, broken, cut short in the middle of what it does, or
+// lose what was never synced.
+#ifndef SLUICE_TESTS_FAKES_FAKE_FILES_H_
+#define SLUICE_TESTS_FAKES_FAKE_FILES_H_
+
+#include <cstdint>
+#include <cstring>
+#include <map>
+#include <memory>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "engine/files.h"
+
+namespace sluice {
+
+class FakeFiles : public Files {
+ public:
+  FakeFiles() : root_(NewDir()) {}
+
+  // ---- What goes wrong ----
+
+  // The n-th call from now on (0: the next) fails with `status`; a write leaves half of its bytes.
+  void FailAt(int64_t n, absl::Status status) { fail_at_ = calls_ + n, failure_ = status; }
+  // Every call from the n-th on fails and does nothing: the process is gone. A write that is the
+  // n-th leaves half of its bytes.
+  void DieAt(int64_t n) { die_at_ = calls_ + n; }
+  // Another process comes: nothing fails any more, no lock is held.
+  void Restart() {
+    die_at_ = fail_at_ = -1;
+    locks_.clear();
+  }
+  // As Restart, after the power went: names and bytes that were not synced are gone.
+  void PowerLoss() {
+    Restart();
+    Forget(root_.get(), nullptr);
+  }
+  // As PowerLoss, but of the names that were not synced each may have made it to the disk or not.
+  void PowerLoss(uint64_t seed) {
+    Restart();
+    std::mt19937_64 random(seed);
+    Forget(root_.get(), &random);
+  }
+  int64_t calls() const { return calls_; }
+
+  // ---- Looking and touching, past all of that ----
+
+  // Paths of all files below `dir`.
+  std::vector<std::string> AllFiles(const std::string& dir) {
+    std::vector<std::string> out;
+    if (const auto node = Find(dir)) Collect(*node, dir, &out);
+    return out;
+  }
+  // nullptr when there is no such file.
+  std::string* Bytes(const std::string& path) {
+    const auto node = Find(path);
+    return node == nullptr || node->is_dir ? nullptr : &node->bytes;
+  }
+
+  // ---- Files ----
+
+  absl::Status MakeDir(const std::string& path) override {
+    if (absl::Status status = Call(); !status.ok()) return status;
+    const auto [parent, name] = Split(path);
+    if (parent == nullptr) return absl::NotFoundError("mkdir");
+    const auto [it, made] = parent->entries.emplace(name, NewDir());
+    return made || it->second->is_dir ? absl::OkStatus() : absl::NotFoundError("mkdir");
+  }
+  absl::StatusOr<std::vector<std::string>> List(const std::string& dir) override {
+    if (absl::Status status = Call(); !status.ok()) return status;
+    const auto node = Find(dir);
+    if (node == nullptr || !node->is_dir) return absl::NotFoundError("opendir");
+    std::vector<std::string> names;
+    for (const auto& [name, entry] : node->entries) names.push_back(name);
+    return names;
+  }
+  absl::StatusOr<int64_t> Size(const std::string& path) override {
+    if (absl::Status status = Call(); !status.ok()) return status;
+    const std::string* bytes = Bytes(path);
+    if (bytes == nullptr) return absl::NotFoundError("stat");
+    return static_cast<int64_t>(bytes->size());
+  }
+  absl::Status ReadAt(const std::string& path, int64_t offset, absl::Span<char> out) override {
+    if (absl::Status status = Call(); !status.ok()) return status;
+    const std::string* bytes = Bytes(path);
+    if (bytes == nullptr) return absl::NotFoundError("open");
+    if (offset + out.size() > bytes->size()) return absl::DataLossError("read");
+    if (!out.empty()) std::memcpy(out.data(), bytes->data() + offset, out.size());
+    return absl::OkStatus();
+  }
+  absl::Status WriteNew(const std::string& path,
+                        absl::Span<const absl::string_view> pieces) override {
+    const bool was_dead = dead();
+    const absl::Status status = Call();
+    if (was_dead) return status;
+    const auto [parent, name] = Split(path);
+    if (parent == nullptr) return absl::NotFoundError("create");
+    const auto [it, made] = parent->entries.emplace(name, std::make_shared<Node>());
+    if (!made) return absl::AlreadyExistsError("create");
+    std::string bytes;
+    for (absl::string_view piece : pieces) absl::StrAppend(&bytes, piece);
+    if (!status.ok()) {
+      it->second->bytes = bytes.substr(0, bytes.size() / 2);
+      return status;
+    }
+    it->second->bytes = it->second->synced = bytes;
+    return absl::OkStatus();
+  }
+  absl::Status SyncDir(const std::string& dir) override {
+    if (absl::Status status = Call(); !status.ok()) return status;
+    const auto node = Find(dir);
+    if (node == nullptr || !node->is_dir) return absl::NotFoundError("open");
+    node->durable = node->entries;
+    return absl::OkStatus();
+  }
+  absl::Status Link(const std::string& from, const std::string& to) override {
+    if (absl::Status status = Call(); !status.ok()) return status;
+    const auto node = Find(from);
+    const auto [parent, name] = Split(to);
+    if (node == nullptr || parent == nullptr) return absl::NotFoundError("link");
+    return parent->entries.emplace(name, node).second ? absl::OkStatus()
+                                                      : absl::AlreadyExistsError("link");
+  }
+  absl::Status Rename(const std::string& from, const std::string& to) override {
+    if (absl::Status status = Call(); !status.ok()) return status;
+    const auto node = Find(from);
+    const auto [to_parent, to_name] = Split(to);
+    if (node == nullptr || to_parent == nullptr) return absl::NotFoundError("rename");
+    if (!to_parent->entries.emplace(to_name, node).second) {
+      return absl::AlreadyExistsError("rename");
+    }
+    const auto [from_parent, from_name] = Split(from);
+    from_parent->entries.erase(from_name);
+    return absl::OkStatus();
+  }
+  absl::Status Remove(const std::string& path) override {
+    if (absl::Status status = Call(); !status.ok()) return status;
+    const auto node = Find(path);
+    if (node == nullptr) return absl::NotFoundError("remove");
+    if (!node->entries.empty()) return absl::AlreadyExistsError("remove");
+    const auto [parent, name] = Split(path);
+    parent->entries.erase(name);
+    return absl::OkStatus();
+  }
+  absl::StatusOr<std::unique_ptr<Lock>> TryLock(const std::string& path) override {
+    if (absl::Status status = Call(); !status.ok()) return status;
+    const auto [parent, name] = Split(path);
+    if (parent == nullptr) return absl::NotFoundError("open");
+    parent->entries.emplace(name, std::make_shared<Node>());
+    std::weak_ptr<bool>& held = locks_[path];
+    if (!held.expired()) return absl::AlreadyExistsError("lock");
+    auto lock = std::make_unique<FakeLock>();
+    held = lock->held;
+    return std::unique_ptr<Lock>(std::move(lock));
+  }
+
+ private:
+  struct Node {
+    bool is_dir = false;
+    std::string bytes;
+    std::string synced;
+    std::map<std::string, std::shared_ptr<Node>> entries;
+    std::map<std::string, std::shared_ptr<Node>> durable;
+  };
+  struct FakeLock : Lock {
+    std::shared_ptr<bool> held = std::make_shared<bool>(true);
+  };
+
+  static std::shared_ptr<Node> NewDir() {
+    auto node = std::make_shared<Node>();
+    node->is_dir = true;
+    return node;
+  }
+  bool dead() const { return die_at_ >= 0 && calls_ >= die_at_ + 1; }
+  absl::Status Call() {
+    const int64_t call = calls_++;
+    if (die_at_ >= 0 && call >= die_at_) return absl::UnavailableError("the process is gone");
+    return call == fail_at_ ? failure_ : absl::OkStatus();
+  }
+  std::shared_ptr<Node> Find(std::string path) {
+    if (absl::EndsWith(path, "/..")) path = path.substr(0, path.rfind('/', path.size() - 4));
+    std::shared_ptr<Node> node = root_;
+    for (absl::string_view part : absl::StrSplit(path, '/', absl::SkipEmpty())) {
+      const auto it = node->entries.find(std::string(part));
+      if (it == node->entries.end()) return nullptr;
+      node = it->second;
+    }
+    return node;
+  }
+  std::pair<std::shared_ptr<Node>, std::string> Split(const std::string& path) {
+    const size_t slash = path.rfind('/');
+    const auto parent = Find(path.substr(0, slash));
+    return {parent != nullptr && parent->is_dir ? parent : nullptr, path.substr(slash + 1)};
+  }
+  static void Forget(Node* node, std::mt19937_64* random) {
+    auto left = node->durable;
+    const auto written = [&] { return random != nullptr && (*random)() % 2 == 0; };
+    for (const auto& [name, entry] : node->durable) {
+      if (node->entries.count(name) == 0 && written()) left.erase(name);
+    }
+    for (const auto& [name, entry] : node->entries) {
+      if (node->durable.count(name) == 0 && written()) left[name] = entry;
+    }
+    node->entries = node->durable = std::move(left);
+    node->bytes = node->synced;
+    for (auto& [name, entry] : node->entries) Forget(entry.get(), random);
+  }
+  static void Collect(const Node& node, const std::string& at, std::vector<std::string>* out) {
+    for (const auto& [name, entry] : node.entries) {
+      const std::string path = absl::StrCat(at, "/", name);
+      if (entry->is_dir) {
+        Collect(*entry, path, out);
+      } else {
+        out->push_back(path);
+      }
+    }
+  }
+
+  std::shared_ptr<Node> root_;
+  std::map<std::string, std::weak_ptr<bool>> locks_;
+  int64_t calls_ = 0;
+  int64_t fail_at_ = -1;
+  int64_t die_at_ = -1;
+  absl::Status failure_;
+};
+
+}  // namespace sluice
+
+#endif  // SLUICE_TESTS_FAKES_FAKE_FILES_H_

@@ -1,0 +1,127 @@
+// Through the engine, with its own scheduling: a request's tokens and log-probabilities are
+// bit-identical alone and in every batch size, beside decode rows and prompts, however its prompt
+// is cut, and after its state went to the host and back.
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <random>
+#include <vector>
+
+#include "tests/fakes/recording_sink.h"
+#include "tests/gpu/engine_on_gpu.h"
+
+namespace sluice {
+namespace {
+
+Request RandomRequest(std::mt19937_64* random, int64_t vocab, int64_t prompt) {
+  Request request;
+  request.prompt = RandomTokens(prompt, vocab, (*random)());
+  request.seed = (*random)();
+  request.stop.max_new_tokens = 4 + static_cast<int32_t>((*random)() % 16);
+  request.stop.ignore_eos = true;
+  request.output.text = false;
+  request.output.token_ids = true;
+  request.output.logprobs = 3;
+  if ((*random)() % 2 == 0) request.output.prompt_logprobs = 2;
+  if ((*random)() % 3 == 0) request.sampling.temperature = 0.0f;
+  if ((*random)() % 3 == 0) request.sampling.top_p = 0.9f;
+  if ((*random)() % 3 == 0) request.sampling.top_k = 40;
+  if ((*random)() % 3 == 0) request.sampling.repetition_penalty = 1.3f;
+  return request;
+}
+
+void Append(const TokenLogprob& logprob, std::vector<uint32_t>* bits) {
+  const auto add = [&](int32_t token, float value) {
+    uint32_t raw;
+    std::memcpy(&raw, &value, sizeof raw);
+    bits->push_back(static_cast<uint32_t>(token));
+    bits->push_back(raw);
+  };
+  add(logprob.token, logprob.logprob);
+  bits->push_back(static_cast<uint32_t>(logprob.rank));
+  for (const TokenAlternative& a : logprob.alternatives) add(a.token, a.logprob);
+}
+
+// Everything a reader can see, to the bit.
+std::vector<uint32_t> BitsOf(RecordingSink& sink, int32_t n) {
+  std::vector<uint32_t> bits;
+  for (const TokenLogprob& logprob : sink.prompt_logprobs) Append(logprob, &bits);
+  for (int32_t i = 0; i < n; ++i) {
+    bits.insert(bits.end(), sink.token_ids[i].begin(), sink.token_ids[i].end());
+    for (const TokenLogprob& logprob : sink.logprobs[i]) Append(logprob, &bits);
+  }
+  return bits;
+}
+
+class CudaEngineTest : public testing::TestWithParam<const char*> {};
+
+TEST_P(CudaEngineTest, AloneAndInAnyCompany) {
+  const std::string name = GetParam();
+  const std::string dir = name == "classics_12m"
+                              ? BundledModel()
+                              : PathFrom("SLUICE_GOLDENS", "tests/goldens") + "/variants/" + name;
+  constexpr int32_t kSlots = 72;
+  constexpr int64_t kPrompts[] = {1, 70, 512, 1300};
+  std::mt19937_64 random(20);
+  std::vector<Request> probes;
+  std::vector<std::vector<uint32_t>> alone;
+  {
+    EngineOnGpu gpu(dir, 4, 4096);
+    for (const int64_t prompt : kPrompts) {
+      probes.push_back(RandomRequest(&random, gpu.vocab, prompt));
+      probes.back().n = prompt == 70 ? 3 : 1;
+      auto sink = std::make_shared<RecordingSink>();
+      gpu.engine->Submit(probes.back(), sink);
+      while (gpu.engine->Step()) {
+      }
+      ASSERT_TRUE(sink->status->ok()) << *sink->status;
+      alone.push_back(BitsOf(*sink, probes.back().n));
+      ASSERT_FALSE(alone.back().empty());
+    }
+  }
+  uint64_t spills = 0;
+  for (const int32_t company : {0, 1, 2, 4, 8, 15, 17, 31, 33, 60, 100}) {
+    for (const int32_t cut : {512, 1024, 2048}) {
+      // Where sequences are many and slots few, readers that stop lose theirs.
+      const int32_t slots = company == 15 || company == 17 ? 8 : company > 60 ? 24 : kSlots;
+      EngineOnGpu gpu(dir, slots, kSlots + cut);
+      std::vector<std::shared_ptr<RecordingSink>> sinks;
+      int32_t others = 0;
+      const auto add_others = [&](int32_t until) {
+        for (; others < until; ++others) {
+          const int64_t prompt =
+              1 + static_cast<int64_t>(random() % (random() % 4 == 0 ? 900 : 60));
+          gpu.engine->Submit(RandomRequest(&random, gpu.vocab, prompt),
+                             std::make_shared<RecordingSink>());
+        }
+      };
+      for (size_t i = 0; i < probes.size(); ++i) {
+        add_others(company * static_cast<int32_t>(i + 1) / static_cast<int32_t>(probes.size()));
+        sinks.push_back(std::make_shared<RecordingSink>());
+        gpu.engine->Submit(probes[i], sinks.back());
+        RecordingSink& reader = *sinks[random() % sinks.size()];
+        reader.room = reader.room == 0 ? 1 << 20 : 0;
+        for (size_t steps = 1 + random() % 7; steps > 0; --steps) {
+          gpu.clock.Advance(absl::Milliseconds(400));
+          gpu.engine->Step();
+        }
+      }
+      for (const auto& sink : sinks) sink->room = 1 << 20;
+      while (gpu.engine->Step()) {
+      }
+      spills += gpu.engine->stats().spills.value();
+      for (size_t i = 0; i < probes.size(); ++i) {
+        EXPECT_EQ(BitsOf(*sinks[i], probes[i].n), alone[i])
+            << "prompt of " << kPrompts[i] << " in company of " << company << ", cut " << cut;
+      }
+    }
+  }
+  EXPECT_GT(spills, 0u);
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, CudaEngineTest,
+                         testing::Values("classics_12m", "gqa", "short_conv", "strong_gates"),
+                         [](const auto& tested) { return std::string(tested.param); });
+
+}  // namespace
+}  // namespace sluice

@@ -1,0 +1,108 @@
+// Products for decode rows: right against fp64, and a row's bits the same in every number of rows.
+#include <cuda_runtime_api.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <random>
+#include <vector>
+
+#include "kernels/cuda/gemm_rows.h"
+#include "kernels/cuda/layout.h"
+
+namespace sluice {
+namespace {
+
+using cuda::RowStore;
+
+template <class T>
+class DeviceArray {
+ public:
+  explicit DeviceArray(size_t count) : count_(count) {
+    EXPECT_EQ(cudaMalloc(&data_, count * sizeof(T)), cudaSuccess);
+    EXPECT_EQ(cudaMemset(data_, 0, count * sizeof(T)), cudaSuccess);
+  }
+  explicit DeviceArray(const std::vector<T>& values) : DeviceArray(values.size()) {
+    EXPECT_EQ(cudaMemcpy(data_, values.data(), count_ * sizeof(T), cudaMemcpyHostToDevice),
+              cudaSuccess);
+  }
+  ~DeviceArray() { (void)cudaFree(data_); }
+  std::vector<T> Host() const {
+    std::vector<T> values(count_);
+    EXPECT_EQ(cudaMemcpy(values.data(), data_, count_ * sizeof(T), cudaMemcpyDeviceToHost),
+              cudaSuccess);
+    return values;
+  }
+  void* data() const { return data_; }
+
+ private:
+  size_t count_;
+  void* data_ = nullptr;
+};
+
+float FromBits(uint16_t x) {
+  const uint32_t bits = uint32_t{x} << 16;
+  float value;
+  std::memcpy(&value, &bits, 4);
+  return value;
+}
+
+std::vector<uint16_t> RandomBits(size_t count, uint64_t seed) {
+  std::mt19937_64 random(seed);
+  std::normal_distribution<float> normal;
+  std::vector<uint16_t> values(count);
+  for (uint16_t& v : values) {
+    const float x = normal(random);
+    uint32_t bits;
+    std::memcpy(&bits, &x, 4);
+    v = static_cast<uint16_t>(bits >> 16);
+  }
+  return values;
+}
+
+void CheckProduct(int n, int64_t k) {
+  constexpr int kMaxRows = 1024;
+  const std::vector<uint16_t> x = RandomBits(kMaxRows * k, 1), w = RandomBits(n * k, 2);
+  const DeviceArray<uint16_t> dx(x), dw(w);
+  std::vector<float> first;
+  for (const int rows : {1, 7, 8, 9, 16, 17, 32, 33, 64, 65, 128, 129, 200, 256, 512, 1000, 1024}) {
+    const DeviceArray<float> dy(static_cast<size_t>(rows) * n);
+    cuda::GemmRowsArgs args;
+    args.x = static_cast<const __nv_bfloat16*>(dx.data());
+    args.x_stride = k;
+    args.w = static_cast<const __nv_bfloat16*>(dw.data());
+    args.y = dy.data();
+    args.y_stride = n;
+    args.rows = rows;
+    args.n = args.n_valid = n;
+    args.store = RowStore::kFloat;
+    ASSERT_EQ(cuda::LaunchGemmRows(args, nullptr), cudaSuccess);
+    ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
+    const std::vector<float> y = dy.Host();
+    if (rows == 1) {
+      first = y;
+      for (int c = 0; c < n; c += 97) {
+        double sum = 0.0;
+        for (int64_t i = 0; i < k; ++i)
+          sum += FromBits(x[i]) * static_cast<double>(FromBits(w[c * k + i]));
+        EXPECT_NEAR(y[c], sum, 1e-4 * std::sqrt(static_cast<double>(k))) << c;
+      }
+    }
+    EXPECT_EQ(std::vector<float>(y.begin(), y.begin() + n), first) << rows << " rows";
+    // The last row as if it were alone.
+    args.x += (rows - 1) * k;
+    args.rows = 1;
+    const DeviceArray<float> alone(n);
+    args.y = alone.data();
+    ASSERT_EQ(cuda::LaunchGemmRows(args, nullptr), cudaSuccess);
+    EXPECT_EQ(std::vector<float>(y.end() - n, y.end()), alone.Host()) << rows << " rows";
+  }
+}
+
+TEST(CudaGemmRowsTest, Narrow) { CheckProduct(2048, 5632); }
+TEST(CudaGemmRowsTest, Middle) { CheckProduct(6160, 2048); }
+TEST(CudaGemmRowsTest, Wide) { CheckProduct(17000, 2048); }
+TEST(CudaGemmRowsTest, Uneven) { CheckProduct(1000, 192); }
+
+}  // namespace
+}  // namespace sluice

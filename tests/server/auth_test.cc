@@ -1,0 +1,250 @@
+#include "server/auth.h"
+
+#include <cstdio>
+#include <fstream>
+#include <string>
+
+#include "absl/strings/escaping.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "server/auth_table.h"
+#include "server/failure_limit.h"
+#include "tests/fakes/fake_clock.h"
+
+namespace sluice {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+std::string Hex(absl::string_view token) {
+  const TokenDigest digest = DigestOf(token);
+  return absl::BytesToHexString({reinterpret_cast<const char*>(digest.data()), digest.size()});
+}
+std::string TokenLine(absl::string_view tenant, absl::string_view token) {
+  return absl::StrCat("token ", tenant, " sha256:", Hex(token), "\n");
+}
+
+std::string ErrorOf(absl::string_view text) {
+  const absl::StatusOr<AuthTable> table = AuthTable::Parse(text, "f");
+  EXPECT_TRUE(absl::IsInvalidArgument(table.status())) << text;
+  return std::string(table.status().message());
+}
+
+TEST(AuthTable, DigestIsSha256) {
+  EXPECT_EQ(Hex("password"), "5e884898da28047151d0e56f8dc6292773603d0d6aabbdd62a11ef721d1542d8");
+}
+
+TEST(AuthTable, FindsTenantsByTokenAndBySubject) {
+  const absl::StatusOr<AuthTable> table = AuthTable::Parse(
+      absl::StrCat("# a comment\n\ntenant * max_streams=7\ntenant acme weight=4\n",
+                   TokenLine("acme", "one"), TokenLine("acme", "two"),
+                   "tenant b-2.c max_streams=9 max_queued_requests=2 max_queued_tokens=300\r\n",
+                   "  cert  b-2.c   CN=two words,O=B # no comment  \n",
+                   TokenLine("b-2.c", "three")),
+      "f");
+  ASSERT_TRUE(table.ok()) << table.status();
+  EXPECT_EQ(table->tenants().size(), 2u);
+  ASSERT_NE(table->FindToken("one"), nullptr);
+  EXPECT_EQ(table->FindToken("one")->name, "acme");
+  EXPECT_EQ(table->FindToken("two"), table->FindToken("one"));
+  EXPECT_EQ(table->FindToken("one")->limits.max_streams, 7);
+  EXPECT_EQ(table->FindToken("one")->limits.weight, 4);
+  EXPECT_EQ(table->FindToken("one")->limits.max_queued_tokens, 1 << 20);
+  const TenantRef b = table->FindToken("three");
+  ASSERT_NE(b, nullptr);
+  EXPECT_EQ(b->limits.max_streams, 9);
+  EXPECT_EQ(b->limits.max_queued_requests, 2);
+  EXPECT_EQ(b->limits.max_queued_tokens, 300);
+  EXPECT_EQ(table->FindSubject("CN=two words,O=B # no comment"), b);
+  for (const char* wrong : {"", "One", "ONE", "one ", " one", "onetwo", "four"}) {
+    EXPECT_EQ(table->FindToken(wrong), nullptr) << wrong;
+  }
+  EXPECT_EQ(table->FindToken(absl::string_view("one\0", 4)), nullptr);
+  EXPECT_EQ(table->FindSubject("CN=two words"), nullptr);
+  EXPECT_EQ(table->FindSubject(""), nullptr);
+}
+
+TEST(AuthTable, ErrorsNameTheLineAndNoToken) {
+  EXPECT_THAT(ErrorOf("\ntenants a\n"), HasSubstr("f:2: a line begins with"));
+  EXPECT_THAT(ErrorOf("tenant\n"), HasSubstr("f:1: a tenant's name"));
+  EXPECT_THAT(ErrorOf("tenant a/b\n"), HasSubstr("a tenant's name"));
+  EXPECT_THAT(ErrorOf(absl::StrCat("tenant ", std::string(65, 'a'))), HasSubstr("1 to 64"));
+  EXPECT_THAT(ErrorOf("tenant a\ntenant a\n"), HasSubstr("f:2: tenant a is there twice"));
+  EXPECT_THAT(ErrorOf("tenant a limit=3\n"), HasSubstr("max_streams"));
+  for (const char* value : {"", "0", "-1", "1.5", "x", "9999999999999999999"}) {
+    EXPECT_THAT(ErrorOf(absl::StrCat("tenant a max_streams=", value)),
+                HasSubstr("max_streams must be a whole number in [1, "));
+  }
+  EXPECT_THAT(ErrorOf("tenant a weight=1001\n"), HasSubstr("weight must be"));
+  EXPECT_THAT(ErrorOf("token a sha256:00\n"), HasSubstr("a line above"));
+  EXPECT_THAT(ErrorOf("token * sha256:00\n"), HasSubstr("a line above"));
+  EXPECT_THAT(
+      ErrorOf(absl::StrCat("tenant a\ntenant b\n", TokenLine("a", "t"), TokenLine("b", "t"))),
+      HasSubstr("f:4: this token is there twice"));
+  EXPECT_THAT(ErrorOf("tenant a\ncert a\n"), HasSubstr("cert needs"));
+  EXPECT_THAT(ErrorOf("tenant a\ncert a CN=x\ncert a CN=x\n"), HasSubstr("twice"));
+  EXPECT_THAT(ErrorOf("tenant a\ncert a CN=\x01\n"), HasSubstr("control byte"));
+  EXPECT_THAT(ErrorOf(std::string(kMaxAuthFileBytes + 1, '#')), HasSubstr("larger than"));
+  // Whoever wrote the token itself does not find it in the log.
+  const std::string error = ErrorOf("tenant a\ntoken a s3cret-token\n");
+  EXPECT_THAT(error, HasSubstr("f:2: token needs sha256: and 64 hex digits"));
+  EXPECT_THAT(error, Not(HasSubstr("s3cret")));
+}
+
+TEST(FailureLimit, RefusesAnAddressForAWhile) {
+  FailureLimit limit(60);
+  absl::Duration now = absl::Hours(1);
+  for (int i = 0; i < 60; ++i) {
+    EXPECT_EQ(limit.Wait("a", now), absl::ZeroDuration()) << i;
+    limit.Fail("a", now);
+  }
+  EXPECT_EQ(limit.Wait("a", now), absl::Seconds(1));
+  EXPECT_EQ(limit.Wait("b", now), absl::ZeroDuration());
+  now += absl::Seconds(1);
+  EXPECT_EQ(limit.Wait("a", now), absl::ZeroDuration());
+  limit.Fail("a", now);
+  EXPECT_GT(limit.Wait("a", now), absl::ZeroDuration());
+  now += absl::Minutes(1);
+  EXPECT_EQ(limit.Wait("a", now), absl::ZeroDuration());
+}
+
+TEST(FailureLimit, RemembersABoundedNumberOfAddresses) {
+  FailureLimit limit(2);
+  const absl::Duration now = absl::Hours(1);
+  for (size_t i = 0; i < 3 * FailureLimit::kMaxPeers; ++i) limit.Fail(absl::StrCat(i), now);
+  // Those above share a bucket, which is over its bound; those remembered failed once.
+  EXPECT_GT(limit.Wait("new", now), absl::ZeroDuration());
+  EXPECT_EQ(limit.Wait("0", now), absl::ZeroDuration());
+  // Later, all is forgotten.
+  limit.Fail("new", now + absl::Hours(2));
+  EXPECT_EQ(limit.Wait("newer", now + absl::Hours(2)), absl::ZeroDuration());
+}
+
+TEST(FailureLimit, NoneWhenNotAskedFor) {
+  FailureLimit limit(0);
+  for (int i = 0; i < 1000; ++i) limit.Fail("a", absl::ZeroDuration());
+  EXPECT_EQ(limit.Wait("a", absl::ZeroDuration()), absl::ZeroDuration());
+}
+
+TEST(PeerAddress, IsWithoutThePort) {
+  EXPECT_EQ(PeerAddress("ipv4:10.0.0.1:4711"), "ipv4:10.0.0.1");
+  EXPECT_EQ(PeerAddress("ipv6:%5B::1%5D:4711"), "ipv6:%5B::1%5D");
+  EXPECT_EQ(PeerAddress("unix"), "unix");
+}
+
+class AuthenticatorTest : public testing::Test {
+ protected:
+  void Write(const std::string& text) {
+    // As an editor or a secret's mount does: a new file in the old one's place.
+    std::ofstream(path_ + ".new") << text;
+    ASSERT_EQ(std::rename((path_ + ".new").c_str(), path_.c_str()), 0);
+  }
+  void Start(AuthOptions options) {
+    absl::StatusOr<std::unique_ptr<Authenticator>> auth = Authenticator::Create(options, &clock_);
+    ASSERT_TRUE(auth.ok()) << auth.status();
+    auth_ = *std::move(auth);
+  }
+  std::string NameOf(const Credentials& credentials) {
+    const absl::StatusOr<TenantRef> tenant = auth_->Check(credentials);
+    return tenant.ok() ? (*tenant)->name : absl::StatusCodeToString(tenant.status().code());
+  }
+  // Until the daemon's own look has been there: it may come between two of a test's.
+  void AwaitName(const Credentials& credentials, const std::string& name) {
+    for (int i = 0; i < 1000 && NameOf(credentials) != name; ++i) {
+      absl::SleepFor(absl::Milliseconds(10));
+    }
+    EXPECT_EQ(NameOf(credentials), name);
+  }
+
+  const std::string path_ = testing::TempDir() + "/tenants";
+  FakeClock clock_;
+  std::unique_ptr<Authenticator> auth_;
+};
+
+TEST_F(AuthenticatorTest, EverybodyIsOneTenantWithoutAFile) {
+  Start({});
+  EXPECT_EQ(NameOf({}), "");
+  EXPECT_EQ(NameOf({.authorization = {"Bearer x", "y"}}), "");
+}
+
+TEST_F(AuthenticatorTest, TokensOfTheFile) {
+  Write("tenant a\n" + TokenLine("a", "secret") + "cert a CN=a\n");
+  Start({.tokens_file = path_, .client_certificates = true, .failures_per_minute = 0});
+  EXPECT_EQ(NameOf({.authorization = {"Bearer secret"}}), "a");
+  EXPECT_EQ(NameOf({.subject = "CN=a"}), "a");
+  EXPECT_EQ(NameOf({.authorization = {"Bearer secret"}, .subject = "CN=b"}), "a");
+  const Credentials refused[] = {
+      {},
+      {.subject = "CN=b"},
+      {.authorization = {""}},
+      {.authorization = {"Bearer"}},
+      {.authorization = {"Bearer "}},
+      {.authorization = {"secret"}},
+      {.authorization = {"bearer secret"}},
+      {.authorization = {"BEARER secret"}},
+      {.authorization = {"Bearer Secret"}},
+      {.authorization = {"Bearer  secret"}},
+      {.authorization = {"Bearer secret "}},
+      {.authorization = {"Basic secret"}},
+      {.authorization = {"Bearer secret", "Bearer secret"}},
+      // A wrong token is not made good by a certificate.
+      {.authorization = {"Bearer wrong"}, .subject = "CN=a"},
+  };
+  for (const Credentials& credentials : refused) EXPECT_EQ(NameOf(credentials), "UNAUTHENTICATED");
+  const std::string longest = "Bearer " + std::string(1 << 16, 'x');
+  EXPECT_EQ(NameOf({.authorization = {longest}}), "UNAUTHENTICATED");
+  EXPECT_EQ(auth_->stats().failures.value(), std::size(refused) + 1);
+}
+
+TEST_F(AuthenticatorTest, SubjectsAreTenantsWithoutAFile) {
+  Start({.client_certificates = true});
+  EXPECT_EQ(NameOf({.subject = "CN=a,O=A"}), "CN=a,O=A");
+  EXPECT_EQ(NameOf({}), "UNAUTHENTICATED");
+}
+
+TEST_F(AuthenticatorTest, FailuresOfAnAddressAreBounded) {
+  Write("tenant a\n" + TokenLine("a", "secret"));
+  Start({.tokens_file = path_, .failures_per_minute = 6});
+  for (int i = 0; i < 6; ++i) EXPECT_EQ(NameOf({.peer = "p"}), "UNAUTHENTICATED");
+  EXPECT_EQ(NameOf({.authorization = {"Bearer secret"}, .peer = "p"}), "RESOURCE_EXHAUSTED");
+  EXPECT_EQ(NameOf({.authorization = {"Bearer secret"}, .peer = "q"}), "a");
+  EXPECT_EQ(auth_->stats().limited.value(), 1u);
+  clock_.Advance(absl::Seconds(10));
+  EXPECT_EQ(NameOf({.authorization = {"Bearer secret"}, .peer = "p"}), "a");
+}
+
+TEST_F(AuthenticatorTest, AChangedFileCountsOnceItStandsStill) {
+  Write("tenant a\n" + TokenLine("a", "old"));
+  Start({.tokens_file = path_, .failures_per_minute = 0});
+  const Credentials old_token = {.authorization = {"Bearer old"}};
+  const Credentials new_token = {.authorization = {"Bearer new"}};
+  Write("tenant b\n" + TokenLine("b", "new"));
+  AwaitName(new_token, "b");
+  EXPECT_EQ(NameOf(old_token), "UNAUTHENTICATED");
+  EXPECT_EQ(auth_->stats().reloads.value(), 1u);
+
+  // A bad file, and none at all, leave what was read before.
+  Write("tenant b\ntoken b nonsense\n");
+  for (int i = 0; i < 1000 && auth_->stats().reload_failures.value() == 0; ++i) {
+    absl::SleepFor(absl::Milliseconds(10));
+  }
+  EXPECT_EQ(auth_->stats().reload_failures.value(), 1u);
+  EXPECT_EQ(NameOf(new_token), "b");
+  // An empty one lets nobody in.
+  Write("");
+  AwaitName(new_token, "UNAUTHENTICATED");
+}
+
+TEST_F(AuthenticatorTest, AFileThatCannotBeReadIsAnError) {
+  const absl::Status status =
+      Authenticator::Create({.tokens_file = "/no/such/file"}, &clock_).status();
+  EXPECT_THAT(std::string(status.message()),
+              HasSubstr("--auth_tokens_file: /no/such/file: No such file"));
+  EXPECT_FALSE(Authenticator::Create({.tokens_file = testing::TempDir()}, &clock_).ok());
+}
+
+}  // namespace
+}  // namespace sluice

@@ -1,0 +1,131 @@
+#include "server/options.h"
+
+#include <fstream>
+#include <map>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace sluice {
+namespace {
+
+using ::testing::HasSubstr;
+
+absl::StatusOr<CommandLine> Parse(const std::vector<std::string>& args,
+                                  const std::map<std::string, std::string>& environment = {}) {
+  return ParseCommandLine(args, [&](const char* name) -> const char* {
+    const auto it = environment.find(name);
+    return it == environment.end() ? nullptr : it->second.c_str();
+  });
+}
+
+std::string ErrorOf(const std::vector<std::string>& args,
+                    const std::map<std::string, std::string>& environment = {}) {
+  const absl::StatusOr<CommandLine> parsed = Parse(args, environment);
+  EXPECT_FALSE(parsed.ok());
+  const std::string message(parsed.status().message());
+  EXPECT_EQ(message.find('\n'), std::string::npos) << message;
+  return message;
+}
+
+TEST(Options, EverySyntaxOfAFlag) {
+  const absl::StatusOr<CommandLine> parsed = Parse(
+      {"--model=m", "--threads", "3", "-max_streams=7", "--novllm_metrics", "--write_stall=1m30s"});
+  ASSERT_TRUE(parsed.ok()) << parsed.status();
+  EXPECT_EQ(parsed->options.model, "m");
+  EXPECT_EQ(parsed->options.threads, 3);
+  EXPECT_EQ(parsed->options.max_streams, 7);
+  EXPECT_FALSE(parsed->options.vllm_metrics);
+  EXPECT_EQ(parsed->options.write_stall, absl::Seconds(90));
+  EXPECT_TRUE(Parse({"--model=m", "--vllm_metrics"})->options.vllm_metrics);
+  EXPECT_EQ(Parse({"--model=m", "--device=cuda:1"})->options.device, "cuda:1");
+  EXPECT_FALSE(Parse({"--model=m", "--nobatch_invariant"})->options.batch_invariant);
+  EXPECT_FALSE(Parse({"--model=m", "--vllm_metrics=false"})->options.vllm_metrics);
+  EXPECT_EQ(Parse({"--model=m", "--max_connection_age=inf"})->options.max_connection_age,
+            absl::InfiniteDuration());
+}
+
+TEST(Options, WhatIsWrongIsNamed) {
+  EXPECT_THAT(ErrorOf({"--model=m", "--no_such"}), HasSubstr("unknown flag '--no_such'"));
+  EXPECT_THAT(ErrorOf({"--model=m", "--nothreads"}), HasSubstr("unknown flag"));
+  EXPECT_THAT(ErrorOf({"--model=m", "serve"}), HasSubstr("'serve' is not a flag"));
+  EXPECT_THAT(ErrorOf({"--model=m", "--threads"}), HasSubstr("--threads needs a value"));
+  EXPECT_THAT(ErrorOf({"--model=m", "--threads=two"}), HasSubstr("--threads is 'two'"));
+  EXPECT_THAT(ErrorOf({"--model=m", "--threads=-1"}), HasSubstr("must be in [0, 1024]"));
+  EXPECT_THAT(ErrorOf({"--model=m", "--threads=1025"}), HasSubstr("must be in [0, 1024]"));
+  EXPECT_THAT(ErrorOf({"--model=m", "--threads=99999999999999999999"}), HasSubstr("--threads"));
+  EXPECT_THAT(ErrorOf({"--model=m", "--write_stall=0s"}), HasSubstr("must be at least 1ms"));
+  for (const char* device :
+       {"gpu", "cuda:", "cuda:-1", "cuda:12345", "cuda:0x", "cuda:N", "cpu:0"}) {
+    EXPECT_THAT(ErrorOf({"--model=m", std::string("--device=") + device}),
+                HasSubstr("must be auto, cpu, cuda, cuda:N"));
+  }
+  EXPECT_THAT(ErrorOf({"--model=m", "--vllm_metrics=maybe"}), HasSubstr("true or false"));
+  EXPECT_THAT(ErrorOf({}), HasSubstr("--model=DIR is required"));
+}
+
+TEST(Options, TheCommandLineWinsOverTheEnvironment) {
+  const std::map<std::string, std::string> environment = {{"SLUICE_MODEL", "e"},
+                                                          {"SLUICE_THREADS", "5"}};
+  const absl::StatusOr<CommandLine> parsed = Parse({"--threads=6"}, environment);
+  ASSERT_TRUE(parsed.ok()) << parsed.status();
+  EXPECT_EQ(parsed->options.model, "e");
+  EXPECT_EQ(parsed->options.threads, 6);
+  EXPECT_THAT(ErrorOf({"--model=m"}, {{"SLUICE_THREADS", "x"}}),
+              HasSubstr("environment SLUICE_THREADS"));
+}
+
+TEST(Options, Flagfile) {
+  const std::string path = testing::TempDir() + "/flags";
+  std::ofstream(path) << "# a comment\n\n  --model=f  \n--threads=2\n";
+  const absl::StatusOr<CommandLine> parsed = Parse({"--flagfile=" + path, "--threads=4"});
+  ASSERT_TRUE(parsed.ok()) << parsed.status();
+  EXPECT_EQ(parsed->options.model, "f");
+  EXPECT_EQ(parsed->options.threads, 4);
+  std::ofstream(path) << "--threads=none\n";
+  EXPECT_THAT(ErrorOf({"--flagfile", path}), HasSubstr(path + ": --threads"));
+  std::ofstream(path) << "--flagfile=" << path << "\n";
+  EXPECT_THAT(ErrorOf({"--flagfile", path}), HasSubstr("nested too deep"));
+  EXPECT_THAT(ErrorOf({"--flagfile=/no/such/file"}), HasSubstr("No such file"));
+}
+
+TEST(Options, HelpNeedsNoModelAndNamesEveryFlag) {
+  EXPECT_EQ(Parse({"--help"})->action, CommandLineAction::kHelp);
+  EXPECT_EQ(Parse({"--help=markdown"})->action, CommandLineAction::kHelpMarkdown);
+  EXPECT_EQ(Parse({"--version"})->action, CommandLineAction::kVersion);
+  const auto flags = FlagValues(ServerOptions());
+  EXPECT_LT(flags.size(), 64u);
+  std::set<std::string> names;
+  for (const FlagValue& flag : flags) {
+    const std::string& name = flag.name;
+    EXPECT_TRUE(names.insert(name).second) << name;
+    EXPECT_THAT(HelpText(), HasSubstr("--" + name + "="));
+    EXPECT_THAT(HelpMarkdown(), HasSubstr("`--" + name + "="));
+  }
+}
+
+TEST(Options, NumbersAreExported) {
+  std::map<std::string, double> numbers;
+  for (const FlagValue& flag : FlagValues(ServerOptions())) {
+    if (flag.number.has_value()) numbers[flag.name] = *flag.number;
+  }
+  EXPECT_EQ(numbers["max_streams"], 4096);
+  EXPECT_EQ(numbers["write_stall"], 10);
+  EXPECT_EQ(numbers.count("model"), 0u);
+}
+
+// A default that its own bounds refuse would make an operator who writes it down fail.
+TEST(Options, EveryDefaultIsAccepted) {
+  std::vector<std::string> args;
+  for (const FlagValue& flag : FlagValues(ServerOptions())) {
+    args.push_back("--" + flag.name + "=" + flag.text);
+  }
+  args.push_back("--model=m");
+  EXPECT_TRUE(Parse(args).ok()) << Parse(args).status();
+}
+
+}  // namespace
+}  // namespace sluice
