@@ -16,6 +16,7 @@
 #include "tests/fakes/fake_clock.h"
 #include "tests/fakes/fake_engine.h"
 #include "tests/fakes/recording_sink.h"
+#include "tests/fakes/test_paths.h"
 
 namespace sluice {
 namespace {
@@ -30,7 +31,7 @@ class RealEngine {
  public:
   RealEngine(const std::string& dir, const EngineShape& setup)
       : backend_(MakeCpuBackend({.threads = setup.threads})) {
-    auto checkpoint = Checkpoint::Open(std::string(SLUICE_SOURCE_DIR) + "/" + dir);
+    auto checkpoint = Checkpoint::Open(SourcePath(dir));
     SLUICE_CHECK(checkpoint.ok());
     std::string fingerprint;
     auto weights = (*checkpoint)->Load(backend_.get(), {}, &fingerprint);

@@ -18,6 +18,7 @@
 #include "gtest/gtest.h"
 #include "kernels/cpu/cpu_backend.h"
 #include "nlohmann/json.hpp"
+#include "tests/fakes/test_paths.h"
 
 namespace sluice {
 namespace {
@@ -44,16 +45,15 @@ struct GoldenModel {
 enum class Path { kChunks, kTokens, kMixed };
 
 std::vector<GoldenModel> AllModels() {
-  const std::string root = SLUICE_SOURCE_DIR;
-  std::vector<GoldenModel> models;
-  for (const auto& entry : std::filesystem::directory_iterator(root + "/tests/goldens/variants")) {
+    std::vector<GoldenModel> models;
+  for (const auto& entry : std::filesystem::directory_iterator(SourcePath("tests/goldens/variants"))) {
     const std::string dir = entry.path().string();
     models.push_back({entry.path().filename().string(), dir, dir + "/golden.json"});
   }
   std::sort(models.begin(), models.end(),
             [](const auto& a, const auto& b) { return a.name < b.name; });
-  models.push_back({"classics_12m", root + "/deploy/models/classics-12m",
-                    root + "/tests/goldens/classics-12m.json"});
+  models.push_back({"classics_12m", SourcePath("deploy/models/classics-12m"),
+                    SourcePath("tests/goldens/classics-12m.json")});
   return models;
 }
 

@@ -10,6 +10,7 @@
 #include "engine/engine.h"
 #include "tests/fakes/fake_backend.h"
 #include "tests/fakes/fake_clock.h"
+#include "tests/fakes/test_paths.h"
 
 namespace sluice {
 
@@ -21,7 +22,7 @@ inline const Tokenizer& BundledTokenizer() {
     TokenizerOptions options;
     options.vocab_size = 4096;
     absl::StatusOr<std::unique_ptr<const Tokenizer>> loaded =
-        Tokenizer::Load(SLUICE_SOURCE_DIR "/deploy/models/classics-12m", options);
+        Tokenizer::Load(SourcePath("deploy/models/classics-12m"), options);
     SLUICE_CHECK(loaded.ok());
     return loaded->release();
   }();

@@ -23,6 +23,7 @@
 #include "google/rpc/status.pb.h"
 #include "gtest/gtest.h"
 #include "server/address.h"
+#include "tests/fakes/test_paths.h"
 
 namespace sluice {
 namespace {
@@ -33,7 +34,7 @@ using ::testing::HasSubstr;
 
 ServerOptions TestOptions() {
   ServerOptions options;
-  options.model = SLUICE_SOURCE_DIR "/deploy/models/classics-12m";
+  options.model = SourcePath("deploy/models/classics-12m");
   options.listen = "127.0.0.1:0";
   options.admin_listen = "127.0.0.1:0";
   return options;

@@ -11,6 +11,7 @@
 #include "google/rpc/error_details.pb.h"
 #include "gtest/gtest.h"
 #include "server/status.h"
+#include "tests/fakes/test_paths.h"
 
 namespace sluice {
 namespace {
@@ -24,7 +25,7 @@ constexpr int kIntMin = std::numeric_limits<int32_t>::min();
 
 const Tokenizer& TestTokenizer() {
   static const auto* tokenizer =
-      new auto(Tokenizer::Load(SLUICE_SOURCE_DIR "/deploy/models/classics-12m",
+      new auto(Tokenizer::Load(SourcePath("deploy/models/classics-12m"),
                                {.vocab_size = 4096, .bos_id = 1, .eos_id = 2}));
   return ***tokenizer;
 }

@@ -13,6 +13,7 @@
 #include "gtest/gtest.h"
 #include "tests/engine/checkpoint/recording_backend.h"
 #include "tests/engine/checkpoint/test_model.h"
+#include "tests/fakes/test_paths.h"
 
 namespace sluice {
 namespace {
@@ -23,7 +24,7 @@ using testing::HasSubstr;
 const std::string kLayer = "model.layers.0.";
 
 std::string Variant(const std::string& name) {
-  return absl::StrCat(SLUICE_SOURCE_DIR, "/tests/goldens/variants/", name);
+  return SourcePath(absl::StrCat("tests/goldens/variants/", name));
 }
 
 // Of a variant's weights, as its name says.
@@ -108,7 +109,7 @@ TEST(Checkpoint, EveryVariantOpensAndLoads) {
 }
 
 TEST(Checkpoint, TheBundledModel) {
-  const std::string dir = absl::StrCat(SLUICE_SOURCE_DIR, "/deploy/models/classics-12m/");
+  const std::string dir = SourcePath("deploy/models/classics-12m/");
   const auto start = std::chrono::steady_clock::now();
   const Loaded model(dir);
   const double seconds =

@@ -8,6 +8,7 @@
 
 #include "engine/tokenizer/utf8.h"
 #include "tests/engine/tokenizer/small_tokenizers.h"
+#include "tests/fakes/test_paths.h"
 
 namespace sluice {
 namespace {
@@ -17,7 +18,7 @@ class StreamDecoderTest : public ::testing::Test {
   const std::unique_ptr<const Tokenizer> byte_level_ =
       *Tokenizer::LoadFromJson(SmallByteLevelJson().dump(), {.vocab_size = kSmallVocabSize});
   const std::unique_ptr<const Tokenizer> bundled_ =
-      *Tokenizer::Load(SLUICE_SOURCE_DIR "/deploy/models/classics-12m",
+      *Tokenizer::Load(SourcePath("deploy/models/classics-12m"),
                        {.vocab_size = 4096, .bos_id = 1, .eos_id = 2});
 };
 

@@ -18,6 +18,7 @@
 #include "engine/tokenizer/stream_decoder.h"
 #include "engine/tokenizer/utf8.h"
 #include "tests/engine/tokenizer/small_tokenizers.h"
+#include "tests/fakes/test_paths.h"
 
 namespace sluice {
 namespace {
@@ -25,7 +26,7 @@ namespace {
 using nlohmann::json;
 using Ids = std::vector<int32_t>;
 
-constexpr char kBundled[] = SLUICE_SOURCE_DIR "/deploy/models/classics-12m";
+const std::string kBundled = SourcePath("deploy/models/classics-12m");
 const TokenizerOptions kBundledOptions = {.vocab_size = 4096, .bos_id = 1, .eos_id = 2};
 
 std::string ReadAll(const std::string& path) {
@@ -44,7 +45,7 @@ std::vector<std::unique_ptr<const Tokenizer>> BundledBothWays() {
 }
 
 TEST(Tokenizer, Goldens) {
-  const json goldens = json::parse(ReadAll(SLUICE_SOURCE_DIR "/tests/goldens/tokenizer.json"));
+  const json goldens = json::parse(ReadAll(SourcePath("tests/goldens/tokenizer.json")));
   ASSERT_GE(goldens.size(), 400u);
   for (const auto& tokenizer : BundledBothWays()) {
     for (const json& golden : goldens) {
