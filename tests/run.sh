@@ -3,7 +3,7 @@
 #   (nothing)  everything below, and quickstart, format, lint and metrics checks
 #   --fast     Release build, C++ tests labelled fast or golden, end-to-end and deployment tests that are not slow
 #   --asan     AddressSanitizer and UndefinedBehaviorSanitizer: C++ tests and a part of the end-to-end tests
-#   --tsan     ThreadSanitizer: kernels, engine and the server's core
+#   --tsan     ThreadSanitizer: kernels, engine, state files and the server's core
 #   --fuzz     every fuzz target over its corpus, FUZZ_SECONDS (default 20) each
 # Environment: FUZZ_SECONDS, PYTHON (default python3).
 set -uo pipefail
@@ -96,16 +96,18 @@ compile() {
   return 1
 }
 
-# -O1: half the time to compile, and the time to run is the sanitizers'.
-sanitized=(-DCMAKE_BUILD_TYPE=Release "-DCMAKE_CXX_FLAGS_RELEASE=-O1 -DNDEBUG")
+# -O1: half the time to compile, and the time to run is the sanitizers'. clang: for libFuzzer, and it compiles faster.
+sanitized=(-DCMAKE_BUILD_TYPE=Release "-DCMAKE_CXX_FLAGS_RELEASE=-O1 -DNDEBUG" -DCMAKE_CXX_COMPILER=clang++-14 -DSLUICE_PCH=ON)
+# ccache takes a precompiled header for what it was made from.
+export CCACHE_SLOPPINESS=pch_defines,time_macros
 release_build() { configure build -DCMAKE_BUILD_TYPE=Release && compile build; }
-asan_build() { configure build-asan "${sanitized[@]}" -DSLUICE_SANITIZE=address && compile build-asan; }
-tsan_build() {
-  configure build-tsan "${sanitized[@]}" -DSLUICE_SANITIZE=thread -DSLUICE_SERVER=OFF && compile build-tsan
+# One build for the tests and for the fuzz targets. asan_build [--target TARGET]
+asan_build() {
+  configure build-asan "${sanitized[@]}" -DSLUICE_SANITIZE=address -DSLUICE_FUZZ=ON && compile build-asan "$@"
 }
-fuzz_build() {
-  configure build-fuzz "${sanitized[@]}" -DSLUICE_FUZZ=ON -DCMAKE_CXX_COMPILER=clang++-14 &&
-    compile build-fuzz --target fuzz_targets
+tsan_build() {
+  configure build-tsan "${sanitized[@]}" -DSLUICE_SANITIZE=thread -DSLUICE_SERVER=OFF &&
+    compile build-tsan --target thread_tests
 }
 
 # cpp_tests DIR ARGUMENTS...
@@ -144,28 +146,39 @@ python_tests() {
 
 asan_end_to_end() { SLUICE_TEST_SCALE=0.2 SLUICE_BIN_DIR=$PWD/build-asan/bin end_to_end -m "not slow" tests/e2e; }
 
+# fuzz_one TARGET: what it finds goes to the first corpus folder; the committed corpus is only read.
+fuzz_one() {
+  local name code=0
+  name=$(basename "$1" _fuzz)
+  mkdir -p "build-asan/fuzz/$name"
+  "$1" -max_total_time="$fuzz_seconds" -rss_limit_mb=2048 -timeout=10 -print_final_stats=1 -verbosity=0 \
+    -artifact_prefix="build-asan/fuzz/crash-$name-" "build-asan/fuzz/$name" "tests/fuzz/corpus/$name" \
+    > "build-asan/fuzz/$name.log" 2>&1 || code=$?
+  if [ "$code" = 0 ]; then
+    echo "$name: $(sed -n 's/^stat::number_of_executed_units: *//p' "build-asan/fuzz/$name.log") executions, no crash"
+  else
+    echo "$name: FAILED (exit code $code)"
+    tail -n 40 "build-asan/fuzz/$name.log"
+  fi
+  return "$code"
+}
+
+# Two targets at a time: each has one thread.
 fuzz() {
-  local target name code=0 crashes=0 seen=0
-  mkdir -p build-fuzz/artifacts
-  for target in build-fuzz/bin/*_fuzz; do
-    [ -x "$target" ] || continue
-    seen=$((seen + 1))
-    name=$(basename "$target" _fuzz)
-    mkdir -p "build-fuzz/corpus/$name" "tests/fuzz/corpus/$name"
-    # What it finds goes to the first folder; the committed corpus is only read.
-    if "$target" -max_total_time="$fuzz_seconds" -rss_limit_mb=2048 -timeout=10 -print_final_stats=1 -verbosity=0 \
-        -artifact_prefix="build-fuzz/artifacts/$name-" "build-fuzz/corpus/$name" "tests/fuzz/corpus/$name" \
-        > "build-fuzz/$name.log" 2>&1; then
-      echo "$name: $(sed -n 's/^stat::number_of_executed_units: *//p' "build-fuzz/$name.log") executions, no crash"
-    else
-      code=$?
-      crashes=$((crashes + 1))
-      echo "$name: FAILED (exit code $code)"
-      tail -n 40 "build-fuzz/$name.log"
+  local target running=() failures=0
+  for target in build-asan/bin/*_fuzz; do
+    [ -x "$target" ] || { echo "no fuzz target was built"; return 1; }
+    fuzz_one "$target" &
+    running+=($!)
+    if [ ${#running[@]} -ge 2 ]; then
+      wait "${running[0]}" || failures=$((failures + 1))
+      running=("${running[@]:1}")
     fi
   done
-  [ "$seen" -gt 0 ] || { echo "no fuzz target was built"; return 1; }
-  [ "$crashes" = 0 ]
+  for target in "${running[@]}"; do
+    wait "$target" || failures=$((failures + 1))
+  done
+  [ "$failures" = 0 ]
 }
 
 stage install install || finish
@@ -192,10 +205,10 @@ if [ "$mode" = all ] || [ "$mode" = --asan ]; then
   fi
 fi
 if [ "$mode" = all ] || [ "$mode" = --tsan ]; then
-  stage "TSan build" tsan_build && stage "C++ tests, TSan" cpp_tests build-tsan -LE no_tsan
+  stage "TSan build" tsan_build && stage "C++ tests, TSan" cpp_tests build-tsan -L threads
 fi
 if [ "$mode" = all ] || [ "$mode" = --fuzz ]; then
-  stage "fuzz build" fuzz_build && stage "fuzz, $fuzz_seconds s a target" fuzz
+  stage "fuzz targets" asan_build --target fuzz_targets && stage "fuzz, $fuzz_seconds s a target" fuzz
 fi
 # Last, so that its closing line is.
 if [ "$mode" = all ]; then

@@ -16,6 +16,7 @@
 #include "tests/fakes/fake_clock.h"
 #include "tests/fakes/fake_engine.h"
 #include "tests/fakes/recording_sink.h"
+#include "tests/fakes/sanitized.h"
 #include "tests/fakes/test_paths.h"
 
 namespace sluice {
@@ -119,13 +120,7 @@ std::vector<uint32_t> RunAlone(RealEngine* real, const Request& request) {
   return BitsOf(*sink, request.n);
 }
 
-// A sanitizer looks for races and bad accesses, which a few runs show; all of them would take it
-// minutes.
-#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
-constexpr int kRunsShare = 10;
-#else
-constexpr int kRunsShare = 1;
-#endif
+constexpr int kRunsShare = kSanitized ? 20 : 1;
 
 struct Case {
   const char* dir;

@@ -38,6 +38,8 @@ TEST(WatchdogTest, NoticesAStepThatDoesNotEnd) {
   fake.clock.Advance(absl::Seconds(1));
   EXPECT_EQ(told.get(), absl::Seconds(6));
   release.set_value();
+  // A transport and its stream hold each other until then.
+  EXPECT_TRUE(transport->WaitForFinish().ok());
   device.Stop();
   emitter.Stop();
 }
