@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -119,8 +119,8 @@ def cancelled() -> SluiceError:
     return CancelledError(grpc.StatusCode.CANCELLED, "cancelled by the caller")
 
 
-def from_rpc(error: grpc.RpcError, target: str) -> SluiceError:
-    """Of a call that grpc or grpc.aio made."""
+def from_rpc(error: Any, target: str) -> SluiceError:
+    """Of the grpc.RpcError of a call that grpc or grpc.aio made."""
     code = error.code()
     rich = status_pb2.Status()
     for key, value in error.trailing_metadata() or ():
