@@ -11,14 +11,16 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 class Stubs(BuildHookInterface):
     def initialize(self, version, build_data):
         root = pathlib.Path(self.root)
-        protos = root / "proto"  # as a source distribution has them
-        if not protos.is_dir():
-            protos = root.parent.parent / "proto"
+        # Where proto/ and LICENSE are: a source distribution carries them.
+        source = root if (root / "proto").is_dir() else root.parent.parent
+        include = build_data["force_include"]
         if self.target_name == "sdist":
-            for file in protos.rglob("*.proto"):
-                build_data["force_include"][str(file)] = f"proto/{file.relative_to(protos)}"
+            include[str(source / "LICENSE")] = "LICENSE"
+            for file in source.glob("proto/**/*.proto"):
+                include[str(file)] = str(file.relative_to(source))
             return
-        make_stubs(protos, root)
+        include[str(source / "LICENSE")] = "sluice/LICENSE"
+        make_stubs(source / "proto", root)
         build_data["artifacts"].append("/sluice/v1")
 
 

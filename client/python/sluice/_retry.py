@@ -5,11 +5,15 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from sluice._calls import Call
 from sluice._errors import ResourceExhaustedError, SluiceError, UnavailableError
+
+
+def _now() -> float:
+    """Seconds. Tests put another in its place."""
+    return time.monotonic()
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,6 @@ class Attempts:
         policy: RetryPolicy,
         timeout: float | None,
         call: Call,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`timeout` is for a call that names none."""
         timeout = timeout if call.timeout is None else call.timeout
@@ -51,13 +54,12 @@ class Attempts:
         self._policy = policy
         self._most = policy.max_attempts if call.attempts is None else call.attempts
         self._changes_session = call.changes_session
-        self._clock = clock
-        self._deadline = None if timeout is None else clock() + timeout
+        self._deadline = None if timeout is None else _now() + timeout
         self._failures = 0
 
     def timeout(self) -> float | None:
         """Seconds that the next try may take; None: any number."""
-        return None if self._deadline is None else max(self._deadline - self._clock(), 0.0)
+        return None if self._deadline is None else max(self._deadline - _now(), 0.0)
 
     def pause(self, error: SluiceError, *, produced: bool = False) -> float:
         """Seconds to wait before the next try. Raises `error` when there is to be none."""
@@ -67,7 +69,7 @@ class Attempts:
         seconds = error.retry_after
         if seconds is None:
             seconds = self._policy.backoff(self._failures)
-        if self._deadline is not None and self._clock() + seconds >= self._deadline:
+        if self._deadline is not None and _now() + seconds >= self._deadline:
             raise error
         return seconds
 
