@@ -1,12 +1,12 @@
 """The examples, as somebody runs them."""
 
+import pathlib
 import subprocess
 import sys
 
 import pytest
 
-from conftest import PACKAGE
-
+PACKAGE = pathlib.Path(__file__).resolve().parents[3] / "client/python"
 EXAMPLES = sorted(path.name for path in (PACKAGE / "examples").glob("*.py"))
 
 

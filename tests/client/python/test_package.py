@@ -1,5 +1,6 @@
 """What is packed, and that it installs where nothing of ours is."""
 
+import pathlib
 import subprocess
 import sys
 import tarfile
@@ -8,8 +9,8 @@ import zipfile
 
 import pytest
 
-from conftest import PACKAGE, ROOT
-
+ROOT = pathlib.Path(__file__).resolve().parents[3]
+PACKAGE = ROOT / "client/python"
 STUBS = sorted(path.stem for path in (ROOT / "proto/sluice/v1").glob("*.proto"))
 
 

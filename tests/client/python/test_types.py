@@ -1,10 +1,11 @@
 """The types hold, and catch what a caller gets wrong."""
 
 import os
+import pathlib
 import subprocess
 import sys
 
-from conftest import PACKAGE
+PACKAGE = pathlib.Path(__file__).resolve().parents[3] / "client/python"
 
 WRONG = """
 import sluice
