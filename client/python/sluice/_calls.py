@@ -232,6 +232,8 @@ def _prompt(prompt: Prompt | None) -> dict[str, Any]:
         return {}
     if isinstance(prompt, str):
         return {"text": prompt}
+    if isinstance(prompt, (bytes, bytearray)):
+        raise TypeError("a prompt is text or token ids, not bytes")
     return {"tokens": tokens_pb2.TokenIds(ids=prompt)}
 
 

@@ -86,6 +86,8 @@ def test_keywords_are_the_fields_of_the_api():
 def test_wrong_keywords(client):
     with pytest.raises(TypeError, match="no option temprature"):
         client.generate("a", temprature=1)
+    with pytest.raises(TypeError, match="not bytes"):
+        client.score(b"The sea")
     with pytest.raises(TypeError, match="the same"):
         client.generate("a", max_tokens=1, max_new_tokens=1)
     with pytest.raises(ValueError, match="on_conflict is 'wiat', must be one of fail, wait, cancel_running"):
