@@ -45,7 +45,7 @@ def test_options_arrive(client):
     assert len(likely.prompt_logprobs) == likely.prompt_tokens - 1
     silent = client.complete("The sea", text=False, token_ids=True, **greedy)
     assert silent.text == "" and len(silent.token_ids) == 12
-    late = client.complete("The sea", time_limit=datetime.timedelta(milliseconds=50), **ENDLESS)
+    late = client.complete("The sea", time_limit=datetime.timedelta(milliseconds=300), **ENDLESS)
     assert late.finish_reason == "time_limit"
 
 

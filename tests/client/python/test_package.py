@@ -1,6 +1,8 @@
 """What is packed, and that it installs where nothing of ours is."""
 
 import pathlib
+import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -29,7 +31,18 @@ def test_the_wheel(wheel):
     assert "sluice/LICENSE" in names
 
 
+def test_bounds_are_those_of_the_stubs(site):
+    """Stubs run with the grpcio and protobuf of the tools that made them, or later: the wheel must ask for those."""
+    project = (PACKAGE / "pyproject.toml").read_text()
+    tools = re.search(r"^GRPC_GENERATED_VERSION = '(.+)'$", (site / "sluice/v1/inference_pb2_grpc.py").read_text(), re.M)[1]
+    protobuf = re.search(r"^# Protobuf Python Version: (.+)$", (site / "sluice/v1/model_pb2.py").read_text(), re.M)[1]
+    for wanted in (f'"grpcio-tools=={tools}"', f'"grpcio>={tools}"', f'"protobuf>={protobuf},'):
+        assert wanted in project
+
+
 def test_stubs_are_not_committed():
+    if shutil.which("git") is None:
+        pytest.skip("no git")
     tracked = subprocess.run(["git", "ls-files", "client/python"], cwd=ROOT, capture_output=True, text=True)
     if tracked.returncode != 0:
         pytest.skip("not a git checkout")
@@ -44,7 +57,8 @@ def test_the_source_distribution_installs(daemon, tmp_path):
     archive = next(tmp_path.glob("sluice_client-*.tar.gz"))
     with tarfile.open(archive) as opened:
         names = [name.partition("/")[2] for name in opened.getnames()]
-    assert {f"proto/sluice/v1/{stub}.proto" for stub in STUBS} < set(names) and {"LICENSE", "proto/google/rpc/status.proto"} < set(names)
+    assert {f"proto/sluice/v1/{stub}.proto" for stub in STUBS} < set(names)
+    assert {"LICENSE", "README.md", "proto/google/rpc/status.proto"} < set(names)
     assert not [name for name in names if "_pb2" in name]
     venv.create(tmp_path / "venv")
     python = tmp_path / "venv/bin/python"
