@@ -141,7 +141,7 @@ python_tests() {
   local files=()
   shopt -s nullglob
   files=(tests/engine/tokenizer/*_test.py tests/engine/tokenizer/test_*.py)
-  end_to_end tests/e2e "${files[@]}"
+  end_to_end tests/e2e tests/client/python "${files[@]}"
 }
 
 asan_end_to_end() { SLUICE_TEST_SCALE=0.2 SLUICE_BIN_DIR=$PWD/build-asan/bin end_to_end -m "not slow" tests/e2e; }
@@ -188,7 +188,7 @@ if [ "$mode" = all ] || [ "$mode" = --fast ]; then
 fi
 if [ "$mode" = --fast ]; then
   stage "C++ tests (fast, golden)" cpp_tests build -L 'fast|golden'
-  stage "end-to-end tests (not slow)" end_to_end -m "not slow" tests/e2e
+  stage "end-to-end tests (not slow)" end_to_end -m "not slow" tests/e2e tests/client/python
   stage "deployment files (not slow)" end_to_end -m "not slow" tests/deploy
 fi
 if [ "$mode" = all ]; then
