@@ -40,6 +40,8 @@ std::string EncodeRecordFile(const SessionRecord& record) {
     body.PutString(key);
     body.PutString(value);
   }
+  body.Put(static_cast<uint32_t>(record.lineage.size()));
+  for (const uint64_t name : record.lineage) body.Put(name);
   ByteWriter out;
   out.PutRaw(kMagic);
   out.Put(kVersion);
@@ -81,6 +83,9 @@ absl::StatusOr<SessionRecord> ParseRecordFile(absl::string_view bytes) {
     std::string key = in.GetString(kMaxText);
     record.labels[std::move(key)] = in.GetString(kMaxText);
   }
+  const auto lineage = in.Get<uint32_t>();
+  if (lineage > kMaxLineage) return damaged;
+  for (uint32_t i = 0; i < lineage; ++i) record.lineage.push_back(in.Get<uint64_t>());
   const bool empty = record.info.position == 0;
   if (!in.done() || record.info.position < 0 || record.info.undecoded.size() > 3 ||
       empty != record.state_id.empty() || empty != (record.info.last_token == -1)) {

@@ -8,7 +8,7 @@
 //                strings (u32 n, bytes): tenant, id, affinity, etag, fingerprint, numerics_id,
 //                undecoded, state_id, last_request_id; u64 generation; i64 position; i32
 //                last_token; i64 create_time_us, update_time_us, ttl_us; u32 labels, each two
-//                strings
+//                strings; u32 names in the lineage, each u64
 #ifndef SLUICE_ENGINE_STATE_RECORD_FILE_H_
 #define SLUICE_ENGINE_STATE_RECORD_FILE_H_
 
@@ -22,6 +22,7 @@ namespace sluice {
 
 // A larger file is damaged.
 inline constexpr int64_t kMaxRecordBytes = 64 << 10;
+inline constexpr size_t kMaxLineage = 8;
 
 std::string EncodeRecordFile(const SessionRecord& record);
 // DATA_LOSS: damaged. FAILED_PRECONDITION: whole, but of another version.

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <map>
 #include <string>
+#include <vector>
 
 #include "engine/state/state_info.h"
 
@@ -15,6 +16,9 @@ struct SessionRecord {
   std::string id;
   std::string affinity;
   uint64_t generation = 0;  // of the record: one more with each that is written, from 1
+  // Random names of this record and of those before it, newest first: tells whether a record that
+  // another daemon followed up on is the one that was written. The store's own.
+  std::vector<uint64_t> lineage;
   std::string etag;
   StateInfo info;
   std::string fingerprint;  // of the model

@@ -23,11 +23,13 @@ constexpr absl::string_view kTenant = "t-";
 constexpr absl::string_view kSession = "s-";
 constexpr size_t kMaxName = 255;  // of most file systems
 
-std::string RandomName() {
+uint64_t RandomBits() {
   uint64_t bits = 0;
   SLUICE_CHECK(getrandom(&bits, sizeof(bits), 0) == sizeof(bits));
-  return absl::StrCat(absl::Hex(bits, absl::kZeroPad16));
+  return bits;
 }
+
+std::string RandomName() { return absl::StrCat(absl::Hex(RandomBits(), absl::kZeroPad16)); }
 
 std::string RecordName(uint64_t generation) {
   return absl::StrCat(absl::Hex(generation, absl::kZeroPad16), kRecordSuffix);
@@ -283,20 +285,24 @@ absl::Status SessionStore::PutRecord(SessionRecord* record, const StateData* dat
     return absl::InvalidArgumentError("the name is too long");
   }
   const bool is_new = record->generation == 1;
+  SessionRecord next = *record;
+  next.lineage = {RandomBits()};
   if (is_new) {
     const absl::StatusOr<std::string> made = MakeSessionDir(*record);
     if (!made.ok()) return made.status();
+    const absl::StatusOr<Entry> entry = Look(session_dir);
+    if (!entry.ok()) return entry.status();
+    if (entry->generation != 0 || entry->lost) {
+      return absl::AlreadyExistsError("there is a session of this name");
+    }
+  } else {
+    const absl::StatusOr<SessionRecord> now = ReadRecord(record->tenant, record->id);
+    if (!now.ok()) return now.status();
+    if (now->generation != record->generation - 1) return Moved();
+    next.lineage.insert(next.lineage.end(), now->lineage.begin(), now->lineage.end());
+    if (next.lineage.size() > kMaxLineage) next.lineage.pop_back();
   }
-  absl::StatusOr<Entry> entry = Look(session_dir);
-  if (!entry.ok()) return entry.status();
-  if (is_new && (entry->generation != 0 || entry->lost)) {
-    return absl::AlreadyExistsError("there is a session of this name");
-  }
-  if (entry->lost) return Lost();
-  if (entry->generation == 0 && !is_new) return absl::NotFoundError("no record");
-  if (entry->generation != record->generation - 1) return Moved();
 
-  SessionRecord next = *record;
   absl::Status status = PutState(session_dir, &next, data, source);
   // Or a file system that writes names in any order could have the record without its state.
   if (status.ok() && next.state_id != record->state_id) status = files_->SyncDir(session_dir);
@@ -374,14 +380,24 @@ absl::Status SessionStore::LinkRecord(const std::string& session_dir, const Sess
 absl::Status SessionStore::Confirm(const std::string& session_dir, const SessionRecord& record) {
   absl::Status status = files_->SyncDir(session_dir);
   if (status.ok()) {
-    // Another daemon may have been two generations ahead and have removed the name that was taken.
     const absl::StatusOr<Entry> entry = Look(session_dir);
     status = entry.status();
     if (entry.ok() && entry->generation == record.generation) return status;
+    // Another daemon has followed up on this record; or it had been two generations ahead, and had
+    // removed the name that was taken now.
+    if (entry.ok() && IsFollowed(record)) return status;
     if (entry.ok()) status = Moved();
   }
   files_->Remove(absl::StrCat(session_dir, "/", RecordName(record.generation))).IgnoreError();
   return absl::IsNotFound(status) ? Moved() : status;
+}
+
+// Whether the session's later record descends from `record`.
+bool SessionStore::IsFollowed(const SessionRecord& record) {
+  const absl::StatusOr<SessionRecord> now = ReadRecord(record.tenant, record.id);
+  if (!now.ok() || now->generation < record.generation) return false;
+  const uint64_t age = now->generation - record.generation;
+  return age < now->lineage.size() && now->lineage[age] == record.lineage.front();
 }
 
 // Records of earlier generations, and states that neither this record nor a later one can name.

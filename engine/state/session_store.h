@@ -10,10 +10,11 @@
 //
 // The record with the highest generation is the session. A record is never changed: the next
 // generation is linked to a name that must be free, so that of two daemons one wins and the other
-// is told ABORTED; whoever wrote a generation that is not the highest any more is told so too. A
-// state is linked and synced before the record that names it and is removed after the record that
-// follows, so a record on disk always has its state. A fork's state is one more link to the same
-// file: the file system counts the references. What is acknowledged was synced, the names too.
+// is told ABORTED. Whoever finds a higher generation than it wrote looks in that record's lineage
+// whether its own was among those followed, or took a name that was free again. A state is linked
+// and synced before the record that names it and is removed after the record that follows, so a
+// record on disk always has its state. A fork's state is one more link to the same file: the file
+// system counts the references. What is acknowledged was synced, the names too.
 //
 // Blocks on the disk. One thread at a time; lives as long as the jobs that use it.
 #ifndef SLUICE_ENGINE_STATE_SESSION_STORE_H_
@@ -60,7 +61,8 @@ class SessionStore {
   // ALREADY_EXISTS: generation 1 of a session that is there. ABORTED: the current generation is
   // another; the newer record can be read. NOT_FOUND: deleted, or the source's state is gone.
   // RESOURCE_EXHAUSTED, UNAVAILABLE: the disk is full or broken; then the session is as before,
-  // unless the disk breaks so badly that it can be neither confirmed nor undone.
+  // unless the disk breaks so badly that it can be neither confirmed nor undone, or others wrote
+  // kMaxLineage generations before this one could look.
   absl::Status PutRecord(SessionRecord* record, const StateData* data, const SessionRecord* source);
 
   // Empty at position 0. DATA_LOSS: damaged. ABORTED: another daemon has moved the session on.
@@ -93,6 +95,7 @@ class SessionStore {
                         const StateData* data, const SessionRecord* source);
   absl::Status LinkRecord(const std::string& session_dir, const SessionRecord& record);
   absl::Status Confirm(const std::string& session_dir, const SessionRecord& record);
+  bool IsFollowed(const SessionRecord& record);
   void RemoveOld(const std::string& session_dir, const SessionRecord& record);
   void Quarantine(const std::string& session_dir, const std::string& name);
   void RemoveTree(const std::string& dir);

@@ -96,12 +96,9 @@ void Race(int others, int64_t n, bool* interrupted) {
   }
   ASSERT_TRUE(now.ok()) << now.status();
   EXPECT_TRUE(status.ok() || absl::IsAborted(status)) << status;
-  // Told no, mine may still be among those that follow each other: the other had continued from it
-  // before it was confirmed.
+  // Mine is among those that follow each other if and only if I was told so.
   const int followed = *interrupted ? others : 0;
-  const auto generations = static_cast<int>(now->generation);
-  EXPECT_TRUE(generations == 2 + followed || (generations == 1 + followed && !status.ok()))
-      << generations << " " << status;
+  EXPECT_EQ(static_cast<int>(now->generation), 1 + followed + (status.ok() ? 1 : 0)) << status;
   const int last = *interrupted ? 100 + others - 1 : 50;
   EXPECT_EQ(now->info.last_token, last);
   const auto data = mine->ReadState(*now);
