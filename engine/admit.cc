@@ -52,6 +52,8 @@ Engine::Admission Engine::AdmitOne(Call* call, absl::Duration now) {
   // Its copy to the host is not complete yet, and its slot is somebody else's already.
   if (state != nullptr && !state->on_device() && !state->data_ready()) return Admission::kNoSlot;
   const int32_t n = call->request.n;
+  // Calls that gave their slots up keep their tables of counts.
+  if (NeedsCounts(call->request.sampling) && count_tables_.free() < n) return Admission::kNoSlot;
   const auto has_room = [&] { return slots_.free() + states_.slots_held() >= n; };
   while (!has_room() && SpillOne(now)) {
   }

@@ -110,6 +110,29 @@ TEST(EngineTest, ASlowReaderGivesItsSlotsUpAndGoesOnWhereItWas) {
   ExpectAsDefined(slow);
 }
 
+TEST(EngineTest, TablesOfCountsAreWaitedForToo) {
+  FakeEngine fake({}, /*slots=*/2);
+  Request request = MakeRequest({5, 6, 7}, 40);
+  request.sampling.repetition_penalty = 1.5f;
+  request.n = 2;
+  Running slow = Submit(&fake, request);
+  for (int i = 0; i < 6; ++i) fake.engine->Step();
+  slow.sink->room = 0;
+  // It gives its slots up, but what it has counted is nowhere else.
+  Running other = Submit(&fake, MakeRequest({9}, 10));
+  fake.RunDry();
+  fake.clock.Advance(absl::Seconds(2));
+  fake.RunDry();
+  ExpectAsDefined(other);
+  Running counting = Submit(&fake, request);
+  fake.RunDry();
+  EXPECT_FALSE(counting.sink->status.has_value());
+  slow.sink->room = 1 << 20;
+  fake.RunDry();
+  ExpectAsDefined(slow);
+  ExpectAsDefined(counting);
+}
+
 TEST(EngineTest, DeadlinesEndCallsInTheQueueInThePromptAndInDecode) {
   FakeEngine fake({}, /*slots=*/1);
   Request running = MakeRequest({5}, 1000000);

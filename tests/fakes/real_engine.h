@@ -36,6 +36,7 @@ class RealEngine {
     SLUICE_CHECK(checkpoint.ok());
     EngineOptions options = setup.options;
     auto weights = (*checkpoint)->Load(backend_.get(), {}, &options.fingerprint);
+    fingerprint_ = options.fingerprint;
     SLUICE_CHECK(weights.ok());
     const ModelShape& shape = (*checkpoint)->config().shape;
     vocab_ = shape.vocab;
@@ -54,6 +55,7 @@ class RealEngine {
   FakeClock& clock() { return clock_; }
   int64_t vocab() const { return vocab_; }
   const ModelShape& shape() const { return model_->shape(); }
+  const std::string& fingerprint() const { return fingerprint_; }
 
  private:
   FakeClock clock_;
@@ -61,6 +63,7 @@ class RealEngine {
   std::unique_ptr<Model> model_;
   std::unique_ptr<Engine> engine_;
   int64_t vocab_ = 0;
+  std::string fingerprint_;
 };
 
 inline std::vector<int32_t> RandomTokens(std::mt19937_64* rng, int64_t vocab, int64_t length) {
