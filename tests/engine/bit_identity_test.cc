@@ -152,10 +152,10 @@ TEST_P(BitIdentityTest, WithAndWithoutThePrefixCache) {
     setup.max_batch_tokens = setup.slots + 64 * (1 + static_cast<int32_t>(rng() % 5));
     // Room for all there is, or for the tokens of some prompts and a few states.
     const bool plenty = run % 2 == 0;
-    setup.options.prefix_cache_bytes = plenty ? 64 << 20 : 10000 + 5 * state_bytes;
+    setup.options.prefix_cache_bytes = plenty ? 64 << 20 : 10000 + 2 * state_bytes;
     RealEngine real(param.dir, setup);
     std::vector<std::pair<size_t, std::shared_ptr<RecordingSink>>> answers;
-    for (size_t i = 0; i < 3 * probes.size(); ++i) {
+    for (size_t i = 0; i < 4 * probes.size(); ++i) {
       const size_t probe = rng() % probes.size();
       Request request = probes[probe];
       request.bypass_prefix_cache = rng() % 6 == 0;
@@ -163,7 +163,7 @@ TEST_P(BitIdentityTest, WithAndWithoutThePrefixCache) {
       real.engine().Submit(std::move(request), answers.back().second);
       RecordingSink& reader = *answers[rng() % answers.size()].second;
       reader.room = reader.room == 0 ? 1 << 20 : 0;
-      for (size_t steps = rng() % 8; steps > 0; --steps) {
+      for (size_t steps = rng() % 4 == 0 ? rng() % 16 : 0; steps > 0; --steps) {
         real.clock().Advance(absl::Milliseconds(300));
         real.engine().Step();
       }
