@@ -143,6 +143,7 @@ void PrefixCache::Drop(PrefixNode* node) {
   bytes_ -= states_->state_bytes();
   kept_.erase(node->place);
   const StatePtr gone = std::move(node->state);
+  gone->drop = nullptr;  // a call may still hold it
   Prune(node);
 }
 

@@ -125,7 +125,7 @@ class PrefixCache {
   const std::string numerics_id_;
   EngineStats* const stats_;
   int64_t bytes_ = 0;
-  absl::flat_hash_map<std::string, std::unique_ptr<PrefixNode>> roots_;
+  absl::flat_hash_map<std::string, std::unique_ptr<PrefixNode>> roots_;  // of tenants, for good
   absl::flat_hash_set<std::unique_ptr<PrefixNode>, Hash, Equal> nodes_;
   std::list<PrefixNode*> kept_;  // the least recently used first
 };

@@ -88,13 +88,12 @@ bool StateCache::FitsHost(int32_t states) {
 
 bool StateCache::DropOneFromHost() {
   for (State* state : in_host_) {
-    if (state->pins_ > 0 || !state->data_ready()) continue;
     if (state->drop != nullptr) {
       const std::function<void()> drop = std::exchange(state->drop, nullptr);
-      drop();  // the state may be no more
+      drop();  // the state is no more, unless a call is about to go on from it
       return true;
     }
-    if (state->holders.empty()) continue;
+    if (state->holders.empty() || state->pins_ > 0 || !state->data_ready()) continue;
     DropSlot(state);
     copies_->Recycle(state->exported ? nullptr : std::move(state->host_));
     state->host_.reset();

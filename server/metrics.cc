@@ -140,7 +140,8 @@ void AddSessions(const EngineStats& stats, MetricFamilies* out) {
 }
 
 void AddStates(const EngineStats& stats, MetricFamilies* out) {
-  const char* states = "Committed states, by the places that have them (one may be in several).";
+  const char* states =
+      "States of sessions and of prompts' beginnings, by the places that have them.";
   out->AddGauge("sluice_states", states, Value(stats.device_states), {{"tier", "device"}});
   out->AddGauge("sluice_states", states, Value(stats.host_states), {{"tier", "host"}});
   out->AddGauge("sluice_states", states, Value(stats.disk_states), {{"tier", "disk"}});

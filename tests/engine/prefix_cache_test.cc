@@ -304,6 +304,23 @@ TEST_F(LittleHostTest, SessionsGetTheRoomTheyWant) {
   EXPECT_EQ(stats().prefix_bytes.value(), 0);
 }
 
+TEST(PrefixCacheEngine, ACopyOnItsWayIsNoReasonToRefuseASession) {
+  for (uint64_t seed = 1; seed <= 50; ++seed) {
+    FakeEngine fake({.seed = seed}, 8, 16, WithCache(kPlenty, /*host_states=*/1));
+    Running first = Submit(&fake, MakeRequest(Tokens(9, 7), 50));
+    while (fake.engine->stats().prefix_entries.value() == 0) ASSERT_TRUE(fake.engine->Step());
+    fake.engine->sessions().Create("", {.id = "a"}, [](absl::StatusOr<SessionInfo> info) {
+      ASSERT_TRUE(info.ok()) << info.status();
+    });
+    Request request = MakeRequest({5, 6}, 3);
+    request.session_id = "a";
+    Running second = Submit(&fake, std::move(request));
+    fake.RunDry();
+    ExpectAsDefined(first);
+    ExpectAsDefined(second);
+  }
+}
+
 class NoCacheTest : public PrefixCacheTest {
  protected:
   NoCacheTest() : PrefixCacheTest(0) {}
