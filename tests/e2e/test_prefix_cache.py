@@ -2,7 +2,7 @@
 
 import random
 
-from harness import PATIENCE, VOCAB, in_threads, request, wait_until
+from harness import PATIENCE, SCALE, VOCAB, in_threads, request, wait_until
 from sessions import Sessions
 
 GRID = 64  # of the CPU
@@ -72,18 +72,19 @@ def test_short_prompts_are_not_looked_up(daemon):
 
 def test_calls_with_one_prefix_compute_it_once(start_daemon):
     daemon = start_daemon()
-    common = tokens(20, 4000)
+    length = int(4000 * SCALE)
+    common = tokens(20, length)
     results = in_threads(8, lambda i: daemon.generate(common + tokens(21 + i, 50), stop={"max_new_tokens": 4}))
     computed = daemon.metrics()["sluice_prompt_tokens_total"]
     # Who comes when the first is past their common part goes on from an earlier cut, or from what the second kept.
-    assert computed <= 4000 + 8 * (50 + GRID) + 4000
-    assert sum(map(reused, results)) == 8 * 4050 - computed
-    assert reused(daemon.generate(common + tokens(30, 50))) == 4000 // GRID * GRID
+    assert computed <= 2 * length + 8 * (50 + GRID)
+    assert sum(map(reused, results)) == 8 * (length + 50) - computed
+    assert reused(daemon.generate(common + tokens(30, 50))) == length // GRID * GRID
 
 
 def test_a_call_that_waits_takes_over(start_daemon):
     daemon = start_daemon()
-    prompt = tokens(40, 8000)
+    prompt = tokens(40, int(8000 * SCALE))
     leader = daemon.inference.Generate(request(prompt), timeout=PATIENCE)
     next(leader)
     wait_until(lambda: daemon.metrics()["sluice_prompt_tokens_total"] > 0, "it computes")
