@@ -4,9 +4,12 @@
 #include <utility>
 
 #include "engine/engine.h"
+#include "kernels/check.h"
 
 namespace sluice {
 namespace {
+
+constexpr int64_t kMostEchoed = 4096;  // tokens; about what a large step computes
 
 bool NeedsCounts(const SamplingConfig& sampling) {
   return sampling.repetition_penalty != 1.0f || sampling.presence_penalty != 0.0f ||
@@ -16,39 +19,111 @@ bool NeedsCounts(const SamplingConfig& sampling) {
 }  // namespace
 
 void Engine::AdmitWaiting(absl::Duration now) {
-  // A call that gave its slots up for others goes before any that has never had one.
-  if (!ReturnSpilled()) return;
-  while (!waiting_.empty()) {
-    if (!AdmitOne(waiting_.Front(), now)) return;
+  // A call that gave its slots up for others goes before any that has never had one, and one whose
+  // turn has come before those who wait for theirs.
+  if (!ReturnSpilled() || !AdmitFollowing(now)) return;
+  while (Call* call = waiting_.Front()) {
+    const Admission admission = AdmitOne(call, now);
+    if (admission == Admission::kNoSlot) return;
+    waiting_.Pop();
+    if (admission == Admission::kAdmitted) continue;
+    stats_.prefix_waits.Add();
+    call->state = CallState::kFollowing;
+    following_.push_back(call);
   }
 }
 
-bool Engine::AdmitOne(Call* call, absl::Duration now) {
-  State* state = call->use != nullptr ? call->use->state.get() : nullptr;
-  const bool on_device = state != nullptr && state->on_device();
+bool Engine::AdmitFollowing(absl::Duration now) {
+  for (auto it = following_.begin(); it != following_.end();) {
+    Call* call = *it;
+    if (WillCompute(call->leader, call->leader_tokens)) {
+      ++it;
+      continue;
+    }
+    const Admission admission = AdmitOne(call, now);
+    if (admission == Admission::kNoSlot) return false;
+    it = admission == Admission::kAdmitted ? following_.erase(it) : it + 1;
+  }
+  return true;
+}
+
+Engine::Admission Engine::AdmitOne(Call* call, absl::Duration now) {
+  StatePtr state = call->use != nullptr ? call->use->state : nullptr;
   // Its copy to the host is not complete yet, and its slot is somebody else's already.
-  if (state != nullptr && !on_device && !state->data_ready()) return false;
+  if (state != nullptr && !state->on_device() && !state->data_ready()) return Admission::kNoSlot;
+  const int32_t n = call->request.n;
+  // Calls that gave their slots up keep their tables of counts.
+  if (NeedsCounts(call->request.sampling) && count_tables_.free() < n) return Admission::kNoSlot;
+  const auto has_room = [&] { return slots_.free() + states_.slots_held() >= n; };
+  while (!has_room() && SpillOne(now)) {
+  }
+  if (!has_room()) return Admission::kNoSlot;
+  if (state == nullptr && !FindPrefix(call, &state)) return Admission::kFollows;
   // The session's next state takes the place of this one, so its slot may be worked in; the host
   // has it.
-  const int32_t n = call->request.n;
-  const bool take_slot = on_device && (call->commits || slots_.free() < n);
-  const int32_t needed = n - (take_slot ? 1 : 0);
-  states_.FreeSlots(needed, state);
-  while (slots_.free() < needed && SpillOne(now)) {
-  }
-  if (slots_.free() < needed) return false;
-  waiting_.Pop();
+  const bool take_slot = state != nullptr && state->on_device() &&
+                         ((call->commits && state == call->use->state) || slots_.free() < n);
+  SLUICE_CHECK(states_.FreeSlots(n - (take_slot ? 1 : 0), state.get()));
   call->sequences.resize(n);
   call->open_sequences = n;
   for (int32_t i = 0; i < n; ++i) call->sequences[i].index = i;
   admitted_.push_back(call);
-  LoadStart(call, take_slot);
+  LoadStart(call, state.get(), take_slot);
   Prepare(call);
+  return Admission::kAdmitted;
+}
+
+// False: another call computes what the prompt begins with, or it is on its way to the host.
+bool Engine::FindPrefix(Call* call, StatePtr* state) {
+  const Request& request = call->request;
+  const int64_t limit = prefixes_.Limit(call->prompt_rows());
+  if (limit == 0 || request.bypass_prefix_cache || request.kind == RequestKind::kScore) return true;
+  // Log-probabilities of the prompt want all of it computed.
+  const bool reads = request.output.prompt_logprobs < 0;
+  PrefixMatch match;
+  if (reads) {
+    // What is reused is echoed in one piece.
+    const int64_t most = request.output.echo ? std::min(limit, kMostEchoed) : limit;
+    match =
+        prefixes_.Find(request.tenant, request.prompt, most,
+                       [this](RequestId id, int64_t tokens) { return WillCompute(id, tokens); });
+    call->leader = match.leader;
+    call->leader_tokens = match.leader_tokens;
+    if (match.leader != 0) {
+      PrefixCache::AddCut(&calls_.at(match.leader)->plan, match.leader_tokens);
+      return false;
+    }
+    *state = match.state;
+    if (*state != nullptr && !(*state)->on_device() && !(*state)->data_ready()) return false;
+    stats_.prefix_queries.Add(call->prompt_tokens());
+    stats_.prefix_hits.Add(match.tokens);
+    (match.tokens > 0 ? stats_.prefix_hit_calls : stats_.prefix_miss_calls).Add();
+  }
+  call->reused = call->prompt_launched = call->prompt_done = match.tokens;
+  call->plan =
+      prefixes_.Begin(request.tenant, request.prompt, limit, match.tokens, reads ? call->id : 0);
   return true;
 }
 
-void Engine::LoadStart(Call* call, bool take_slot) {
-  State* state = call->use != nullptr ? call->use->state.get() : nullptr;
+bool Engine::WillCompute(RequestId id, int64_t tokens) const {
+  const auto it = calls_.find(id);
+  if (it == calls_.end()) return false;
+  const Call& call = *it->second;
+  // One whose reader is slow is waited for by nobody.
+  return (call.state == CallState::kReady || call.state == CallState::kLoading) &&
+         call.prompt_launched < tokens;
+}
+
+void Engine::KeepPrefixes(const Batch& batch) {
+  for (const BatchShare& share : batch.shares) {
+    Call* call = share.call;
+    const std::vector<int64_t>& cuts = call->plan.cuts;
+    const bool at_cut = !cuts.empty() && call->prompt_launched == cuts.front();
+    if (at_cut) prefixes_.Keep(&call->plan, call->sequences[0].slot);
+  }
+}
+
+void Engine::LoadStart(Call* call, State* state, bool take_slot) {
   Sequence& first = call->sequences[0];
   call->state = CallState::kReady;
   if (take_slot) first.slot = states_.TakeSlot(state);

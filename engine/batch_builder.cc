@@ -22,7 +22,7 @@ bool BatchBuilder::Build(absl::Span<Call* const> calls, Batch* batch) const {
   }
   for (Call* call : calls) {
     if (call->state != CallState::kReady || !call->in_prompt()) continue;
-    const int64_t length = PromptShare(call->prompt_rows() - call->prompt_launched,
+    const int64_t length = PromptShare(call->next_cut() - call->prompt_launched,
                                        max_batch_tokens_ - batch->num_rows, grid_);
     if (length == 0)
       break;  // the oldest prompt first: a younger one that would fit must not overtake it

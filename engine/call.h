@@ -12,6 +12,7 @@
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "engine/host_copies.h"
+#include "engine/prefix_cache.h"
 #include "engine/request.h"
 #include "engine/session.h"
 #include "engine/text_output.h"
@@ -22,11 +23,13 @@ namespace sluice {
 
 using RequestId = uint64_t;
 
-// Legal order: kOpening -> kQueued -> kLoading -> kReady <-> kPaused -> kSpilled -> kLoading;
-// kOpening or kQueued may be left out, kReady, kPaused, kSpilled -> kCommitting; any -> kClosed.
+// Legal order: kOpening -> kQueued -> kFollowing -> kLoading -> kReady <-> kPaused -> kSpilled ->
+// kLoading; kOpening, kFollowing or kLoading may be left out, kReady, kPaused, kSpilled ->
+// kCommitting; any -> kClosed.
 enum class CallState : uint8_t {
   kOpening,     // waits for its session
   kQueued,      // waits for slots; nothing on the device
+  kFollowing,   // its turn has come, but another call computes what its prompt begins with
   kLoading,     // its states are on their way from the host into slots
   kReady,       // its rows may be in the next step
   kPaused,      // its reader is too slow; keeps its slots
@@ -65,6 +68,9 @@ struct Call {
   int64_t base = 0;     // tokens of the history before prompt[0]
   int64_t echoed = 0;   // of the prompt
   int64_t reused = 0;   // prompt tokens whose state came from the prefix cache
+  PrefixPlan plan;      // what the prefix cache gets of its prompt
+  RequestId leader = 0;              // kFollowing: whom it waits for; 0: for a copy
+  int64_t leader_tokens = 0;         // to have computed
   std::optional<FinishedEvent> end;  // of a call that commits: told once it has
   absl::Duration load_started;
 
@@ -91,6 +97,8 @@ struct Call {
     const bool leave_last = commits && request.stop.max_new_tokens == 0;
     return static_cast<int64_t>(request.prompt.size()) - (leave_last ? 1 : 0);
   }
+  // Where the next step must not go beyond.
+  int64_t next_cut() const { return plan.cuts.empty() ? prompt_rows() : plan.cuts.front(); }
   bool in_prompt() const { return prompt_launched < prompt_rows(); }
   absl::Span<const int32_t> own_prompt() const {
     return absl::MakeConstSpan(request.prompt).subspan(carried);

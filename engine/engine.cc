@@ -7,7 +7,7 @@ namespace sluice {
 namespace {
 
 Stage StageOf(const Call& call) {
-  if (call.prompt_launched == 0) return Stage::kQueued;
+  if (call.prompt_launched == call.reused) return Stage::kQueued;
   return call.prompt_done < call.prompt_rows() ? Stage::kPrefill : Stage::kDecode;
 }
 
@@ -37,7 +37,9 @@ Engine::Engine(Backend* backend, Model* model, const Tokenizer* tokenizer, const
                  .vocab = model->shape().vocab,
                  .has_store = options.has_store,
                  .index = options.session_index,
-                 .random = options.random}) {
+                 .random = options.random}),
+      prefixes_(&states_, backend->info().prompt_grid, options.prefix_cache_bytes,
+                backend->info().numerics_id, &stats_) {
   SLUICE_CHECK(options.max_batch_tokens >= options.slots + backend->info().prompt_grid);
   stats_.slots_total.Set(options.slots);
   stats_.state_bytes.Set(copies_.bytes());
@@ -103,7 +105,7 @@ bool Engine::Step() {
 absl::Duration Engine::NextDeadline() const {
   absl::Duration next = expiries_.empty() ? absl::InfiniteDuration() : expiries_.begin()->first;
   next = std::min(next, sessions_.NextDeadline());
-  if (waiting_.empty()) return next;
+  if (waiting_.empty() && following_.empty()) return next;
   for (const Call* call : admitted_) {
     if (call->state == CallState::kPaused) {
       next = std::min(next, call->paused_since + options_.slot_patience);
@@ -145,6 +147,7 @@ bool Engine::Launch(absl::Duration now) {
   stats_.steps.Add();
   stats_.step_rows.Observe(batch->num_rows);
   ForkAfterPrompt(*batch);
+  KeepPrefixes(*batch);
   in_flight_.push_back(std::move(batch));
   return true;
 }
@@ -195,7 +198,8 @@ void Engine::Expire(absl::Duration now) {
   while (!expiries_.empty() && expiries_.begin()->first <= now) {
     Call* call = calls_.at(expiries_.begin()->second).get();
     const bool past_deadline = call->request.deadline <= now;
-    const bool begun = call->state != CallState::kOpening && call->state != CallState::kQueued;
+    const bool begun = call->state != CallState::kOpening && call->state != CallState::kQueued &&
+                       call->state != CallState::kFollowing;
     const bool prompt_done = begun && call->prompt_done == call->prompt_rows();
     if (!past_deadline && prompt_done) {
       if (call->commits && call->steps_in_flight > 0) {
@@ -235,6 +239,11 @@ void Engine::Leave(Call* call) {
   if (expiry != absl::InfiniteDuration()) expiries_.erase({expiry, call->id});
   if (call->state == CallState::kOpening || call->state == CallState::kCommitting) return;
   if (call->state == CallState::kQueued) return waiting_.Erase(*call);
+  if (call->state == CallState::kFollowing) {
+    following_.erase(std::find(following_.begin(), following_.end(), call));
+    return;
+  }
+  prefixes_.End(&call->plan);
   admitted_.erase(std::find(admitted_.begin(), admitted_.end(), call));
   // Steps in flight still write the slots; whoever gets them next is ordered after.
   GiveSlots(call);
@@ -274,11 +283,12 @@ void Engine::SetGauges() {
       paused += call->open_sequences;
     }
   }
-  stats_.waiting.Set(static_cast<int64_t>(waiting_.size()));
+  stats_.waiting.Set(static_cast<int64_t>(waiting_.size() + following_.size()));
   stats_.running.Set(running);
   stats_.paused.Set(paused);
   sessions_.SetGauges();
   states_.SetGauges();
+  prefixes_.SetGauges();
   // A committed state in a slot is in nobody's way.
   stats_.slots_used.Set(slots_.used() - stats_.device_states.value());
 }

@@ -26,6 +26,7 @@
 #include "engine/delivery.h"
 #include "engine/host_copies.h"
 #include "engine/model.h"
+#include "engine/prefix_cache.h"
 #include "engine/request.h"
 #include "engine/scheduler.h"
 #include "engine/sessions.h"
@@ -46,6 +47,7 @@ struct EngineOptions {
       absl::Seconds(1);  // a paused row keeps its slot this long while others wait
   std::vector<int32_t> eos_token_ids;
 
+  int64_t prefix_cache_bytes = 0;  // part of session_limits.host_state_bytes; 0: nothing is kept
   SessionLimits session_limits;
   std::string fingerprint;                 // of the model
   bool has_store = false;                  // StoreJobs are taken and run
@@ -94,10 +96,15 @@ class Engine {
   bool MustNotRunAhead() const;
 
   // admit.cc
+  enum class Admission : uint8_t { kAdmitted, kFollows, kNoSlot };
   void AdmitWaiting(absl::Duration now);
-  bool AdmitOne(Call* call, absl::Duration now);
+  bool AdmitFollowing(absl::Duration now);
+  Admission AdmitOne(Call* call, absl::Duration now);
+  bool FindPrefix(Call* call, StatePtr* state);
+  bool WillCompute(RequestId id, int64_t tokens) const;
+  void KeepPrefixes(const Batch& batch);
   void Prepare(Call* call);
-  void LoadStart(Call* call, bool take_slot);
+  void LoadStart(Call* call, State* state, bool take_slot);
 
   // slow_readers.cc
   bool ReturnSpilled();
@@ -132,13 +139,15 @@ class Engine {
   HostCopies copies_;
   StateCache states_;
   Sessions sessions_;
+  PrefixCache prefixes_;
   absl::Status device_status_;
   RequestId last_id_ = 0;
   absl::flat_hash_map<RequestId, std::unique_ptr<Call>>
       calls_;  // live ones, and closed ones that a step points at
   int64_t live_ = 0;
   WaitingQueue waiting_;
-  std::vector<Call*> admitted_;  // with slots or spilled, in the order of their admission
+  std::vector<Call*> following_;  // in the order in which their turns came
+  std::vector<Call*> admitted_;   // with slots or spilled, in the order of their admission
   std::set<std::pair<absl::Duration, RequestId>> expiries_;  // finite ones of the live calls
   std::deque<std::unique_ptr<Batch>> in_flight_;
   std::vector<std::unique_ptr<Batch>> idle_batches_;

@@ -145,7 +145,9 @@ void Sessions::Export(absl::string_view tenant, const std::string& id, const std
       return done(std::move(out));
     }
     out.info = state->info;
-    WithData(state, [this, state, out, done](absl::Status ready) mutable {
+    // Of several who wait for the data, one may want room, and would have it dropped again.
+    const auto pin = std::make_shared<Pin>(state);
+    WithData(state, [this, state, pin, out, done](absl::Status ready) mutable {
       if (!ready.ok()) return done(ready);
       state->exported = true;
       out.data = state->data();

@@ -88,6 +88,11 @@ bool StateCache::FitsHost(int32_t states) {
 
 bool StateCache::DropOneFromHost() {
   for (State* state : in_host_) {
+    if (state->drop != nullptr) {
+      const std::function<void()> drop = std::exchange(state->drop, nullptr);
+      drop();  // the state is no more, unless a call is about to go on from it
+      return true;
+    }
     if (state->holders.empty() || state->pins_ > 0 || !state->data_ready()) continue;
     DropSlot(state);
     copies_->Recycle(state->exported ? nullptr : std::move(state->host_));
@@ -102,33 +107,63 @@ bool StateCache::DropOneFromHost() {
 // ---- Values ----
 
 StatePtr StateCache::AdoptSlot(StateInfo info, int32_t slot, Room* room) {
-  auto state = std::make_shared<State>(this, std::move(info));
-  ++states_;
-  room->disk_ -= budget_.has_store ? 1 : 0;
-  reserved_disk_ -= budget_.has_store ? 1 : 0;
-  state->slot_ = slot;
-  state->slot_place_ = in_slots_.insert(in_slots_.end(), state.get());
-  Ticket ticket = 0;
-  HostState host = copies_->Read(slot, &ticket);
-  GiveData(state.get(), std::move(host), room);
-  state->read_ = ticket;
-  state->read_started_ = clock_->Now();
-  reading_.push_back(state.get());
+  StatePtr state = MakeState(std::move(info), /*has_disk=*/true);
+  TakeDiskPlace(room);
+  HoldSlot(state.get(), slot);
+  StartRead(state.get(), slot, room);
+  return state;
+}
+
+StatePtr StateCache::AdoptCopy(StateInfo info, int32_t slot, Room* room,
+                               std::function<void()> drop) {
+  StatePtr state = MakeState(std::move(info), /*has_disk=*/false);
+  state->drop = std::move(drop);
+  // Whoever works in `slot` would have to wait for a copy that reads it.
+  if (FreeSlots(1, nullptr)) {
+    HoldSlot(state.get(), slots_->Take());
+    backend_->CopyState(slot, state->slot_);
+  }
+  StartRead(state.get(), state->slot_ >= 0 ? state->slot_ : slot, room);
   return state;
 }
 
 StatePtr StateCache::AdoptData(StateInfo info, HostState data, Room* room) {
-  auto state = std::make_shared<State>(this, std::move(info));
-  ++states_;
-  room->disk_ -= budget_.has_store ? 1 : 0;
-  reserved_disk_ -= budget_.has_store ? 1 : 0;
+  StatePtr state = MakeState(std::move(info), /*has_disk=*/true);
+  TakeDiskPlace(room);
   GiveData(state.get(), std::move(data), room);
   return state;
 }
 
 StatePtr StateCache::AdoptFile(StateInfo info) {
+  return MakeState(std::move(info), /*has_disk=*/true);
+}
+
+StatePtr StateCache::MakeState(StateInfo info, bool has_disk) {
+  auto state = std::make_shared<State>(this, std::move(info));
+  state->has_disk_ = has_disk;
   ++states_;
-  return std::make_shared<State>(this, std::move(info));
+  if (has_disk) ++on_disk_;
+  return state;
+}
+
+void StateCache::TakeDiskPlace(Room* room) {
+  if (!budget_.has_store) return;
+  --room->disk_;
+  --reserved_disk_;
+}
+
+void StateCache::HoldSlot(State* state, int32_t slot) {
+  state->slot_ = slot;
+  state->slot_place_ = in_slots_.insert(in_slots_.end(), state);
+}
+
+void StateCache::StartRead(State* state, int32_t slot, Room* room) {
+  Ticket ticket = 0;
+  HostState host = copies_->Read(slot, &ticket);
+  GiveData(state, std::move(host), room);
+  state->read_ = ticket;
+  state->read_started_ = clock_->Now();
+  reading_.push_back(state);
 }
 
 void StateCache::GiveData(State* state, HostState data, Room* room) {
@@ -141,6 +176,7 @@ void StateCache::GiveData(State* state, HostState data, Room* room) {
 
 void StateCache::Forget(State* state) {
   --states_;
+  if (state->has_disk_) --on_disk_;
   if (state->slot_ >= 0) DropSlot(state);
   if (state->read_ != 0) reading_.remove(state);
   if (state->host_ == nullptr) return;
@@ -224,7 +260,7 @@ void StateCache::DropWaiters() {
 void StateCache::SetGauges() {
   stats_->device_states.Set(static_cast<int64_t>(in_slots_.size()));
   stats_->host_states.Set(static_cast<int64_t>(in_host_.size()));
-  stats_->disk_states.Set(budget_.has_store ? states_ + unread_ : 0);
+  stats_->disk_states.Set(budget_.has_store ? on_disk_ + unread_ : 0);
 }
 
 }  // namespace sluice

@@ -66,6 +66,9 @@ class State {
 
   Room fetch_room;  // for what it reads
 
+  // Of one that no session has: lets go of it, when the host memory it takes is wanted.
+  std::function<void()> drop;
+
   bool on_device() const { return slot_ >= 0; }
   bool has_data() const { return host_ != nullptr; }  // in host memory, or on the way to it
   bool data_ready() const { return has_data() && read_ == 0; }
@@ -81,7 +84,8 @@ class State {
   HostState host_;
   Ticket read_ = 0;  // of the copy into host_, while it is on its way
   absl::Duration read_started_;
-  int32_t pins_ = 0;  // who needs host_ to stay
+  int32_t pins_ = 0;       // who needs host_ to stay
+  bool has_disk_ = false;  // a place on disk is its own, whether it is written yet or not
   std::list<State*>::iterator slot_place_;
   std::list<State*>::iterator host_place_;
 };
@@ -124,6 +128,10 @@ class StateCache {
   StatePtr AdoptSlot(StateInfo info, int32_t slot, Room* room);
   // The same from host memory; `data` is complete.
   StatePtr AdoptData(StateInfo info, HostState data, Room* room);
+  // A copy of the state in `slot`, which stays the caller's: on its way to the host, and in a slot
+  // of its own if one can be had. Takes one host place of `room`, and none on disk: `drop` may be
+  // called at any time later to have it gone.
+  StatePtr AdoptCopy(StateInfo info, int32_t slot, Room* room, std::function<void()> drop);
   // A state that is on disk.
   StatePtr AdoptFile(StateInfo info);
   // What was read from its file. Takes one host place of `room`.
@@ -136,6 +144,8 @@ class StateCache {
   // Gives slots back, the least recently used first, until `wanted` are free in the pool or only
   // `keep` has one left. False: not enough.
   bool FreeSlots(int32_t wanted, const State* keep);
+  // Slots that FreeSlots could give back.
+  int32_t slots_held() const { return static_cast<int32_t>(in_slots_.size()); }
   void Touch(State* state);
 
   // Finishes copies.
@@ -154,11 +164,15 @@ class StateCache {
   friend class Room;
   friend class Pin;
 
+  StatePtr MakeState(StateInfo info, bool has_disk);
+  void TakeDiskPlace(Room* room);
+  void HoldSlot(State* state, int32_t slot);
+  void StartRead(State* state, int32_t slot, Room* room);
   void Forget(State* state);
   void DropSlot(State* state);
   bool DropOneFromHost();
   bool FitsHost(int32_t states);
-  int64_t disk_used() const { return states_ + unread_ + reserved_disk_; }
+  int64_t disk_used() const { return on_disk_ + unread_ + reserved_disk_; }
   int64_t host_used() const { return static_cast<int64_t>(in_host_.size()) + reserved_host_; }
 
   HostCopies* const copies_;
@@ -170,7 +184,8 @@ class StateCache {
   const int64_t disk_capacity_;
   EngineStats* const stats_;
   bool device_failed_ = false;
-  int64_t states_ = 0;  // that somebody points at
+  int64_t states_ = 0;   // that somebody points at
+  int64_t on_disk_ = 0;  // of them, with a place on disk
   int64_t unread_ = 0;
   int64_t reserved_host_ = 0;
   int64_t reserved_disk_ = 0;

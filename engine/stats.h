@@ -116,6 +116,16 @@ struct EngineStats {
   Histogram disk_restore_seconds{kLatencyBounds};  // the file's part
   Histogram session_age_seconds{kAgeBounds};       // at its end
 
+  // The prefix cache.
+  Counter prefix_queries;    // prompt tokens of the calls that looked for theirs in it
+  Counter prefix_hits;       // of them, tokens it had
+  Counter prefix_hit_calls;  // calls that reused any
+  Counter prefix_miss_calls;
+  Counter prefix_waits;      // calls that waited for another to compute what both begin with
+  Counter prefix_evictions;  // states
+  Gauge prefix_entries;      // states
+  Gauge prefix_bytes;        // of states and tokens
+
   Gauge waiting;  // requests without a slot
   Gauge running;  // sequences with a slot that may be in a batch
   Gauge paused;   // sequences whose reader is too slow

@@ -140,7 +140,8 @@ void AddSessions(const EngineStats& stats, MetricFamilies* out) {
 }
 
 void AddStates(const EngineStats& stats, MetricFamilies* out) {
-  const char* states = "Committed states, by the places that have them (one may be in several).";
+  const char* states =
+      "States of sessions and of prompts' beginnings, by the places that have them.";
   out->AddGauge("sluice_states", states, Value(stats.device_states), {{"tier", "device"}});
   out->AddGauge("sluice_states", states, Value(stats.host_states), {{"tier", "host"}});
   out->AddGauge("sluice_states", states, Value(stats.disk_states), {{"tier", "disk"}});
@@ -164,6 +165,30 @@ void AddStates(const EngineStats& stats, MetricFamilies* out) {
                     stats.host_restore_seconds);
   out->AddHistogram("sluice_state_read_seconds", "From a file to host memory.",
                     stats.disk_restore_seconds);
+}
+
+void AddPrefixCache(const EngineStats& stats, MetricFamilies* out) {
+  out->AddCounter("sluice_prefix_cache_queries_total",
+                  "Prompt tokens of calls that looked for theirs in the prefix cache.",
+                  Value(stats.prefix_queries));
+  out->AddCounter("sluice_prefix_cache_hits_total",
+                  "Of them, tokens whose state was there: not computed again.",
+                  Value(stats.prefix_hits));
+  const char* calls = "Calls that looked in the prefix cache, by whether they reused anything.";
+  out->AddCounter("sluice_prefix_cache_calls_total", calls, Value(stats.prefix_hit_calls),
+                  {{"result", "hit"}});
+  out->AddCounter("sluice_prefix_cache_calls_total", calls, Value(stats.prefix_miss_calls),
+                  {{"result", "miss"}});
+  out->AddCounter("sluice_prefix_cache_waits_total",
+                  "Calls that waited for another one to compute what both begin with.",
+                  Value(stats.prefix_waits));
+  out->AddCounter("sluice_prefix_cache_evictions_total",
+                  "States that the prefix cache gave up to make room.",
+                  Value(stats.prefix_evictions));
+  out->AddGauge("sluice_prefix_cache_entries", "States in the prefix cache.",
+                Value(stats.prefix_entries));
+  out->AddGauge("sluice_prefix_cache_bytes", "Bytes of the prefix cache: states and tokens.",
+                Value(stats.prefix_bytes));
 }
 
 void AddStreams(const MetricSources& sources, MetricFamilies* out) {
@@ -256,6 +281,10 @@ void AddVllm(const MetricSources& sources, MetricFamilies* out) {
                   Value(stats.prompt_tokens));
   out->AddCounter("vllm:generation_tokens_total", "As sluice_generated_tokens_total.",
                   Value(stats.generated_tokens));
+  out->AddCounter("vllm:prefix_cache_queries_total", "As sluice_prefix_cache_queries_total.",
+                  Value(stats.prefix_queries));
+  out->AddCounter("vllm:prefix_cache_hits_total", "As sluice_prefix_cache_hits_total.",
+                  Value(stats.prefix_hits));
   const auto finished = [&](FinishReason reason) {
     return Value(stats.finished[static_cast<size_t>(reason)]);
   };
@@ -291,6 +320,7 @@ std::string MetricsText(const MetricSources& sources) {
   AddEngine(sources, &out);
   AddSessions(*sources.engine, &out);
   AddStates(*sources.engine, &out);
+  AddPrefixCache(*sources.engine, &out);
   AddStreams(sources, &out);
   AddConnections(sources.listener, &out);
   AddAuth(*sources.auth, &out);

@@ -188,6 +188,7 @@ absl::StatusOr<ModelHost> LoadModel(const ServerOptions& options, const Clock* c
   engine_options.eos_token_ids = config.eos_token_ids;
   engine_options.fingerprint = fingerprint;
   engine_options.session_limits = LimitsOf(options);
+  engine_options.prefix_cache_bytes = options.prefix_cache_bytes;
   if (host.store != nullptr) {
     engine_options.has_store = true;
     engine_options.session_index = host.store->TakeIndex();

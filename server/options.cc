@@ -96,10 +96,15 @@ const std::vector<Flag>& Flags() {
        &Options::device_state_bytes, 0, 1024 * kTebi},
 
       {"host_state_bytes", "N", kSessions,
-       "host memory for the states of sessions that are not on the device",
+       "host memory for states: of sessions that are not on the device, and of what prompts begin "
+       "with",
        &Options::host_state_bytes, 0, 1024 * kTebi},
       {"disk_state_bytes", "N", kSessions, "room for states in --session_dir",
        &Options::disk_state_bytes, 0, 1024 * kTebi},
+      {"prefix_cache_bytes", "N", kSessions,
+       "part of --host_state_bytes that may keep what prompts begin with, so that it is computed "
+       "once; 0: nothing is kept",
+       &Options::prefix_cache_bytes, 0, 1024 * kTebi},
       {"session_dir", "DIR", kSessions,
        "keeps sessions over restarts; several daemons may share it; empty: sessions end with the "
        "daemon",

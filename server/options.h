@@ -37,6 +37,7 @@ struct ServerOptions {
   // Sessions
   int64_t host_state_bytes = int64_t{1} << 30;
   int64_t disk_state_bytes = int64_t{16} << 30;
+  int64_t prefix_cache_bytes = int64_t{256} << 20;
   std::string session_dir;
   std::string state_key_file;
   absl::Duration session_ttl = absl::Hours(24);

@@ -137,7 +137,10 @@ google::rpc::Status ToRpcStatus(const absl::Status& original) {
   if (original.ok()) return out;
   absl::Status status = original;
   const bool has_reason = status.GetPayload(TypeUrl<google::rpc::ErrorInfo>()).has_value();
-  if (!has_reason) status = WithReason(std::move(status), DefaultReason(status));
+  if (!has_reason) {
+    const char* reason = DefaultReason(status);
+    status = WithReason(std::move(status), reason);
+  }
   // Only what passes by itself: a full queue, a restart. An error with a reason of its own does
   // not.
   if (!has_reason && !RetryMilliseconds(status).has_value() &&

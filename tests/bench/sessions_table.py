@@ -129,6 +129,25 @@ def long_ratio(sessions, position):
     return statistics.median(a for a, _ in pairs), statistics.median(b for _, b in pairs)
 
 
+def prefix_seconds(daemon, length):
+    """A call of one token whose prompt is cached but for its end, and the same computed anew."""
+    def prompt(seed):
+        return [1] + [300 + (seed + i) * 7919 % 3000 for i in range(length - 1)]
+
+    def call(tokens, **fields):
+        return daemon.generate(tokens, stop={"max_new_tokens": 1, "ignore_eos": True}, timeout=600, **fields)
+
+    times = {"hit": [], "anew": []}
+    for seed in range(3):
+        tokens = prompt(seed)
+        call(tokens)
+        for _ in range(3):
+            times["anew"].append(timed(lambda: call(tokens, bypass_prefix_cache=True)))
+            times["hit"].append(timed(lambda: call(tokens)))
+        assert call(tokens).only.finished.usage.reused_tokens >= length - 64
+    return statistics.median(times["hit"]), statistics.median(times["anew"])
+
+
 def milliseconds(seconds):
     return f"{seconds * 1e3:.2f} ms"
 
@@ -154,6 +173,14 @@ def rows(long_position):
         finally:
             daemon.stop()
             memory.stop()
+        daemon = harness.Daemon()
+        try:
+            for length in (1024, 8192, 65536):
+                hit, anew = prefix_seconds(daemon, length)
+                yield (f"call of one token with a cached prompt of {length:,}, against computing it anew",
+                       f"{milliseconds(hit)} / {milliseconds(anew)}")
+        finally:
+            daemon.stop()
         for tier in ("host", "disk"):
             yield f"first token of a session whose state is in {tier}", milliseconds(resume_seconds(tier, base / tier))
         for moving in (False, True):

@@ -35,6 +35,7 @@ def test_next_tokens_equal_golden(daemon):
         assert all(len(p.alternatives) == 5 for p in result.logprobs)
 
 
+@pytest.mark.slow
 def test_five_thousand_tokens_are_streamed(daemon):
     ids = [1] + [i for case in CASES for i in case["ids"][1:]] * 40
     ids = ids[:5000]

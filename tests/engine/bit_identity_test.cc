@@ -1,73 +1,20 @@
 // A request's tokens and log-probabilities are bit-identical alone, in any batch, however its
-// prompt is cut, with any number of threads, run after run. On the real backend, with the engine's
-// own scheduling.
+// prompt is cut, whatever of it came from the prefix cache, with any number of threads, run after
+// run. On the real backend, with the engine's own scheduling.
 
-#include <cstring>
+#include <algorithm>
 #include <memory>
 #include <random>
 #include <string>
 #include <utility>
 #include <vector>
 
-#include "engine/checkpoint/checkpoint.h"
-#include "engine/engine.h"
 #include "gtest/gtest.h"
-#include "kernels/cpu/cpu_backend.h"
-#include "tests/fakes/fake_clock.h"
-#include "tests/fakes/fake_engine.h"
-#include "tests/fakes/recording_sink.h"
+#include "tests/fakes/real_engine.h"
 #include "tests/fakes/sanitized.h"
-#include "tests/fakes/test_paths.h"
 
 namespace sluice {
 namespace {
-
-struct EngineShape {
-  int32_t threads = 2;
-  int32_t slots = 16;
-  int32_t max_batch_tokens = 512;
-};
-
-class RealEngine {
- public:
-  RealEngine(const std::string& dir, const EngineShape& setup)
-      : backend_(MakeCpuBackend({.threads = setup.threads})) {
-    auto checkpoint = Checkpoint::Open(SourcePath(dir));
-    SLUICE_CHECK(checkpoint.ok());
-    std::string fingerprint;
-    auto weights = (*checkpoint)->Load(backend_.get(), {}, &fingerprint);
-    SLUICE_CHECK(weights.ok());
-    const ModelShape& shape = (*checkpoint)->config().shape;
-    vocab_ = shape.vocab;
-    SLUICE_CHECK(
-        backend_->AllocateStates(shape, setup.slots, setup.slots, setup.max_batch_tokens).ok());
-    model_ = std::move(
-        *Model::Create(backend_.get(), shape, std::move(*weights), setup.max_batch_tokens));
-    EngineOptions options;
-    options.slots = setup.slots;
-    options.max_batch_tokens = setup.max_batch_tokens;
-    options.eos_token_ids = (*checkpoint)->config().eos_token_ids;
-    engine_ = std::make_unique<Engine>(backend_.get(), model_.get(), &BundledTokenizer(), &clock_,
-                                       options);
-  }
-
-  Engine& engine() { return *engine_; }
-  FakeClock& clock() { return clock_; }
-  int64_t vocab() const { return vocab_; }
-
- private:
-  FakeClock clock_;
-  std::unique_ptr<Backend> backend_;
-  std::unique_ptr<Model> model_;
-  std::unique_ptr<Engine> engine_;
-  int64_t vocab_ = 0;
-};
-
-std::vector<int32_t> RandomTokens(std::mt19937_64* rng, int64_t vocab, int64_t length) {
-  std::vector<int32_t> tokens(length);
-  for (int32_t& token : tokens) token = static_cast<int32_t>(3 + (*rng)() % (vocab - 3));
-  return tokens;
-}
 
 Request RandomRequest(std::mt19937_64* rng, int64_t vocab) {
   Request request;
@@ -86,29 +33,6 @@ Request RandomRequest(std::mt19937_64* rng, int64_t vocab) {
   if ((*rng)() % 3 == 0) request.sampling.repetition_penalty = 1.3f;
   if ((*rng)() % 3 == 0) request.sampling.frequency_penalty = 0.5f;
   return request;
-}
-
-// Everything a reader can see of a request, to the bit.
-void Append(const TokenLogprob& logprob, std::vector<uint32_t>* bits) {
-  const auto add = [&](int32_t token, float value) {
-    uint32_t raw;
-    std::memcpy(&raw, &value, sizeof raw);
-    bits->push_back(static_cast<uint32_t>(token));
-    bits->push_back(raw);
-  };
-  add(logprob.token, logprob.logprob);
-  bits->push_back(static_cast<uint32_t>(logprob.rank));
-  for (const TokenAlternative& a : logprob.alternatives) add(a.token, a.logprob);
-}
-
-std::vector<uint32_t> BitsOf(RecordingSink& sink, int32_t n) {
-  std::vector<uint32_t> bits;
-  for (const TokenLogprob& logprob : sink.prompt_logprobs) Append(logprob, &bits);
-  for (int32_t i = 0; i < n; ++i) {
-    bits.insert(bits.end(), sink.token_ids[i].begin(), sink.token_ids[i].end());
-    for (const TokenLogprob& logprob : sink.logprobs[i]) Append(logprob, &bits);
-  }
-  return bits;
 }
 
 std::vector<uint32_t> RunAlone(RealEngine* real, const Request& request) {
@@ -182,6 +106,77 @@ TEST_P(BitIdentityTest, AloneAndInAnyCompany) {
   }
   if (kRunsShare == 1) {
     EXPECT_GT(spills, 0u);
+  }
+}
+
+// Prompts that begin alike, for random lengths; the longest are worth several cuts.
+std::vector<Request> AlikeRequests(std::mt19937_64* rng, int64_t vocab, int count) {
+  const std::vector<int32_t> common = RandomTokens(rng, vocab, 700);
+  std::vector<Request> requests;
+  for (int i = 0; i < count; ++i) {
+    Request request = RandomRequest(rng, vocab);
+    if ((*rng)() % 4 != 0) request.output.prompt_logprobs = -1;
+    const auto shared = static_cast<int64_t>((*rng)() % 700);
+    request.prompt.resize(1 + request.prompt.size() % 100);
+    request.prompt.insert(request.prompt.begin(), common.begin(), common.begin() + shared);
+    requests.push_back(std::move(request));
+  }
+  return requests;
+}
+
+TEST_P(BitIdentityTest, WithAndWithoutThePrefixCache) {
+  const Case& param = GetParam();
+  std::mt19937_64 rng(21);
+  std::vector<Request> probes;
+  std::vector<std::vector<uint32_t>> alone;
+  int64_t state_bytes = 0;
+  {
+    RealEngine real(param.dir, {.threads = 1, .slots = 4, .max_batch_tokens = 1024});
+    state_bytes = MakeStateLayout(real.shape()).bytes();
+    probes = AlikeRequests(&rng, real.vocab(), param.probes);
+    for (const Request& probe : probes) alone.push_back(RunAlone(&real, probe));
+  }
+  uint64_t reused = 0;
+  uint64_t waits = 0;
+  uint64_t evictions = 0;
+  for (int run = 0; run < std::max(param.runs / 20 / kRunsShare, 2); ++run) {
+    SCOPED_TRACE(run);
+    EngineShape setup;
+    setup.threads = 1 + static_cast<int32_t>(rng() % 2);
+    setup.slots = 3 + static_cast<int32_t>(rng() % 6);
+    setup.max_batch_tokens = setup.slots + 64 * (1 + static_cast<int32_t>(rng() % 5));
+    // Room for all there is, or for the tokens of some prompts and a few states.
+    const bool plenty = run % 2 == 0;
+    setup.options.prefix_cache_bytes = plenty ? 64 << 20 : 10000 + 2 * state_bytes;
+    RealEngine real(param.dir, setup);
+    std::vector<std::pair<size_t, std::shared_ptr<RecordingSink>>> answers;
+    for (size_t i = 0; i < 4 * probes.size(); ++i) {
+      const size_t probe = rng() % probes.size();
+      Request request = probes[probe];
+      request.bypass_prefix_cache = rng() % 6 == 0;
+      answers.emplace_back(probe, std::make_shared<RecordingSink>());
+      real.engine().Submit(std::move(request), answers.back().second);
+      RecordingSink& reader = *answers[rng() % answers.size()].second;
+      reader.room = reader.room == 0 ? 1 << 20 : 0;
+      for (size_t steps = rng() % 4 == 0 ? rng() % 16 : 0; steps > 0; --steps) {
+        real.clock().Advance(absl::Milliseconds(300));
+        real.engine().Step();
+      }
+    }
+    for (const auto& [probe, sink] : answers) sink->room = 1 << 20;
+    while (real.engine().Step()) {
+    }
+    for (const auto& [probe, sink] : answers) {
+      EXPECT_EQ(BitsOf(*sink, probes[probe].n), alone[probe]) << "probe " << probe;
+    }
+    reused += real.engine().stats().prefix_hits.value();
+    waits += real.engine().stats().prefix_waits.value();
+    evictions += real.engine().stats().prefix_evictions.value();
+  }
+  EXPECT_GT(reused, 0u);
+  if (kRunsShare == 1 && param.runs >= 100) {
+    EXPECT_GT(waits, 0u);
+    EXPECT_GT(evictions, 0u);
   }
 }
 

@@ -45,8 +45,9 @@ struct GoldenModel {
 enum class Path { kChunks, kTokens, kMixed };
 
 std::vector<GoldenModel> AllModels() {
-    std::vector<GoldenModel> models;
-  for (const auto& entry : std::filesystem::directory_iterator(SourcePath("tests/goldens/variants"))) {
+  std::vector<GoldenModel> models;
+  for (const auto& entry :
+       std::filesystem::directory_iterator(SourcePath("tests/goldens/variants"))) {
     const std::string dir = entry.path().string();
     models.push_back({entry.path().filename().string(), dir, dir + "/golden.json"});
   }

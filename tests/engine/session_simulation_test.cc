@@ -86,6 +86,7 @@ struct Simulation {
     options.session_limits.disk_state_bytes = 60 * 16;
     options.session_limits.default_ttl = absl::InfiniteDuration();
     options.random = [this] { return ids(); };
+    options.prefix_cache_bytes = static_cast<int64_t>(Below(3) * 3000);
     fake = std::make_unique<FakeEngine>(
         FakeBackend::Options{
             .grid = 4, .steps_in_flight = 1 + static_cast<int32_t>(Below(3)), .seed = rng()},
@@ -142,6 +143,7 @@ struct Simulation {
       if (Below(2)) RunStoreJob(store.get(), job.get());
     }
     Bury();
+    reused += fake->engine->stats().prefix_hits.value();
     fake.reset();
     store.reset();
     files.Restart();
@@ -314,6 +316,10 @@ struct Simulation {
   void Submit() {
     Request request;
     request.session_id = AnySession();
+    // Some begin alike: with no history, the prefix cache may have it.
+    for (size_t i = Below(3) * Below(24); i > 0; --i) {
+      request.prompt.push_back(3 + static_cast<int32_t>(request.prompt.size()));
+    }
     for (size_t i = Below(12); i > 0; --i) {
       request.prompt.push_back(static_cast<int32_t>(3 + Below(kVocab - 3)));
     }
@@ -459,6 +465,7 @@ struct Simulation {
   std::set<std::string> unsure;
   int64_t next_id = 0;
   int64_t events = 0;
+  uint64_t reused = 0;  // prompt tokens
 };
 
 void SimSink::Push(TokenEvent event) {
@@ -522,6 +529,7 @@ TEST(SessionSimulation, EverySessionIsItsHistory) {
   };
   const double limit = seconds != nullptr ? std::atof(seconds) : 10.0;
   int64_t events = 0;
+  uint64_t reused = 0;
   const uint64_t first = one != nullptr ? std::strtoull(one, nullptr, 10) : 1;
   uint64_t seed = first;
   for (; elapsed() < limit && !HasFailure(); ++seed) {
@@ -529,13 +537,15 @@ TEST(SessionSimulation, EverySessionIsItsHistory) {
     Simulation simulation(seed);
     simulation.Run(1500);
     events += simulation.events;
+    reused += simulation.reused;
     if (HasFailure())
       std::fprintf(stderr, "failed with SLUICE_SIM_SEED=%llu\n",
                    static_cast<unsigned long long>(seed));
     if (one != nullptr) break;
   }
-  std::printf("%lld events of %llu seeds, %.0f a minute\n", static_cast<long long>(events),
-              static_cast<unsigned long long>(seed - first), events * 60.0 / elapsed());
+  std::printf("%lld events of %llu seeds, %.0f a minute; %llu prompt tokens reused\n",
+              static_cast<long long>(events), static_cast<unsigned long long>(seed - first),
+              events * 60.0 / elapsed(), static_cast<unsigned long long>(reused));
 }
 
 }  // namespace

@@ -1,10 +1,12 @@
 // Through the engine, with its own scheduling: a request's tokens and log-probabilities are
 // bit-identical alone and in every batch size, beside decode rows and prompts, however its prompt
-// is cut, and after its state went to the host and back.
+// is cut, whatever of it came from the prefix cache, and after its state went to the host and back.
 #include <gtest/gtest.h>
 
 #include <cstring>
 #include <random>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "tests/fakes/recording_sink.h"
@@ -53,13 +55,15 @@ std::vector<uint32_t> BitsOf(RecordingSink& sink, int32_t n) {
   return bits;
 }
 
+std::string DirOf(const std::string& name) {
+  if (name == "classics_12m") return BundledModel();
+  return PathFrom("SLUICE_GOLDENS", "tests/goldens") + "/variants/" + name;
+}
+
 class CudaEngineTest : public testing::TestWithParam<const char*> {};
 
 TEST_P(CudaEngineTest, AloneAndInAnyCompany) {
-  const std::string name = GetParam();
-  const std::string dir = name == "classics_12m"
-                              ? BundledModel()
-                              : PathFrom("SLUICE_GOLDENS", "tests/goldens") + "/variants/" + name;
+  const std::string dir = DirOf(GetParam());
   constexpr int32_t kSlots = 72;
   constexpr int64_t kPrompts[] = {1, 70, 512, 1300};
   std::mt19937_64 random(20);
@@ -117,6 +121,58 @@ TEST_P(CudaEngineTest, AloneAndInAnyCompany) {
     }
   }
   EXPECT_GT(spills, 0u);
+}
+
+TEST_P(CudaEngineTest, WithAndWithoutThePrefixCache) {
+  const std::string dir = DirOf(GetParam());
+  std::mt19937_64 random(21);
+  std::vector<Request> probes;
+  std::vector<std::vector<uint32_t>> alone;
+  {
+    EngineOnGpu gpu(dir, 4, 4096);
+    const std::vector<int32_t> common = RandomTokens(6000, gpu.vocab, 7);
+    for (int i = 0; i < 8; ++i) {
+      probes.push_back(RandomRequest(&random, gpu.vocab, 1 + static_cast<int64_t>(random() % 700)));
+      Request& probe = probes.back();
+      if (i > 1) probe.output.prompt_logprobs = -1;
+      probe.n = 1 + static_cast<int32_t>(random() % 2);
+      probe.prompt.insert(probe.prompt.begin(), common.begin(),
+                          common.begin() + static_cast<int64_t>(random() % 6000));
+      auto sink = std::make_shared<RecordingSink>();
+      gpu.engine->Submit(probe, sink);
+      while (gpu.engine->Step()) {
+      }
+      ASSERT_TRUE(sink->status->ok()) << *sink->status;
+      alone.push_back(BitsOf(*sink, probe.n));
+    }
+  }
+  uint64_t reused = 0, waits = 0, from_slots = 0, from_host = 0;
+  for (int run = 0; run < 12; ++run) {
+    // Few slots: what is cached loses its own and comes from the host.
+    EngineOnGpu gpu(dir, run % 2 == 0 ? 3 : 40, 40 + 512 * (1 + run % 4), 64 << 20);
+    std::vector<std::pair<size_t, std::shared_ptr<RecordingSink>>> answers;
+    for (int i = 0; i < 32; ++i) {
+      const size_t probe = random() % probes.size();
+      answers.emplace_back(probe, std::make_shared<RecordingSink>());
+      Request request = probes[probe];
+      request.bypass_prefix_cache = random() % 8 == 0;
+      gpu.engine->Submit(std::move(request), answers.back().second);
+      for (size_t steps = random() % 3 == 0 ? random() % 20 : 0; steps > 0; --steps) {
+        gpu.engine->Step();
+      }
+    }
+    while (gpu.engine->Step()) {
+    }
+    for (const auto& [probe, sink] : answers) {
+      EXPECT_EQ(BitsOf(*sink, probes[probe].n), alone[probe]) << "probe " << probe;
+    }
+    const EngineStats& stats = gpu.engine->stats();
+    reused += stats.prefix_hits.value();
+    waits += stats.prefix_waits.value();
+    from_slots += stats.device_restores.value();
+    from_host += stats.host_restores.value();
+  }
+  for (const uint64_t count : {reused, waits, from_slots, from_host}) EXPECT_GT(count, 0u);
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, CudaEngineTest,

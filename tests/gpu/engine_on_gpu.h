@@ -26,7 +26,8 @@ inline std::string PathFrom(const char* variable, const char* otherwise) {
 inline std::string BundledModel() { return PathFrom("SLUICE_MODEL", "deploy/models/classics-12m"); }
 
 struct EngineOnGpu {
-  EngineOnGpu(const std::string& dir, int32_t slots, int32_t max_batch_tokens)
+  EngineOnGpu(const std::string& dir, int32_t slots, int32_t max_batch_tokens,
+              int64_t prefix_cache_bytes = 0)
       : backend(CudaOrDie()) {
     auto checkpoint = Checkpoint::Open(dir);
     SLUICE_CHECK(checkpoint.ok());
@@ -48,6 +49,7 @@ struct EngineOnGpu {
     EngineOptions options;
     options.slots = slots;
     options.max_batch_tokens = max_batch_tokens;
+    options.prefix_cache_bytes = prefix_cache_bytes;
     options.eos_token_ids = config.eos_token_ids;
     engine = std::make_unique<Engine>(backend.get(), model.get(), tokenizer.get(), &clock, options);
   }

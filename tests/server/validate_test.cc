@@ -24,9 +24,8 @@ constexpr int kIntMax = std::numeric_limits<int32_t>::max();
 constexpr int kIntMin = std::numeric_limits<int32_t>::min();
 
 const Tokenizer& TestTokenizer() {
-  static const auto* tokenizer =
-      new auto(Tokenizer::Load(SourcePath("deploy/models/classics-12m"),
-                               {.vocab_size = 4096, .bos_id = 1, .eos_id = 2}));
+  static const auto* tokenizer = new auto(Tokenizer::Load(
+      SourcePath("deploy/models/classics-12m"), {.vocab_size = 4096, .bos_id = 1, .eos_id = 2}));
   return ***tokenizer;
 }
 

@@ -17,9 +17,8 @@ class StreamDecoderTest : public ::testing::Test {
  protected:
   const std::unique_ptr<const Tokenizer> byte_level_ =
       *Tokenizer::LoadFromJson(SmallByteLevelJson().dump(), {.vocab_size = kSmallVocabSize});
-  const std::unique_ptr<const Tokenizer> bundled_ =
-      *Tokenizer::Load(SourcePath("deploy/models/classics-12m"),
-                       {.vocab_size = 4096, .bos_id = 1, .eos_id = 2});
+  const std::unique_ptr<const Tokenizer> bundled_ = *Tokenizer::Load(
+      SourcePath("deploy/models/classics-12m"), {.vocab_size = 4096, .bos_id = 1, .eos_id = 2});
 };
 
 std::string Stream(StreamDecoder* decoder, const std::vector<int32_t>& ids) {
