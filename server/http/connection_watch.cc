@@ -93,7 +93,7 @@ void ConnectionWatch::Run() {
       TellGone(events[i].data.u64);
     }
     const absl::Duration now = clock_->Now();
-    if (now - swept < absl::Milliseconds(kSweepMs)) continue;
+    if (count > 0 && now - swept < absl::Milliseconds(kSweepMs)) continue;
     swept = now;
     CutLate(now);
   }

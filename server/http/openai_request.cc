@@ -127,7 +127,7 @@ class Fields {
 // ---- What cannot be honoured ----
 
 bool IsEmpty(const Json& value) {
-  return (value.is_array() || value.is_object() || value.is_string()) && value.size() == 0;
+  return ((value.is_array() || value.is_object()) && value.empty()) || value == "";
 }
 
 bool IsOff(const Json& value) {
@@ -203,7 +203,7 @@ void TakeBias(const Fields& fields, v1::SamplingParams* out) {
   for (auto it = bias->begin(); it != bias->end(); ++it) {
     int32_t token = 0;
     if (!absl::SimpleAtoi(it.key(), &token) || !IsFloat(it.value())) {
-      return fields.Refuse("logit_bias", "must have token ids as keys and numbers as values");
+      return fields.Refuse("logit_bias", "must be an object from token ids to numbers");
     }
     (*out->mutable_logit_bias())[token] = static_cast<float>(it.value().get<double>());
   }
