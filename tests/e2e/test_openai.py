@@ -447,4 +447,5 @@ def test_the_page_needs_nothing_from_elsewhere(door):
         page = answer.read().decode()
         policy = answer.headers["Content-Security-Policy"]
     assert "default-src 'none'" in policy and "connect-src 'self'" in policy
-    assert not re.search(r"(src|href)=|https?://", page), "all of it is in the file"
+    assert "unsafe" not in policy
+    assert not re.search(r'(src|href)="(?!data:)|https?://|@import', page), "all of it is in the file"
