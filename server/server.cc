@@ -307,13 +307,14 @@ Server::~Server() {
   }
   watchdog_.reset();
   admin_.reset();
-  http_.reset();
+  if (http_ != nullptr) http_->Stop();  // what the worker has still to do refers to it
   grpc_.reset();
   worker_.reset();
   session_answers_.reset();
   if (device_thread_ != nullptr) device_thread_->Stop();
   store_thread_.reset();
   if (emitter_ != nullptr) emitter_->Stop();
+  http_.reset();
 }
 
 }  // namespace sluice

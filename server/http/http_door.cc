@@ -323,7 +323,6 @@ void HttpDoor::Stop() {
     WaitForNone(kFlush);
   }
   MHD_stop_daemon(std::exchange(mhd_, nullptr));
-  watch_.reset();
 }
 
 // ---- A request comes in ----

@@ -59,7 +59,8 @@ class HttpDoor {
 
   // From now on calls are refused, and connections end with their answer. Any thread.
   void Drain() { draining_.store(true, std::memory_order_relaxed); }
-  // Gives answers a moment to go out, then closes every connection. One thread.
+  // Gives answers a moment to go out, then closes every connection. Calls that have not ended may
+  // refer to the door until its destruction. One thread.
   void Stop();
 
   const Address& address() const { return listener_->address(); }
