@@ -15,7 +15,7 @@ import httpx2
 import openai
 import pytest
 
-from harness import GOLDENS, PATIENCE, check_message, proc_status, request, wait_until
+from harness import Daemon, PATIENCE, SCALE, check_message, proc_status, wait_until
 
 PROMPT = "Once upon a time"
 FOREVER = {"max_tokens": 1_000_000, "extra_body": {"ignore_eos": True}}
@@ -29,7 +29,6 @@ def client_of(daemon, **keywords):
 @pytest.fixture(scope="module")
 def door():
     """A daemon with the port, which most tests here share."""
-    from harness import Daemon
     daemon = Daemon("--http_listen=127.0.0.1:0")
     try:
         yield daemon
@@ -348,7 +347,8 @@ def test_one_that_waits_in_the_queue_can_leave(start_daemon):
 
 
 def test_a_hundred_streams_hold_no_thread_each(start_daemon):
-    daemon = start_daemon("--http_listen=127.0.0.1:0", f"--device_state_bytes={100 * 589_824}")
+    count = int(100 * SCALE)
+    daemon = start_daemon("--http_listen=127.0.0.1:0", f"--device_state_bytes={count * 589_824}")
     complete(client_of(daemon))
     before = proc_status(daemon.process.pid, "Threads")
 
@@ -357,12 +357,12 @@ def test_a_hundred_streams_hold_no_thread_each(start_daemon):
                                       timeout=PATIENCE, http_client=openai.DefaultAsyncHttpxClient(
                                           limits=httpx2.Limits(max_connections=None))) as client:
             streams = await asyncio.gather(*(
-                client.completions.create(model="", prompt=f"{i}", stream=True, **FOREVER) for i in range(100)))
+                client.completions.create(model="", prompt=f"{i}", stream=True, **FOREVER) for i in range(count)))
             readers = [stream.__aiter__() for stream in streams]
             for _ in range(3):
                 chunks = await asyncio.gather(*(reader.__anext__() for reader in readers))
-                assert len(chunks) == 100
-            assert daemon.metrics()["sluice_streams"] == 100
+                assert len(chunks) == count
+            assert daemon.metrics()["sluice_streams"] == count
             assert proc_status(daemon.process.pid, "Threads") == before
             await asyncio.gather(*(stream.close() for stream in streams))
 
@@ -380,6 +380,18 @@ def test_a_reader_that_does_not_read_is_cut_off(start_daemon):
         with contextlib.suppress(ConnectionError):  # what was on its way, and the end
             while peer.recv(65536):
                 pass
+
+
+def test_half_a_request_leaves_nothing(door):
+    """Also where the end comes together with the last bytes."""
+    whole = b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{\"prompt\""
+    before = door.metrics()["sluice_connections"]
+    host, port = door.http.split(":")
+    for i in range(0, len(whole), 3):
+        with contextlib.closing(socket.create_connection((host, int(port)), timeout=PATIENCE)) as peer:
+            peer.sendall(whole[:i])
+    wait_until(lambda: door.metrics()["sluice_connections"] <= before, "connections are closed", timeout=20)
+    error_of(post(door, "/v1/completions", b"{"), 400)
 
 
 def test_connections_are_bounded(start_daemon):
@@ -413,8 +425,9 @@ def test_one_connection_serves_many_requests(door):
 def test_sigterm_lets_streams_finish(start_daemon):
     daemon = start_daemon("--http_listen=127.0.0.1:0")
     client = client_of(daemon)
-    expected = complete(client, max_tokens=600, extra_body={"ignore_eos": True}).choices[0].text
-    stream = iter(complete(client, max_tokens=600, stream=True, extra_body={"ignore_eos": True}))
+    length = int(600 * SCALE)
+    expected = complete(client, max_tokens=length, extra_body={"ignore_eos": True}).choices[0].text
+    stream = iter(complete(client, max_tokens=length, stream=True, extra_body={"ignore_eos": True}))
     text = next(stream).choices[0].text
     idle = contextlib.closing(http.client.HTTPConnection(*daemon.http.split(":"), timeout=PATIENCE))
     with idle as connection:
