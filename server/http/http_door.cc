@@ -156,9 +156,9 @@ struct HttpCallbacks {
     }
     const RequestRef& request = *static_cast<RequestRef*>(*state);
     if (*upload_size > 0) {
-      const bool taken = door->AddBody(request.get(), {upload, *upload_size});
+      door->AddBody(request.get(), {upload, *upload_size});
       *upload_size = 0;
-      return taken ? MHD_YES : MHD_NO;
+      return MHD_YES;
     }
     if (!std::exchange(request->dispatched, true)) door->Dispatch(request);
     return Advance(door, connection, request.get());
@@ -360,8 +360,8 @@ absl::StatusOr<TenantRef> HttpDoor::TenantOf(MHD_Connection* connection) const {
   return parts_.core.auth->Check(credentials);
 }
 
-bool HttpDoor::AddBody(HttpRequest* request, absl::string_view bytes) {
-  if (request->refusal.has_value()) return true;
+void HttpDoor::AddBody(HttpRequest* request, absl::string_view bytes) {
+  if (request->refusal.has_value()) return;
   const int64_t size = static_cast<int64_t>(bytes.size());
   const int64_t most = parts_.bounds.max_message_bytes;
   if (static_cast<int64_t>(request->body.size()) + size > most) {
@@ -369,17 +369,17 @@ bool HttpDoor::AddBody(HttpRequest* request, absl::string_view bytes) {
         BadRequest(413, absl::StrCat("the body has more than max_message_bytes (", most, ")"),
                    "request_too_large"),
         grpc::StatusCode::RESOURCE_EXHAUSTED);
-    return true;
+    return;
   }
   if (body_bytes_.fetch_add(size, std::memory_order_relaxed) + size > kMaxBodies * most) {
     body_bytes_.fetch_sub(size, std::memory_order_relaxed);
     const absl::Status status = absl::ResourceExhaustedError("too many large requests come in");
     request->Refuse(ToHttpError(status, false), grpc::StatusCode::RESOURCE_EXHAUSTED);
-    return true;
+    return;
   }
   request->reserved.fetch_add(size, std::memory_order_relaxed);
   request->body.append(bytes.data(), bytes.size());
-  return true;
+  return;
 }
 
 void HttpDoor::ReleaseBody(HttpRequest* request) {

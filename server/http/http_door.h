@@ -78,8 +78,8 @@ class HttpDoor {
   // libmicrohttpd's thread. The head of a request has come: it may be refused already.
   void CheckHead(MHD_Connection* connection, HttpRequest* request);
   absl::StatusOr<TenantRef> TenantOf(MHD_Connection* connection) const;
-  // Takes more of the body; false when all bodies together are too large.
-  bool AddBody(HttpRequest* request, absl::string_view bytes);
+  // Takes more of the body, or refuses when it, or all of them together, are too large.
+  void AddBody(HttpRequest* request, absl::string_view bytes);
   void ReleaseBody(HttpRequest* request);
   // The whole of it has come.
   void Dispatch(const std::shared_ptr<HttpRequest>& request);
