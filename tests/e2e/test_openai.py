@@ -341,8 +341,8 @@ def test_one_that_waits_in_the_queue_can_leave(start_daemon):
         next(iter(stream))
         with pytest.raises(openai.APITimeoutError):
             complete(client_of(daemon, timeout=0.2), stream=True)
-        wait_until(lambda: daemon.metrics()["sluice_streams"] == 1, "the waiting call is gone")
-        assert daemon.metrics()["sluice_requests_waiting"] == 0
+        gauges = ("sluice_streams", "sluice_permits", "sluice_requests_waiting")
+        wait_until(lambda: [daemon.metrics()[name] for name in gauges] == [1, 1, 0], "the waiting call is gone")
     daemon.wait_idle()
 
 
