@@ -11,7 +11,6 @@ import socket
 import urllib.error
 import urllib.request
 
-import httpx2
 import openai
 import pytest
 
@@ -355,8 +354,7 @@ def test_a_hundred_streams_hold_no_thread_each(start_daemon):
 
     async def all_at_once():
         async with openai.AsyncOpenAI(base_url=f"http://{daemon.http}/v1", api_key="none", max_retries=0,
-                                      timeout=PATIENCE, http_client=openai.DefaultAsyncHttpxClient(
-                                          limits=httpx2.Limits(max_connections=None))) as client:
+                                      timeout=PATIENCE) as client:
             streams = await asyncio.gather(*(
                 client.completions.create(model="", prompt=f"{i}", stream=True, **FOREVER) for i in range(count)))
             readers = [stream.__aiter__() for stream in streams]
