@@ -17,6 +17,7 @@ import pytest
 from harness import Daemon, PATIENCE, SCALE, check_message, proc_status, wait_until
 
 PROMPT = "Once upon a time"
+LENGTH = 12  # tokens, where it matters little
 CANCELLED = "grpc_server_handled_total{grpc_code=CANCELLED,grpc_method=Completions,grpc_service=openai.v1}"
 FOREVER = {"max_tokens": 1_000_000, "extra_body": {"ignore_eos": True}}
 
@@ -44,7 +45,7 @@ def client(door):
 
 
 def complete(client, prompt=PROMPT, **fields):
-    return client.completions.create(model="classics-12m", prompt=prompt, **{"max_tokens": 24, "seed": 7, **fields})
+    return client.completions.create(model="classics-12m", prompt=prompt, **{"max_tokens": LENGTH, "seed": 7, **fields})
 
 
 def post(daemon, path, body, **headers):
@@ -95,12 +96,12 @@ def test_the_model(door, client):
 @pytest.mark.parametrize("temperature", [0, 1])
 def test_a_completion_is_that_of_grpc(door, client, temperature):
     sampling = {"temperature": temperature, "seed": 7}
-    expected = door.generate(PROMPT, sampling=sampling, stop={"max_new_tokens": 24})
+    expected = door.generate(PROMPT, sampling=sampling, stop={"max_new_tokens": LENGTH})
     answer = complete(client, temperature=temperature)
     assert answer.choices[0].text == expected.only.text
     assert answer.choices[0].finish_reason == "length"
     assert answer.usage.prompt_tokens == expected.started.prompt_tokens
-    assert answer.usage.completion_tokens == 24
+    assert answer.usage.completion_tokens == LENGTH
     assert answer.object == "text_completion" and answer.id.startswith("cmpl-")
     assert answer.system_fingerprint.startswith("fp_")
 
@@ -118,11 +119,11 @@ def test_defaults_are_those_of_openai(door, client):
 
 
 def test_n_sequences_are_those_of_grpc(door, client):
-    expected = door.generate(PROMPT, n=2, sampling={"temperature": 1, "seed": 7}, stop={"max_new_tokens": 24})
+    expected = door.generate(PROMPT, n=2, sampling={"temperature": 1, "seed": 7}, stop={"max_new_tokens": LENGTH})
     texts = [expected.sequences[i].text for i in range(2)]
     answer = complete(client, n=2)
     assert [c.text for c in answer.choices] == texts and texts[0] != texts[1]
-    assert answer.usage.completion_tokens == 48
+    assert answer.usage.completion_tokens == 2 * LENGTH
     streamed = ["", ""]
     for chunk in complete(client, n=2, stream=True):
         streamed[chunk.choices[0].index] += chunk.choices[0].text
@@ -149,13 +150,13 @@ def test_tokens_are_a_prompt(door, client):
 
 
 def test_logprobs_are_those_of_grpc(door, client):
-    expected = door.generate(PROMPT, sampling={"temperature": 1, "seed": 7}, stop={"max_new_tokens": 24},
+    expected = door.generate(PROMPT, sampling={"temperature": 1, "seed": 7}, stop={"max_new_tokens": LENGTH},
                              output={"logprobs": 2}).only
     answer = complete(client, logprobs=2).choices[0]
     told = answer.logprobs
     assert told.token_logprobs == pytest.approx([p.logprob for p in expected.logprobs], abs=1e-6)
     assert "".join(told.tokens) == answer.text
-    assert [answer.text[begin:].startswith(t) for begin, t in zip(told.text_offset, told.tokens)] == [True] * 24
+    assert [answer.text[begin:].startswith(t) for begin, t in zip(told.text_offset, told.tokens)] == [True] * LENGTH
     for token, value, top in zip(told.tokens, told.token_logprobs, told.top_logprobs):
         assert top[token] == value and 2 <= len(top) <= 3
     gathered = [v for c in complete(client, logprobs=2, stream=True) for v in c.choices[0].logprobs.token_logprobs]
@@ -182,9 +183,9 @@ def test_echo_goes_on(client):
 
 
 def test_a_stop_string_ends_it(client):
-    whole = complete(client, temperature=0, max_tokens=60).choices[0].text
+    whole = complete(client, temperature=0, max_tokens=30).choices[0].text
     stop = whole.split()[5]
-    answer = complete(client, temperature=0, max_tokens=60, stop=[stop, "never to be seen"]).choices[0]
+    answer = complete(client, temperature=0, max_tokens=30, stop=[stop, "never to be seen"]).choices[0]
     assert answer.finish_reason == "stop"
     assert answer.text == whole[:whole.index(stop)]
 
@@ -199,7 +200,7 @@ def test_a_chat_is_its_template(client):
     messages = [{"role": "system", "content": "Tell a story."}, {"role": "user", "content": "Begin."}]
     prompt = "system: Tell a story.\nuser: Begin.\nassistant:"
     plain = complete(client, prompt=prompt, stop="\nuser:").choices[0]
-    answer = client.chat.completions.create(model="classics-12m", messages=messages, max_tokens=24, seed=7,
+    answer = client.chat.completions.create(model="classics-12m", messages=messages, max_tokens=LENGTH, seed=7,
                                             logprobs=True, top_logprobs=2)
     assert answer.choices[0].message.content == plain.text
     assert answer.choices[0].message.role == "assistant"
@@ -207,7 +208,7 @@ def test_a_chat_is_its_template(client):
     content = answer.choices[0].logprobs.content
     assert bytes(b for t in content for b in t.bytes).decode() == plain.text
     assert all(len(t.top_logprobs) == 2 for t in content)
-    chunks = list(client.chat.completions.create(model="classics-12m", messages=messages, max_tokens=24, seed=7,
+    chunks = list(client.chat.completions.create(model="classics-12m", messages=messages, max_tokens=LENGTH, seed=7,
                                                  stream=True))
     assert "".join(c.choices[0].delta.content or "" for c in chunks) == plain.text
     assert [c.choices[0].delta.role for c in chunks] == ["assistant"] + [None] * (len(chunks) - 1)
@@ -269,7 +270,7 @@ def test_a_large_prompt_is_taken(client):
 def test_an_answer_has_a_bound(start_daemon):
     client = client_of(start_daemon("--http_listen=127.0.0.1:0", "--max_message_bytes=65536"))
     with pytest.raises(openai.BadRequestError, match="ask for a stream"):
-        complete(client, max_tokens=8000, logprobs=20, extra_body={"ignore_eos": True})
+        complete(client, max_tokens=1000, logprobs=20, extra_body={"ignore_eos": True})
 
 
 def test_over_the_limit_is_429_with_when(start_daemon):
