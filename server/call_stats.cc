@@ -8,12 +8,14 @@ namespace {
 constexpr const char* kInference = "sluice.v1.InferenceService";
 constexpr const char* kSessions = "sluice.v1.SessionService";
 constexpr const char* kHealth = "grpc.health.v1.Health";
+constexpr const char* kOpenAi = "openai.v1";  // over HTTP
 constexpr MethodName kNames[kNumMethods] = {
     {kInference, "Generate"},     {kInference, "Score"},        {kInference, "Tokenize"},
     {kInference, "Detokenize"},   {kInference, "GetModel"},     {kSessions, "CreateSession"},
     {kSessions, "GetSession"},    {kSessions, "ListSessions"},  {kSessions, "UpdateSession"},
     {kSessions, "ForkSession"},   {kSessions, "DeleteSession"}, {kSessions, "ExportSession"},
     {kSessions, "ImportSession"}, {kHealth, "Check"},           {kHealth, "Watch"},
+    {kOpenAi, "Completions"},     {kOpenAi, "ChatCompletions"}, {kOpenAi, "Models"},
 };
 constexpr const char* kCodes[kNumGrpcCodes] = {
     "OK",
@@ -35,7 +37,10 @@ constexpr const char* kCodes[kNumGrpcCodes] = {
     "UNAUTHENTICATED",
 };
 
-bool IsStream(Method method) { return method == Method::kGenerate || method == Method::kScore; }
+bool IsStream(Method method) {
+  return method == Method::kGenerate || method == Method::kScore ||
+         method == Method::kCompletions || method == Method::kChatCompletions;
+}
 
 // Probes come every few seconds from every side.
 bool IsProbe(Method method) {

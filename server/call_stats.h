@@ -30,9 +30,12 @@ enum class Method : uint8_t {
   kExportSession,
   kImportSession,
   kHealthCheck,
-  kHealthWatch
+  kHealthWatch,
+  kCompletions,
+  kChatCompletions,
+  kModels
 };
-inline constexpr size_t kNumMethods = 15;
+inline constexpr size_t kNumMethods = 18;
 inline constexpr size_t kNumGrpcCodes = 17;
 
 struct MethodName {

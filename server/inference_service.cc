@@ -1,10 +1,9 @@
 #include "server/inference_service.h"
 
 #include <chrono>
-#include <random>
 #include <utility>
 
-#include "absl/strings/str_format.h"
+#include "server/admit_request.h"
 #include "server/convert.h"
 #include "server/grpc_stream.h"
 #include "server/status.h"
@@ -14,17 +13,6 @@ namespace {
 
 // Encoding more than this takes long enough for other calls to notice.
 constexpr size_t kInlineBytes = 64 * 1024;
-
-uint64_t RandomBits() {
-  thread_local std::random_device device;
-  return (static_cast<uint64_t>(device()) << 32) | device();
-}
-
-// The caller's, if it is one, else 128 random bits in hex.
-std::string RequestIdFrom(const std::string& id) {
-  if (!id.empty() && IsRequestId(id)) return id;
-  return absl::StrFormat("%016x%016x", RandomBits(), RandomBits());
-}
 
 absl::Status WorkerBusy() {
   return absl::ResourceExhaustedError("too many large texts wait to be encoded");
@@ -97,17 +85,10 @@ grpc::ServerWriteReactor<typename Converter::Response>* InferenceService::StartS
     if (!status.ok()) return reactor->Finish(std::move(status));
     absl::StatusOr<Request> request = parse();
     if (!request.ok()) return reactor->Finish(request.status());
-    absl::Duration retry_delay;
-    absl::StatusOr<Permit> permit = parts_.admission->Admit(
-        static_cast<int64_t>(request->prompt.size()), *tenant, &retry_delay);
-    if (absl::IsResourceExhausted(permit.status())) {
-      return reactor->Finish(WithRetry(permit.status(), retry_delay));
-    }
+    absl::StatusOr<Permit> permit = AdmitRequest(*tenant, parts_.admission, &*request);
     if (!permit.ok()) return reactor->Finish(permit.status());
     request->request_id = request_id;
     request->deadline = deadline;
-    request->tenant = tenant->name;
-    request->tenant_weight = tenant->limits.weight;
     std::shared_ptr<Stream> stream =
         Stream::Create(reactor, parts_.emitter, *std::move(permit), request->n);
     reactor->Attach(stream);

@@ -57,9 +57,10 @@ int Serve(const ServerOptions& options, Signals& stop) {
     StopLog();
     _exit(kExitDeviceFault);
   });
-  std::printf("serving %s on %s at %s, admin at %s\n", server.model().name().c_str(),
+  const std::string http = server.http_address();
+  std::printf("serving %s on %s at %s, admin at %s%s%s\n", server.model().name().c_str(),
               server.model().device().c_str(), server.address().c_str(),
-              server.admin_address().c_str());
+              server.admin_address().c_str(), http.empty() ? "" : ", http at ", http.c_str());
   std::fflush(stdout);
 
   const bool fault = stop.Wait() == Signals::Event::kNotified;

@@ -209,18 +209,21 @@ void AddStreams(const MetricSources& sources, MetricFamilies* out) {
                   Value(emitter.slow_readers), {{"reason", "slow_reader"}});
 }
 
-void AddConnections(Listener* listener, MetricFamilies* out) {
-  const ListenerStats& stats = listener->stats();
-  out->AddGauge("sluice_connections", "Connections that are open.",
-                static_cast<double>(listener->open_connections()));
+// Of the ports that serve, together. The second may be null.
+void AddConnections(Listener* grpc, Listener* http, MetricFamilies* out) {
+  const auto sum = [&](Counter ListenerStats::*counter) {
+    return Value(grpc->stats().*counter) + (http == nullptr ? 0 : Value(http->stats().*counter));
+  };
+  const int64_t open = grpc->open_connections() + (http == nullptr ? 0 : http->open_connections());
+  out->AddGauge("sluice_connections", "Connections that are open.", static_cast<double>(open));
   out->AddCounter("sluice_connections_accepted_total", "Connections that were let in.",
-                  Value(stats.accepted));
+                  sum(&ListenerStats::accepted));
   const char* shed_help = "Connections that were closed at once, by what there was too much of.";
-  out->AddCounter("sluice_connections_shed_total", shed_help, Value(stats.shed_connections),
+  out->AddCounter("sluice_connections_shed_total", shed_help, sum(&ListenerStats::shed_connections),
                   {{"reason", "max_connections"}});
-  out->AddCounter("sluice_connections_shed_total", shed_help, Value(stats.shed_peer),
+  out->AddCounter("sluice_connections_shed_total", shed_help, sum(&ListenerStats::shed_peer),
                   {{"reason", "max_connections_per_peer"}});
-  out->AddCounter("sluice_connections_shed_total", shed_help, Value(stats.shed_files),
+  out->AddCounter("sluice_connections_shed_total", shed_help, sum(&ListenerStats::shed_files),
                   {{"reason", "file_descriptors"}});
 }
 
@@ -246,7 +249,8 @@ void AddGrpc(const CallStats& calls, MetricFamilies* out) {
     for (size_t code = 0; code < kNumGrpcCodes; ++code) {
       const uint64_t count = calls.handled(method, code);
       if (count == 0 && code != 0) continue;
-      out->AddCounter("grpc_server_handled_total", "Calls that ended, by method and code.",
+      out->AddCounter("grpc_server_handled_total",
+                      "Calls that ended, by method and code; those over HTTP as openai.v1.",
                       static_cast<double>(count),
                       {{"grpc_service", NameOf(method).service},
                        {"grpc_method", NameOf(method).method},
@@ -322,7 +326,7 @@ std::string MetricsText(const MetricSources& sources) {
   AddStates(*sources.engine, &out);
   AddPrefixCache(*sources.engine, &out);
   AddStreams(sources, &out);
-  AddConnections(sources.listener, &out);
+  AddConnections(sources.listener, sources.http_listener, &out);
   AddAuth(*sources.auth, &out);
   AddGrpc(*sources.calls, &out);
   AddProcess(&out);

@@ -30,6 +30,7 @@ struct MetricSources {
   const DeviceThread* device_thread = nullptr;
   const CallStats* calls = nullptr;
   Listener* listener = nullptr;
+  Listener* http_listener = nullptr;  // null: none
   const ServerOptions* options = nullptr;
   std::string model;
   std::string device;

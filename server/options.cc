@@ -66,6 +66,14 @@ const std::vector<Flag>& Flags() {
       {"admin_listen", "HOST:PORT", kServing,
        "address of /metrics, /healthz and /readyz (HTTP); port 0 picks a free one; empty: none",
        &Options::admin_listen},
+      {"http_listen", "HOST:PORT", kServing,
+       "address of the OpenAI-compatible HTTP API and its page; plain HTTP, so beyond loopback it "
+       "needs --allow_plaintext; port 0 picks a free one; empty: none",
+       &Options::http_listen},
+      {"chat_template", "TEXT", kServing,
+       "what the HTTP API writes for each message of a chat; {role} and {content} stand for the "
+       "message's, \\n, \\t and \\\\ are escapes",
+       &Options::chat_template},
       {"device",
        "auto|cpu|cuda[:N]",
        kServing,

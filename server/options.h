@@ -25,6 +25,8 @@ struct ServerOptions {
   std::string model_name;
   std::string listen = "127.0.0.1:50051";
   std::string admin_listen = "127.0.0.1:9464";
+  std::string http_listen;
+  std::string chat_template = "{role}: {content}\\n";
   std::string device = "auto";
   int32_t threads = 0;
   absl::Duration step_timeout = absl::Seconds(30);

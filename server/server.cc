@@ -30,6 +30,8 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& optio
   server->BuildCore();
   status = server->Listen();
   if (!status.ok()) return status;
+  status = server->StartHttp();
+  if (!status.ok()) return status;
   server->timer_.Done("listen");
   status = server->StartAdmin();
   if (!status.ok()) return status;
@@ -44,6 +46,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& optio
        {"device", server->host_.backend->info().device},
        {"address", server->address_},
        {"admin", server->admin_address()},
+       {"http", server->http_ == nullptr ? "none" : server->http_address()},
        {"slots", server->host_.slots},
        {"startup_seconds", server->timer_.total()}});
   return server;
@@ -68,6 +71,8 @@ absl::Status Server::OpenDoor() {
       MakeServerCredentials({options_.tls_cert, options_.tls_key, options_.tls_client_ca});
   if (!credentials.ok()) return credentials.status();
   credentials_ = *std::move(credentials);
+  const absl::Status http = CheckHttp();
+  if (!http.ok()) return http;
   AuthOptions auth;
   auth.tokens_file = options_.auth_tokens_file;
   auth.client_certificates = !options_.tls_client_ca.empty();
@@ -76,6 +81,32 @@ absl::Status Server::OpenDoor() {
       Authenticator::Create(auth, &clock_);
   if (!authenticator.ok()) return authenticator.status();
   auth_ = *std::move(authenticator);
+  return absl::OkStatus();
+}
+
+absl::Status Server::CheckHttp() {
+  const absl::StatusOr<ChatTemplate> chat_template = ChatTemplate::Parse(options_.chat_template);
+  if (!chat_template.ok()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--chat_template ", chat_template.status().message()));
+  }
+  if (options_.http_listen.empty()) return absl::OkStatus();
+  const absl::StatusOr<Address> address = ParseAddress(options_.http_listen);
+  if (!address.ok()) {
+    return absl::InvalidArgumentError(absl::StrCat("--http_listen: ", address.status().message()));
+  }
+  http_listen_ = *address;
+  if (!options_.allow_plaintext && ReachableByOthers(http_listen_)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--http_listen=", options_.http_listen,
+                     " is plain HTTP, which others can read: listen on loopback behind a proxy "
+                     "with TLS, or give --allow_plaintext on a network that is trusted"));
+  }
+  if (!options_.tls_client_ca.empty() && options_.auth_tokens_file.empty()) {
+    return absl::InvalidArgumentError(
+        "--http_listen with --tls_client_ca needs --auth_tokens_file: over HTTP nobody shows a "
+        "certificate");
+  }
   return absl::OkStatus();
 }
 
@@ -109,17 +140,7 @@ void Server::BuildCore() {
   described->set_max_stop_strings(bounds.max_stop_strings);
   described->set_max_logprobs(bounds.max_logprobs);
   described->set_max_message_bytes(bounds.max_message_bytes);
-  const InferenceParts parts = {
-      .auth = auth_.get(),
-      .tokenizer = host_.tokenizer.get(),
-      .admission = admission_.get(),
-      .emitter = emitter_.get(),
-      .device = device_thread_.get(),
-      .worker = worker_.get(),
-      .stats = &calls_,
-      .clock = &clock_,
-  };
-  inference_ = std::make_unique<InferenceService>(parts, bounds, host_.description);
+  inference_ = std::make_unique<InferenceService>(Parts(), bounds, host_.description);
   const SessionParts session_parts = {
       .auth = auth_.get(),
       .device = device_thread_.get(),
@@ -131,6 +152,19 @@ void Server::BuildCore() {
   };
   sessions_ = std::make_unique<SessionService>(session_parts, bounds);
   health_ = std::make_unique<HealthService>(&calls_, &clock_);
+}
+
+InferenceParts Server::Parts() {
+  return {
+      .auth = auth_.get(),
+      .tokenizer = host_.tokenizer.get(),
+      .admission = admission_.get(),
+      .emitter = emitter_.get(),
+      .device = device_thread_.get(),
+      .worker = worker_.get(),
+      .stats = &calls_,
+      .clock = &clock_,
+  };
 }
 
 RequestBounds Server::Bounds() const {
@@ -177,6 +211,24 @@ absl::Status Server::Listen() {
   return absl::OkStatus();
 }
 
+absl::Status Server::StartHttp() {
+  if (options_.http_listen.empty()) return absl::OkStatus();
+  HttpDoorOptions options;
+  options.listen = http_listen_;
+  options.connections.max_connections = options_.max_connections;
+  options.connections.max_connections_per_peer = options_.max_connections_per_peer;
+  options.max_header_bytes = options_.max_metadata_bytes;
+  options.keepalive_time = options_.keepalive_time;
+  options.keepalive_timeout = options_.keepalive_timeout;
+  absl::StatusOr<ChatTemplate> chat_template = ChatTemplate::Parse(options_.chat_template);
+  if (!chat_template.ok()) return chat_template.status();
+  absl::StatusOr<std::unique_ptr<HttpDoor>> http =
+      HttpDoor::Start(options, Parts(), Bounds(), host_.description, *std::move(chat_template));
+  if (!http.ok()) return http.status();
+  http_ = *std::move(http);
+  return absl::OkStatus();
+}
+
 absl::Status Server::StartAdmin() {
   metric_sources_ = {
       .engine = &host_.engine->stats(),
@@ -186,6 +238,7 @@ absl::Status Server::StartAdmin() {
       .device_thread = device_thread_.get(),
       .calls = &calls_,
       .listener = listener_.get(),
+      .http_listener = http_ == nullptr ? nullptr : http_->listener(),
       .options = &options_,
       .model = host_.description.name(),
       .device = host_.backend->info().device,
@@ -223,6 +276,7 @@ void Server::set_on_device_stuck(std::function<void()> callback) {
       device_thread_.get(), &clock_, options_.step_timeout,
       [this, callback = std::move(callback)](absl::Duration running) {
         inference_->Drain();
+        if (http_ != nullptr) http_->Drain();
         health_->SetServing(false);
         Log(LogLevel::kError, "device_stuck", {{"step_seconds", running}});
         callback();
@@ -233,11 +287,13 @@ void Server::Shutdown() {
   // In this order, so that whoever has seen NOT_SERVING is refused.
   inference_->Drain();
   sessions_->Drain();
+  if (http_ != nullptr) http_->Drain();
   health_->SetServing(false);
   const int64_t left = drain_->Run();
   if (left > 0) Log(LogLevel::kError, "drain", {{"streams_left", left}});
   health_->EndWatches();
   listener_->Stop();
+  if (http_ != nullptr) http_->Stop();
   grpc_->Shutdown(std::chrono::system_clock::now() + kCancelAfter);
   grpc_->Wait();
 }
@@ -251,12 +307,14 @@ Server::~Server() {
   }
   watchdog_.reset();
   admin_.reset();
+  if (http_ != nullptr) http_->Stop();  // what the worker has still to do refers to it
   grpc_.reset();
   worker_.reset();
   session_answers_.reset();
   if (device_thread_ != nullptr) device_thread_->Stop();
   store_thread_.reset();
   if (emitter_ != nullptr) emitter_->Stop();
+  http_.reset();
 }
 
 }  // namespace sluice

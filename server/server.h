@@ -23,6 +23,7 @@
 #include "server/core/store_thread.h"
 #include "server/core/watchdog.h"
 #include "server/health.h"
+#include "server/http/http_door.h"
 #include "server/inference_service.h"
 #include "server/listener.h"
 #include "server/metrics.h"
@@ -54,14 +55,21 @@ class Server {
 
   const std::string& address() const { return address_; }
   std::string admin_address() const { return admin_ == nullptr ? "none" : admin_->address(); }
+  // Empty: none.
+  std::string http_address() const {
+    return http_ == nullptr ? "" : FormatAddress(http_->address());
+  }
   const v1::Model& model() const { return host_.description; }
 
  private:
   explicit Server(const ServerOptions& options);
 
   absl::Status OpenDoor();
+  absl::Status CheckHttp();
   void BuildCore();
   absl::Status Listen();
+  absl::Status StartHttp();
+  InferenceParts Parts();
   absl::Status StartAdmin();
   RequestBounds Bounds() const;
 
@@ -71,6 +79,7 @@ class Server {
   CallStats calls_;
   ModelHost host_;
   Address listen_;
+  Address http_listen_;
   std::shared_ptr<grpc::ServerCredentials> credentials_;
   std::unique_ptr<Authenticator> auth_;
   std::unique_ptr<Admission> admission_;
@@ -86,6 +95,7 @@ class Server {
   std::unique_ptr<HealthService> health_;
   std::unique_ptr<Listener> listener_;
   std::unique_ptr<grpc::Server> grpc_;
+  std::unique_ptr<HttpDoor> http_;  // null: none
   std::string address_;
   MetricSources metric_sources_;
   std::unique_ptr<AdminHttp> admin_;

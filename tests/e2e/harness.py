@@ -98,9 +98,10 @@ class Daemon:
                                             env={**clean_environment(), **(environment or {})})
         self._channels = []
         self.serving_line = wait_until(self._serving_line, "sluiced says where it serves")
-        match = re.fullmatch(r"serving (\S+) on (\S+) at (\S+:\d+), admin at (\S+:\d+)", self.serving_line)
+        match = re.fullmatch(r"serving (\S+) on (\S+) at (\S+:\d+), admin at (\S+:\d+)(?:, http at (\S+:\d+))?",
+                             self.serving_line)
         assert match, self.serving_line
-        self.model_name, self.device, self.address, self.admin = match.groups()
+        self.model_name, self.device, self.address, self.admin, self.http = match.groups()
         # What rounding may do: to log-probabilities, and to a choice whose margin of logits is no larger. A GPU computes
         # in bf16.
         self.logprob_error, self.margin = (2e-3, 1e-3) if self.device == "cpu" else (0.2, 0.25)

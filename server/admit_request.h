@@ -1,0 +1,26 @@
+// What every door of the daemon does with a validated request: a name, and a place for it.
+#ifndef SLUICE_SERVER_ADMIT_REQUEST_H_
+#define SLUICE_SERVER_ADMIT_REQUEST_H_
+
+#include <cstdint>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "engine/request.h"
+#include "server/core/admission.h"
+#include "server/core/tenant.h"
+
+namespace sluice {
+
+uint64_t RandomBits();
+
+// The caller's, if it is one, else 128 random bits in hex.
+std::string RequestIdFrom(const std::string& id);
+
+// A place for `request`, which from now on is the tenant's. As Admission::Admit, and
+// RESOURCE_EXHAUSTED says when to come again.
+absl::StatusOr<Permit> AdmitRequest(const Tenant& tenant, Admission* admission, Request* request);
+
+}  // namespace sluice
+
+#endif  // SLUICE_SERVER_ADMIT_REQUEST_H_

@@ -1,0 +1,198 @@
+#include "server/http/openai_call.h"
+
+#include <algorithm>
+#include <variant>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "server/admit_request.h"
+
+namespace sluice {
+namespace {
+
+HttpReply StreamHead() {
+  HttpReply head;
+  head.content_type = "text/event-stream; charset=utf-8";
+  head.headers.emplace_back("Cache-Control", "no-cache");
+  head.headers.emplace_back("X-Accel-Buffering", "no");  // nginx would gather the chunks
+  return head;
+}
+
+AnswerFormat FormatOf(const OpenAiParts& parts, const OpenAiRequest& request,
+                      const std::string& request_id) {
+  const v1::GenerateRequest& first = request.prompts.front();
+  AnswerFormat format;
+  format.chat = request.chat;
+  format.stream = request.stream;
+  format.include_usage = request.include_usage;
+  format.logprobs = first.output().has_logprobs();
+  format.prompt_logprobs = first.output().prompt_logprobs();
+  format.n = first.has_n() ? first.n() : 1;
+  format.id = absl::StrCat(request.chat ? "chatcmpl-" : "cmpl-", request_id);
+  format.created = absl::ToUnixSeconds(absl::Now());
+  format.model = parts.bounds.model_name;
+  format.fingerprint = parts.fingerprint;
+  return format;
+}
+
+}  // namespace
+
+HttpReply ErrorReply(const HttpError& error) {
+  HttpReply reply;
+  reply.status = error.status;
+  reply.body = ErrorJson(error);
+  if (error.retry_ms.has_value()) {
+    const int64_t seconds = (*error.retry_ms + 999) / 1000;
+    reply.headers.emplace_back("Retry-After", absl::StrCat(std::max<int64_t>(seconds, 1)));
+    reply.headers.emplace_back("retry-after-ms", absl::StrCat(*error.retry_ms));
+  }
+  return reply;
+}
+
+void RefuseCall(const InferenceParts& parts, HttpExchange* exchange, const CallRecord& record,
+                const absl::Status& status, bool chat) {
+  parts.stats->Done(record, static_cast<grpc::StatusCode>(status.code()), parts.clock->Now());
+  exchange->Reply(ErrorReply(ToHttpError(status, chat)));
+}
+
+// A prompt's side of the call.
+class OpenAiCall::Transport final : public StreamTransport {
+ public:
+  Transport(std::shared_ptr<OpenAiCall> call, size_t prompt)
+      : call_(std::move(call)), prompt_(prompt) {}
+
+  void Write(std::vector<TokenEvent> events) override { call_->Write(prompt_, std::move(events)); }
+  void Finish(absl::Status status) override { call_->Finish(prompt_, std::move(status)); }
+  void TryCancel() override { call_->Cut(); }
+
+ private:
+  const std::shared_ptr<OpenAiCall> call_;
+  const size_t prompt_;
+};
+
+void OpenAiCall::Start(const OpenAiParts* parts, std::shared_ptr<HttpExchange> exchange,
+                       const Tenant& tenant, const OpenAiRequest& request, CallRecord record) {
+  const InferenceParts& core = parts->core;
+  const auto refuse = [&](const absl::Status& status) {
+    RefuseCall(core, exchange.get(), record, status, request.chat);
+  };
+  AnswerFormat format = FormatOf(*parts, request, record.request_id);
+  std::vector<Request> requests;
+  std::vector<Permit> permits;
+  for (const v1::GenerateRequest& prompt : request.prompts) {
+    absl::StatusOr<Request> parsed =
+        ParseGenerate(prompt, parts->bounds, *core.tokenizer, RandomBits());
+    if (!parsed.ok()) return refuse(parsed.status());
+    parsed->request_id = record.request_id;
+    format.first_tokens.push_back(parsed->prompt.front());
+    requests.push_back(*std::move(parsed));
+  }
+  for (Request& one : requests) {
+    absl::StatusOr<Permit> permit = AdmitRequest(tenant, core.admission, &one);
+    if (!permit.ok()) return refuse(permit.status());
+    permits.push_back(*std::move(permit));
+  }
+  const std::shared_ptr<OpenAiCall> call(
+      new OpenAiCall(parts, exchange, std::move(record), std::move(format), requests.size()));
+  std::vector<std::shared_ptr<Stream>> streams;
+  for (size_t i = 0; i < requests.size(); ++i) {
+    streams.push_back(Stream::Create(std::make_shared<Transport>(call, i), core.emitter,
+                                     std::move(permits[i]), requests[i].n));
+  }
+  {
+    MutexLock lock(&call->mutex_);
+    call->streams_ = streams;
+  }
+  exchange->set_on_gone([call] { call->OnGone(); });
+  for (size_t i = 0; i < requests.size(); ++i) {
+    core.device->Submit(std::move(requests[i]), std::move(streams[i]));
+  }
+}
+
+OpenAiCall::OpenAiCall(const OpenAiParts* parts, std::shared_ptr<HttpExchange> exchange,
+                       CallRecord record, AnswerFormat format, size_t prompts)
+    : parts_(parts),
+      exchange_(std::move(exchange)),
+      chat_(format.chat),
+      stream_(format.stream),
+      record_(std::move(record)),
+      answer_(std::move(format), parts->core.tokenizer),
+      open_(prompts),
+      streams_(prompts) {}
+
+void OpenAiCall::Write(size_t prompt, std::vector<TokenEvent> events) {
+  for (const TokenEvent& event : events) Record(event);
+  std::shared_ptr<Stream> stream;
+  {
+    MutexLock lock(&mutex_);
+    stream = streams_[prompt];
+  }
+  std::string bytes = answer_.Add(prompt, events);
+  if (!stream_ && static_cast<int64_t>(answer_.size()) > parts_->bounds.max_message_bytes) {
+    Fail(absl::OutOfRangeError(absl::StrCat("the answer has more than max_message_bytes (",
+                                            parts_->bounds.max_message_bytes,
+                                            "): ask for a stream, or for less")));
+  }
+  if (bytes.empty()) return stream->OnWriteDone(true);
+  if (!std::exchange(started_, true)) exchange_->Start(StreamHead());
+  exchange_->Send(std::move(bytes), [stream](bool ok) { stream->OnWriteDone(ok); });
+}
+
+void OpenAiCall::Finish(size_t prompt, absl::Status status) {
+  {
+    MutexLock lock(&mutex_);
+    streams_[prompt].reset();  // else the two would keep each other alive
+  }
+  if (status.ok()) status = answer_.failure();
+  if (!status.ok()) Fail(std::move(status));
+  if (--open_ == 0) Complete();
+}
+
+void OpenAiCall::Fail(absl::Status status) {
+  if (!failure_.ok()) return;
+  failure_ = std::move(status);
+  for (const std::shared_ptr<Stream>& stream : streams()) stream->OnCancel();
+}
+
+void OpenAiCall::Complete() {
+  // Before the client can know that the call has ended.
+  const InferenceParts& core = parts_->core;
+  core.stats->Done(record_, static_cast<grpc::StatusCode>(failure_.code()), core.clock->Now());
+  if (!failure_.ok() && !started_) {
+    return exchange_->Reply(ErrorReply(ToHttpError(failure_, chat_)));
+  }
+  if (!stream_) {
+    HttpReply reply;
+    reply.body = answer_.Whole();
+    return exchange_->Reply(std::move(reply));
+  }
+  if (!started_) exchange_->Start(StreamHead());
+  exchange_->Send(failure_.ok() ? answer_.StreamEnd()
+                                : ServerSentEvent(ErrorJson(ToHttpError(failure_, chat_))),
+                  nullptr);
+  exchange_->End();
+}
+
+void OpenAiCall::OnGone() {
+  for (const std::shared_ptr<Stream>& stream : streams()) stream->OnCancel();
+}
+
+std::vector<std::shared_ptr<Stream>> OpenAiCall::streams() {
+  MutexLock lock(&mutex_);
+  std::vector<std::shared_ptr<Stream>> out;
+  for (const std::shared_ptr<Stream>& stream : streams_) {
+    if (stream != nullptr) out.push_back(stream);
+  }
+  return out;
+}
+
+void OpenAiCall::Record(const TokenEvent& event) {
+  if (const auto* started = std::get_if<StartedEvent>(&event)) {
+    record_.prompt_tokens += started->prompt_tokens;
+  } else if (const auto* finished = std::get_if<FinishedEvent>(&event)) {
+    record_.new_tokens += finished->usage.new_tokens;
+    record_.time_to_first_token = finished->timings.time_to_first_token;
+  }
+}
+
+}  // namespace sluice

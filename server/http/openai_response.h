@@ -1,0 +1,99 @@
+// The engine's events as OpenAI's JSON: the chunks of a stream, or one whole answer.
+#ifndef SLUICE_SERVER_HTTP_OPENAI_RESPONSE_H_
+#define SLUICE_SERVER_HTTP_OPENAI_RESPONSE_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/strings/string_view.h"
+#include "engine/token_sink.h"
+#include "engine/tokenizer/stream_decoder.h"
+#include "engine/tokenizer/tokenizer.h"
+
+namespace sluice {
+
+struct AnswerFormat {
+  bool chat = false;
+  bool stream = false;
+  bool include_usage = false;  // of a stream
+  bool logprobs = false;
+  bool prompt_logprobs = false;  // with the prompt's, for an echo
+  int32_t n = 1;
+  std::string id{};
+  int64_t created = 0;  // seconds of Unix time
+  std::string model{};
+  std::string fingerprint{};
+  std::vector<int32_t> first_tokens{};  // of each prompt: it has no log-probability
+};
+
+// One thread at a time. The tokenizer outlives it.
+class OpenAiAnswer {
+ public:
+  OpenAiAnswer(AnswerFormat format, const Tokenizer* tokenizer);
+
+  // Takes the events of prompt `prompt`, in order. Of a stream: gives the server-sent events they
+  // make, or nothing; else empty, and what they say is kept for Whole.
+  std::string Add(size_t prompt, const std::vector<TokenEvent>& events);
+
+  // After the last event: what ends a stream that went well.
+  std::string StreamEnd() const;
+  std::string Whole() const;
+  // Bytes kept for Whole, nearly.
+  size_t size() const { return size_; }
+
+  // Why a sequence failed; OK: none did.
+  const absl::Status& failure() const { return failure_; }
+
+ private:
+  // JSON of the elements of a choice's arrays, with commas between them.
+  struct Logprobs {
+    std::string tokens;  // of a chat: all there is
+    std::string values;
+    std::string alternatives;
+    std::string offsets;
+  };
+  struct Choice {
+    Choice(const Tokenizer* tokenizer, bool continuation) : decoder(tokenizer, continuation) {}
+    StreamDecoder decoder;  // of the tokens whose log-probabilities are told
+    int64_t offset = 0;     // characters it gave
+    bool told_role = false;
+    std::string text;
+    Logprobs logprobs;
+    const char* finish_reason = nullptr;
+  };
+
+  void AddDelta(const DeltaEvent& delta, Choice* choice);
+  void AddFinished(const FinishedEvent& event, Choice* choice);
+  // `logprob` null: a token without one.
+  void AddLogprob(int32_t token, const TokenLogprob* logprob, Choice* choice);
+  void AddChatLogprob(const TokenLogprob& logprob, Choice* choice) const;
+  std::string NextToken(int32_t token, Choice* choice) const;
+  std::string TokenText(int32_t token) const;
+  // What a choice has gathered, as one chunk; it begins anew.
+  void TakeChunk(size_t index, std::string* out);
+  void AppendHead(std::string* out) const;
+  void AppendChoice(size_t index, const Choice& choice, std::string* out) const;
+  void AppendChunkChoice(size_t index, Choice* choice, std::string* out) const;
+  void AppendLogprobs(const Choice& choice, std::string* out) const;
+  void AppendUsage(std::string* out) const;
+
+  const AnswerFormat format_;
+  const Tokenizer* const tokenizer_;
+  std::vector<Choice> choices_;      // prompt by prompt
+  std::vector<bool> prompt_scored_;  // its first token was told
+  size_t size_ = 0;
+  int64_t prompt_tokens_ = 0;
+  int64_t new_tokens_ = 0;
+  int64_t reused_tokens_ = 0;
+  absl::Status failure_;
+};
+
+// `json` as a server-sent event.
+std::string ServerSentEvent(absl::string_view json);
+
+}  // namespace sluice
+
+#endif  // SLUICE_SERVER_HTTP_OPENAI_RESPONSE_H_
