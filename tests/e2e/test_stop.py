@@ -136,13 +136,17 @@ def test_expired_deadline(daemon):
 def test_deadline_in_the_queue(daemon):
     """Every slot is taken: a call waits, and its deadline ends it there."""
     slots = daemon.slots()[1]
-    endless = request(PROMPT, n=slots, stop={"max_new_tokens": 1000000, "ignore_eos": True})
-    holder = daemon.inference.Generate(endless, timeout=PATIENCE)
-    assert next(holder).WhichOneof("event") == "started"
+    # A call has at most 64 sequences.
+    sizes = [min(64, slots - first) for first in range(0, slots, 64)]
+    holders = [daemon.inference.Generate(
+        request(PROMPT, n=n, stop={"max_new_tokens": 1000000, "ignore_eos": True}), timeout=PATIENCE) for n in sizes]
+    for holder in holders:
+        assert next(holder).WhichOneof("event") == "started"
     wait_until(lambda: daemon.slots()[0] == slots, "all slots are taken")
     try:
         with rpc_error(grpc.StatusCode.DEADLINE_EXCEEDED):
             daemon.generate(PROMPT, timeout=0.5)
     finally:
-        holder.cancel()
+        for holder in holders:
+            holder.cancel()
     daemon.wait_idle()

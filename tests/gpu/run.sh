@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs the bundle's tests and benchmarks on a GPU host, in a checkout of the repository: checks side by side, then, alone on
-# the machine, what is timed. Logs, tables and summary.txt go to $OUT (or .); exit code 0: every part passed.
+# Runs the bundle's tests and benchmarks on a GPU host, in a checkout of the repository: the C++ tests, then other checks side
+# by side, then, alone on the machine, what is timed. Logs, tables and summary.txt go to $OUT (or .); exit code 0: every part passed.
 # usage: tests/gpu/run.sh BUNDLE_DIR [part...]        default: all of them
 #   test       the C++ tests: ops, goldens, bits in every company, a real fault      fla   then FLA's errors beside theirs
 #   daemon e2e the daemon through its API                              memcheck racecheck  compute-sanitizer on the op tests
@@ -28,7 +28,7 @@ part() {
   echo "$name: $([ $code = 0 ] && echo ok || echo "FAILED ($code)"), $((SECONDS - started)) s" >> "$out/summary.txt"
 }
 tests=(python3 -m pytest -p no:cacheprovider -q -s -ra)
-sanitize() { part "$1" 280 env SLUICE_PATIENCE_SECONDS=200 compute-sanitizer --tool "${1%_*}" --error-exitcode 9 "$bundle/bin/cuda_test" --gtest_filter="$2"; }
+sanitize() { part "$1" 500 env SLUICE_PATIENCE_SECONDS=200 compute-sanitizer --tool "${1%_*}" --error-exitcode 9 "$bundle/bin/cuda_test" --gtest_filter="$2"; }
 # Every op: heads, chunks and spans that fill tiles and that do not. racecheck is slow: a share of it in each of three processes.
 ops='*SmallHeads:*AgreesWithTheCpu/odd_heads:*AgreesWithTheCpu/conv:*SmallVocabulary:*GemmRowsTest.Uneven'
 
@@ -42,12 +42,11 @@ if wants peer; then
   python3 tests/bench/fla_peer.py --warm "$scratch/warm" --go "$scratch/go" > "$out/peer.log" 2>&1 &
   peer=$!
 fi
+# Beside the sanitizers it takes many times as long.
+part test 200 "$bundle/bin/cuda_test"
 (
   trap - EXIT
-  (
-    part test 200 "$bundle/bin/cuda_test"
-    part fla 200 python3 tests/gpu/fla_errors.py "$SLUICE_GOLDEN_ERRORS" --first-config
-  ) &
+  part fla 200 python3 tests/gpu/fla_errors.py "$SLUICE_GOLDEN_ERRORS" --first-config &
   (
     part daemon 120 "${tests[@]}" tests/gpu/test_daemon.py
     part e2e 100 "${tests[@]}" -x -m "not slow" tests/e2e/test_{generate,sampling,stop,score,output}.py
