@@ -33,6 +33,9 @@ constexpr double kVariantTolerance = 4e-2;
 constexpr double kStateTolerance = 2e-2;
 constexpr float kClearMargin = 0.25f;  // below it bf16 may choose another token
 constexpr int32_t kMaxRows = 4096;
+// Of a long prompt every so many-th row is compared. A few rows make most of the error: with every
+// 128th, that of 32 rows says little of the backend.
+constexpr int32_t kEvery = 16;
 constexpr int32_t kSlots = 8;
 
 struct GoldenModel {
@@ -295,12 +298,12 @@ TEST_P(CudaGoldenTest, LongPrompts) {
 TEST_P(CudaGoldenTest, StateAfter4096Tokens) {
   const std::vector<int32_t> ids = RandomTokens(4096, cpu_->shape().vocab, 9);
   const std::vector<PromptSegment> prompt = {{0, 0, 4096, ids.data()}};
-  const auto expected = cpu_->Step({}, prompt, 128), actual = gpu_->Step({}, prompt, 128);
+  const auto expected = cpu_->Step({}, prompt, kEvery), actual = gpu_->Step({}, prompt, kEvery);
   const double logits = RelativeRms(Flat(actual), Flat(expected));
   const double state = RelativeRms(gpu_->State(0), cpu_->State(0));
   // The CPU backend is within 1e-4 of float64.
   errors_[GetParam().name]["4096"] = {
-      {"cpu", logits}, {"state", state}, {"ids", ids}, {"every", 128}, {"logits", expected}};
+      {"cpu", logits}, {"state", state}, {"ids", ids}, {"every", kEvery}, {"logits", expected}};
   std::printf("4096   %-26s logits: CPU %.2e  state %.2e\n", GetParam().name.c_str(), logits,
               state);
   EXPECT_LE(logits, Tolerance());
