@@ -101,7 +101,7 @@ void Sessions::Commit(const std::shared_ptr<SessionUse>& use, StateInfo info, in
                        ? states_->AdoptSlot(std::move(info), slot, &use->room)
                        : states_->AdoptData(std::move(info), std::move(data), &use->room);
   Session* session = use->session;
-  if (session == nullptr) return done(NotFound());
+  if (session == nullptr) return done(absl::NotFoundError("the session was deleted meanwhile"));
   if (use->outdated) {
     return done(absl::AbortedError("another daemon has changed the session meanwhile"));
   }

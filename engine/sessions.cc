@@ -48,7 +48,9 @@ Sessions::~Sessions() {
   states_->DropWaiters();
 }
 
-absl::Status Sessions::NotFound() { return absl::NotFoundError("there is no such session"); }
+absl::Status Sessions::NotFound(const SessionKey& key) {
+  return absl::NotFoundError(absl::StrCat("there is no session '", key.second, "'"));
+}
 
 absl::Status Sessions::CheckEtag(const Session& session, const std::string& etag) const {
   if (etag.empty() || etag == session.now.etag) return absl::OkStatus();
@@ -251,20 +253,20 @@ void Sessions::Find(absl::string_view tenant, const std::string& id, Found found
     session = Insert(key, /*indexed=*/false);
     session->phase = SessionPhase::kUnread;
   }
-  if (session == nullptr) return found(NotFound());
+  if (session == nullptr) return found(NotFound(key));
   switch (session->phase) {
     case SessionPhase::kLive:
       return found(session);
     case SessionPhase::kCreating:
     case SessionPhase::kDeleting:
-      return found(NotFound());
+      return found(NotFound(key));
     case SessionPhase::kUnread:
       break;
   }
   session->on_read.push_back([this, key, found = std::move(found)](absl::Status status) {
     if (!status.ok()) return found(status);
     Session* read = Lookup(key);
-    if (read == nullptr || read->phase != SessionPhase::kLive) return found(NotFound());
+    if (read == nullptr || read->phase != SessionPhase::kLive) return found(NotFound(key));
     found(read);
   });
   Enqueue(session);
@@ -364,7 +366,7 @@ void Sessions::StartDelete(Session* session, std::function<void(absl::Status)> d
   const auto waiting = std::exchange(session->waiting, {});
   for (const auto& use : waiting) {
     use->session = nullptr;
-    use->ready(NotFound());
+    use->ready(NotFound(session->key));
   }
   if (setup_.has_store) return Enqueue(session);
   Remove(session, absl::OkStatus());
@@ -390,13 +392,13 @@ void Sessions::Remove(Session* session, const absl::Status& status) {
   sessions_.erase(it);
   for (const auto& use : gone->waiting) {
     use->session = nullptr;
-    use->ready(status.ok() ? NotFound() : status);
+    use->ready(status.ok() ? NotFound(gone->key) : status);
   }
   for (const PendingChange& change : gone->changes) {
-    change.done(status.ok() ? NotFound() : status);
+    change.done(status.ok() ? NotFound(gone->key) : status);
   }
   for (const auto& deleted : gone->on_deleted) deleted(status);
-  for (const auto& read : gone->on_read) read(status.ok() ? NotFound() : status);
+  for (const auto& read : gone->on_read) read(status.ok() ? NotFound(gone->key) : status);
 }
 
 // ---- Time ----

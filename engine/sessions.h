@@ -156,7 +156,7 @@ class Sessions {
   absl::Status CheckLimits(const std::string& tenant) const;
   absl::Status CheckModel(const Session& session) const;
   absl::Status CheckEtag(const Session& session, const std::string& etag) const;
-  static absl::Status NotFound();
+  static absl::Status NotFound(const SessionKey& key);
   void ContinueListing(const std::shared_ptr<Listing>& listing);
   void Change(Session* session, PendingChange change);
   // Another daemon has written the session: the record is read again, and what was to be changed
