@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <cstdint>
 #include <memory>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -69,9 +68,9 @@ struct Call {
   int64_t echoed = 0;   // of the prompt
   int64_t reused = 0;   // prompt tokens whose state came from the prefix cache
   PrefixPlan plan;      // what the prefix cache gets of its prompt
-  RequestId leader = 0;              // kFollowing: whom it waits for; 0: for a copy
-  int64_t leader_tokens = 0;         // to have computed
-  std::optional<FinishedEvent> end;  // of a call that commits: told once it has
+  RequestId leader = 0;                // kFollowing: whom it waits for; 0: for a copy
+  int64_t leader_tokens = 0;           // to have computed
+  std::unique_ptr<FinishedEvent> end;  // of a call that commits: told once it has
   absl::Duration load_started;
 
   int64_t prompt_launched = 0;  // prompt tokens in steps so far

@@ -76,7 +76,7 @@ bool Engine::MustNotRunAhead() const {
 }
 
 void Engine::End(Call* call) {
-  if (call->end.has_value()) {
+  if (call->end != nullptr) {
     Commit(call);
   } else {
     Close(call, absl::OkStatus());

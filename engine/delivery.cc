@@ -205,7 +205,7 @@ void Delivery::Finish(Call* call, Sequence* sequence, FinishedEvent event,
   sequence->finished = true;
   --call->open_sequences;
   if (call->commits && event.reason != FinishReason::kError) {
-    call->end = std::move(event);
+    call->end = std::make_unique<FinishedEvent>(std::move(event));
   } else {
     call->sink->Push(std::move(event));
   }

@@ -91,6 +91,7 @@ class GrpcStream final : public grpc::ServerWriteReactor<typename Converter::Res
 
   void OnWriteDone(bool ok) override {
     if (ok && ++next_ < messages_.size()) return this->StartWrite(&messages_[next_]);
+    messages_ = {};  // of thousands of streams that wait, half a kilobyte each
     attached()->OnWriteDone(ok);
   }
 

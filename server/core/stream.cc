@@ -1,7 +1,6 @@
 #include "server/core/stream.h"
 
 #include <algorithm>
-#include <iterator>
 #include <utility>
 
 #include "kernels/check.h"
@@ -10,13 +9,6 @@
 #include "server/core/event_merge.h"
 
 namespace sluice {
-namespace {
-
-// Room a drained ring keeps: a stream that waits, or is read as fast as it is written, holds little
-// memory.
-constexpr size_t kKeptEvents = 4;
-
-}  // namespace
 
 std::shared_ptr<Stream> Stream::Create(std::shared_ptr<StreamTransport> transport, Emitter* emitter,
                                        Permit permit, int32_t sequences) {
@@ -188,10 +180,8 @@ void Stream::GiveUp(const char* why) {
 }
 
 std::vector<TokenEvent> Stream::TakeEvents() {
-  std::vector<TokenEvent> events(std::make_move_iterator(events_.begin()),
-                                 std::make_move_iterator(events_.end()));
-  events_.clear();
-  if (events_.capacity() > kKeptEvents) std::vector<TokenEvent>().swap(events_);
+  // The memory goes too: of thousands of streams that wait, none keeps a place for an event.
+  std::vector<TokenEvent> events = std::exchange(events_, {});
   emitter_->AddRingBytes(-std::exchange(event_bytes_, 0));
   if (std::exchange(starved_, false) && device_ != nullptr) device_->Wake();
   return events;

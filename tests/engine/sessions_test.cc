@@ -286,7 +286,8 @@ TEST_F(SessionsTest, TenantsDoNotSeeEachOther) {
   ASSERT_TRUE(Create("b", "two").ok());
   const absl::Status foreign = Get("b", "one").status();
   EXPECT_TRUE(absl::IsNotFound(foreign));
-  EXPECT_EQ(foreign.message(), Get("absent", "one").status().message());
+  EXPECT_EQ(foreign.message(), "there is no session 'b'");
+  EXPECT_EQ(Get("absent", "one").status().message(), "there is no session 'absent'");
   EXPECT_TRUE(absl::IsNotFound(Delete("b", "one")));
   Request request = Continue("b", {5}, 5);
   request.tenant = "one";

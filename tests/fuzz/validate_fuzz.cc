@@ -38,8 +38,12 @@ bool Within(float value, float min, float max) {
 }
 
 void CheckAccepted(const Request& request) {
-  SLUICE_CHECK(!request.prompt.empty() && request.prompt.size() <= 1000);
-  for (const int32_t id : request.prompt) SLUICE_CHECK(IsToken(id));
+  // A session's history may be all there is to go on from; the engine looks whether it has one.
+  SLUICE_CHECK(!request.prompt.empty() || !request.session_id.empty());
+  for (const auto* prompt : {&request.prompt, &request.prompt_if_empty}) {
+    SLUICE_CHECK(prompt->size() <= 1000);
+    for (const int32_t id : *prompt) SLUICE_CHECK(IsToken(id));
+  }
   for (const int32_t id : request.stop.token_ids) SLUICE_CHECK(IsToken(id));
   for (const TokenBias& bias : request.logit_bias)
     SLUICE_CHECK(IsToken(bias.token) && Within(bias.bias, -100, 100));
