@@ -1,11 +1,15 @@
-// Whether the kernels in this program run on a GPU.
+// Which of this program's kernels run on a GPU.
 #ifndef SLUICE_KERNELS_CUDA_COVERAGE_H_
 #define SLUICE_KERNELS_CUDA_COVERAGE_H_
 
 namespace sluice::cuda {
 
-// On the thread's GPU, whose compute capability is major.minor.
-bool HasCodeFor(int major, int minor);
+// Whether there are kernels for the thread's GPU.
+bool HasCode();
+
+// Whether they are Hopper's own, or those that every GPU from sm_80 up runs. Of the GPU that the
+// thread has when this is first called.
+bool HasHopperCode();
 
 }  // namespace sluice::cuda
 

@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/check.h"
+#include "kernels/cuda/coverage.h"
 #include "kernels/cuda/cuda_device.h"
 #include "kernels/cuda/decode_graphs.h"
 #include "kernels/cuda/fault_latch.h"
@@ -49,7 +50,8 @@ class CudaBackend : public Backend {
         reads_done_(&latch_, options.patience),
         writes_done_(&latch_, options.patience) {
     info_.device = absl::StrCat("cuda:", options.device, " (", gpu.name, ")");
-    info_.numerics_id = absl::StrCat("cuda-", kKernelRevision, "-sm", gpu.major, gpu.minor, "-lt",
+    info_.numerics_id = absl::StrCat("cuda-", kKernelRevision, "-sm", gpu.major, gpu.minor,
+                                     cuda::HasHopperCode() ? "" : "-portable", "-lt",
                                      lt_->version(), options.batch_invariant ? "" : "-batch");
     info_.prompt_grid = cuda::kSpan;
     info_.steps_in_flight = 2;

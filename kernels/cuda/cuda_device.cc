@@ -36,7 +36,7 @@ absl::StatusOr<GpuInfo> OpenGpu(int ordinal) {
       CudaStatus(cudaGetDeviceProperties(&properties, ordinal), "asking for a GPU's properties");
   status.Update(CudaStatus(cudaSetDevice(ordinal), absl::StrCat("GPU ", ordinal)));
   if (!status.ok()) return status;
-  if (!HasCodeFor(properties.major, properties.minor)) {
+  if (properties.major < 8 || !HasCode()) {
     return absl::UnavailableError(
         absl::StrCat("cuda: ", properties.name, " has compute capability ", properties.major, ".",
                      properties.minor, ", this build is for ", SLUICE_CUDA_ARCHITECTURES));

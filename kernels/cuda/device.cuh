@@ -8,12 +8,23 @@
 
 #include <cstdint>
 
+#include "kernels/cuda/coverage.h"
+
+// 1 where code is compiled for Hopper with its own instructions (sm_90a): bulk copies, warpgroup
+// products, clusters, overlapped launches. 0 for every other GPU from sm_80 up, and for the host.
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+#define SLUICE_HOPPER 1
+#else
+#define SLUICE_HOPPER 0
+#endif
+
 namespace sluice::cuda {
 
 using bf16 = __nv_bfloat16;
 
-// Launches with programmatic stream serialization: the grid may start while its predecessor ends,
+// On Hopper with programmatic stream serialization: the grid may start while its predecessor ends,
 // and must call WaitForPredecessor before it touches anything that a kernel of this step writes.
+// Only there may `cluster` be above 1.
 template <class... Params, class... Args>
 inline cudaError_t Launch(void (*kernel)(Params...), dim3 grid, dim3 block, size_t shared_bytes,
                           cudaStream_t stream, int cluster, Args... args) {
@@ -30,14 +41,14 @@ inline cudaError_t Launch(void (*kernel)(Params...), dim3 grid, dim3 block, size
   config.dynamicSmemBytes = shared_bytes;
   config.stream = stream;
   config.attrs = attributes;
-  config.numAttrs = cluster > 1 ? 2 : 1;
+  config.numAttrs = !HasHopperCode() ? 0 : cluster > 1 ? 2 : 1;
   return cudaLaunchKernelEx(&config, kernel, static_cast<Params>(args)...);
 }
 
 // Every kernel calls this in every thread, early exits included: a grid that ended without having
 // waited would let its successor start before its predecessor is done.
 __device__ __forceinline__ void WaitForPredecessor() {
-#if __CUDA_ARCH__ >= 900
+#if SLUICE_HOPPER
   asm volatile("griddepcontrol.wait;" ::: "memory");
   asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
 #endif
@@ -84,6 +95,26 @@ __device__ __forceinline__ void LoadMatrix4Transposed(uint32_t (&r)[4], uint32_t
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
                : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
                : "r"(address));
+}
+
+// Stores four 8x8 matrices transposed, as LoadMatrix4 addresses them.
+__device__ __forceinline__ void StoreMatrix4Transposed(uint32_t address, uint32_t r0, uint32_t r1,
+                                                       uint32_t r2, uint32_t r3) {
+#if SLUICE_HOPPER
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1,%2,%3,%4};" ::"r"(address),
+               "r"(r0), "r"(r1), "r"(r2), "r"(r3)
+               : "memory");
+#else
+  const uint32_t r[4] = {r0, r1, r2, r3};
+  const int lane = threadIdx.x % 32;
+#pragma unroll
+  for (int m = 0; m < 4; ++m) {
+    uint32_t transposed;
+    asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(transposed) : "r"(r[m]));
+    const uint32_t row = __shfl_sync(0xffffffffu, address, m * 8 + lane / 4);
+    asm volatile("st.shared.b32 [%0], %1;" ::"r"(row + lane % 4 * 4), "r"(transposed) : "memory");
+  }
+#endif
 }
 
 // Copies 16 bytes to shared memory, or zeros them.

@@ -1,12 +1,14 @@
-// Weights are the left operand, tokens the right. A block is a producer warp, which keeps stages of
-// tiles on their way by bulk copies, and warpgroups of 64 rows of W by kTokens rows of x each, side
-// by side along W, along x or along K. A cluster of blocks shares tiles by multicast, along W and
-// along x, and shares K: then its slices are added through distributed shared memory. Weights do
-// not depend on the step, so the first of them are under way before the predecessor ends.
+// On Hopper. Weights are the left operand, tokens the right. A block is a producer warp, which
+// keeps stages of tiles on their way by bulk copies, and warpgroups of 64 rows of W by kTokens rows
+// of x each, side by side along W, along x or along K. A cluster of blocks shares tiles by
+// multicast, along W and along x, and shares K: then its slices are added through distributed
+// shared memory. Weights do not depend on the step, so the first of them are under way before the
+// predecessor ends.
 #include <cooperative_groups.h>
 
 #include "kernels/cuda/device.cuh"
 #include "kernels/cuda/gemm_rows.h"
+#include "kernels/cuda/gemm_rows_store.cuh"
 #include "kernels/cuda/layout.h"
 #include "kernels/cuda/tensor_map.h"
 #include "kernels/cuda/tma.cuh"
@@ -17,7 +19,7 @@ namespace {
 
 namespace cg = cooperative_groups;
 
-constexpr int kSlices = 8;
+constexpr int kSlices = kGemmRowsSlices;
 constexpr int kTileK = 64;  // 128 bytes
 
 // Warpgroups of a block along W, x and K; blocks of a cluster that share tiles of x (they lie along
@@ -53,35 +55,6 @@ struct Config {
   static_assert(kSharedBytes <= 227 * 1024);
   static_assert(T::stages % T::groups_k == 0);  // a stage is always the same warpgroups'
 };
-
-// The sums for row `row`, columns n .. n + 3 of the product; for kSwiGlu `up` belongs to the same
-// columns.
-template <RowStore kStore>
-__device__ __forceinline__ void StoreFour(const GemmRowsArgs& a, int row, int n, float4 sum,
-                                          float4 up) {
-  const int64_t at = row * a.y_stride + n;
-  if constexpr (kStore == RowStore::kBf16) {
-    *reinterpret_cast<uint2*>(static_cast<bf16*>(a.y) + at) =
-        make_uint2(PackBf16(sum.x, sum.y), PackBf16(sum.z, sum.w));
-  } else if constexpr (kStore == RowStore::kAdd) {
-    float4* y = reinterpret_cast<float4*>(static_cast<float*>(a.y) + at);
-    const float4 old = *y;
-    *y = make_float4(old.x + sum.x, old.y + sum.y, old.z + sum.z, old.w + sum.w);
-  } else if constexpr (kStore == RowStore::kFloat) {
-    *reinterpret_cast<float4*>(static_cast<float*>(a.y) + at) = sum;
-  } else {
-    *reinterpret_cast<uint2*>(static_cast<bf16*>(a.y) + at) =
-        make_uint2(PackBf16(Silu(sum.x) * up.x, Silu(sum.y) * up.y),
-                   PackBf16(Silu(sum.z) * up.z, Silu(sum.w) * up.w));
-  }
-}
-
-__device__ __forceinline__ void Accumulate(float4& sum, const float4& x) {
-  sum.x += x.x;
-  sum.y += x.y;
-  sum.z += x.z;
-  sum.w += x.w;
-}
 
 // Where a block stands in its cluster and in the product.
 template <class T>
@@ -177,6 +150,7 @@ __global__ void __launch_bounds__(Config<T>::kThreads, T::blocks)
     GemmRowsKernel(const __grid_constant__ GemmRowsArgs a,
                    const __grid_constant__ CUtensorMap map_w,
                    const __grid_constant__ CUtensorMap map_x) {
+#if SLUICE_HOPPER
   using C = Config<T>;
   extern __shared__ char unaligned[];
   char* shared = unaligned + (1024 - SharedAddress(unaligned) % 1024) % 1024;
@@ -307,6 +281,7 @@ __global__ void __launch_bounds__(Config<T>::kThreads, T::blocks)
   }
   // No block leaves while another reads its sums.
   if constexpr (T::cluster_k > 1) cluster.sync();
+#endif
 }
 
 template <class T, RowStore kStore>
@@ -349,6 +324,7 @@ constexpr int kNarrow = 4096;
 constexpr int kMiddle = 132 * 64;
 
 cudaError_t LaunchGemmRows(const GemmRowsArgs& a, cudaStream_t stream) {
+  if (!HasHopperCode()) return LaunchPortableGemmRows(a, stream);
   const bool narrow = a.n <= kNarrow, middle = a.n <= kMiddle;
   if (a.rows <= 8) {
     return narrow   ? LaunchTiling<Tiling<8, 1, 1, 2, 1, 1, 4, 12, 2>>(a, stream)

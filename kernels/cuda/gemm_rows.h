@@ -33,6 +33,9 @@ struct GemmRowsArgs {
 
 cudaError_t LaunchGemmRows(const GemmRowsArgs& args, cudaStream_t stream);
 
+// The same on any GPU from sm_80 up; what LaunchGemmRows does where the code is not Hopper's own.
+cudaError_t LaunchPortableGemmRows(const GemmRowsArgs& args, cudaStream_t stream);
+
 }  // namespace sluice::cuda
 
 #endif  // SLUICE_KERNELS_CUDA_GEMM_ROWS_H_

@@ -4,8 +4,8 @@
 //   S  <- diag(decay) S + sum_s k~_s^T v_s
 // The state lies transposed, (v, dk), in fp32 accumulators for the whole span: rounded to bf16
 // pairs, they are the left operand of the first product as they lie, and the right place for the
-// sums of the last. Chunks arrive in two stages of shared memory by cp.async, in the swizzled tiles
-// that the tensor cores read.
+// sums of the last. Chunks arrive in stages of shared memory by cp.async, in the swizzled tiles
+// that the tensor cores read: two on Hopper, where there is room for 128 columns of v as well.
 #include "kernels/cuda/device.cuh"
 #include "kernels/cuda/mixer.h"
 #include "kernels/cuda/wgmma.cuh"
@@ -15,6 +15,7 @@ namespace {
 
 constexpr int kGroupWarps = 4;  // of a warpgroup
 constexpr int kMaxWarps = 2 * kGroupWarps;
+__host__ __device__ constexpr int Stages(bool hopper) { return hopper ? 2 : 1; }
 constexpr int kTileBytes = kChunk * 128;  // 64 rows of 64 columns
 constexpr int kPassKeys = 256;            // of dk that one pass holds
 
@@ -23,6 +24,7 @@ struct Params {
   int first_span;
   int first_key;  // of this pass
   bool first_pass, last_pass;
+  int member;  // of the query heads that share a state, which take turns: the last replaces it
 };
 
 // Where 16-byte chunk `chunk` of a row lies: tiles of 64 columns one after another, swizzled as
@@ -47,13 +49,13 @@ __global__ void __launch_bounds__(kMaxWarps * 32, 1)
     GlaChunkKernel(const __grid_constant__ MixerArgs a, const __grid_constant__ ChunkBuffers b,
                    const __grid_constant__ Params p) {
   using S = Stage<kKeys>;
-  constexpr int kTiles = kKeys / 8;
+  constexpr int kTiles = kKeys / 8, kStages = Stages(SLUICE_HOPPER);
   extern __shared__ char unaligned[];
   char* shared = unaligned + (1024 - SharedAddress(unaligned) % 1024) % 1024;
   const int warps = blockDim.x / 32, warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4,
             t = lane % 4;
   const int groups = kSums ? 1 : a.heads / a.kv_heads;
-  const int head = blockIdx.y, kv_head = head / groups;
+  const int kv_head = blockIdx.y, head = kv_head * groups + p.member;
   const int v_first = blockIdx.x * warps * 16;  // of the block
   const int v_lane = v_first + warp * 16 + g;   // of the lane: this one and + 8
   WaitForPredecessor();
@@ -64,7 +66,7 @@ __global__ void __launch_bounds__(kMaxWarps * 32, 1)
 
   const auto fill = [&](int c) {
     if (c < span.chunks) {
-      const uint32_t stage = SharedAddress(shared) + c % 2 * S::Bytes(warps);
+      const uint32_t stage = SharedAddress(shared) + c % kStages * S::Bytes(warps);
       const ChunkMeta chunk = chunks[span.chunk + c];
       const int64_t local = span.chunk + c - p.first_chunk;
       const bf16* q = b.q + (local * a.heads + head) * kChunk * b.key_stride + p.first_key;
@@ -118,11 +120,11 @@ __global__ void __launch_bounds__(kMaxWarps * 32, 1)
   }
 
   for (int c = 0; c < span.chunks; ++c) {
-    fill(c + 1);
-    WaitCopies<1>();
+    if (kStages == 2) fill(c + 1);
+    WaitCopies<kStages - 1>();
     FenceForWgmma();
     __syncthreads();
-    const uint32_t stage = SharedAddress(shared) + c % 2 * S::Bytes(warps);
+    const uint32_t stage = SharedAddress(shared) + c % kStages * S::Bytes(warps);
     const ChunkMeta chunk = chunks[span.chunk + c];
     const int m = lane / 8, r = lane % 8;  // matrix and row that the lane addresses in ldmatrix
     // v^T as left operand, 16 columns by 16 tokens at a time.
@@ -176,7 +178,7 @@ __global__ void __launch_bounds__(kMaxWarps * 32, 1)
       WgmmaWait<0>();
       if (p.last_pass) {
         // Through shared memory, so that a token's 16 columns leave as two 16-byte stores.
-        char* rows = shared + 2 * S::Bytes(warps) + warp * kChunk * 32;
+        char* rows = shared + kStages * S::Bytes(warps) + warp * kChunk * 32;
         const uint32_t rows_at = SharedAddress(rows);
 #pragma unroll
         for (int n = 0; n < 8; n += 2) {
@@ -186,10 +188,7 @@ __global__ void __launch_bounds__(kMaxWarps * 32, 1)
                          r3 = PackBf16(o[n * 4 + 6], o[n * 4 + 7]);
           const int token = (n + m / 2) * 8 + r;
           const uint32_t address = rows_at + token * 32 + ((m % 2) ^ (token / 4 % 2)) * 16;
-          asm volatile(
-              "stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1,%2,%3,%4};" ::"r"(address),
-              "r"(r0), "r"(r1), "r"(r2), "r"(r3)
-              : "memory");
+          StoreMatrix4Transposed(address, r0, r1, r2, r3);
         }
         __syncwarp();
 #pragma unroll
@@ -218,7 +217,7 @@ __global__ void __launch_bounds__(kMaxWarps * 32, 1)
       }
     }
     const float* decay =
-        reinterpret_cast<const float*>(shared + c % 2 * S::Bytes(warps) + S::Decay(warps));
+        reinterpret_cast<const float*>(shared + c % kStages * S::Bytes(warps) + S::Decay(warps));
 #pragma unroll
     for (int n = 0; n < kTiles; ++n) {
       const float2 d = *reinterpret_cast<const float2*>(decay + n * 8 + 2 * t);
@@ -236,6 +235,7 @@ __global__ void __launch_bounds__(kMaxWarps * 32, 1)
 
     WgmmaWait<0>();
     __syncthreads();
+    if (kStages == 1) fill(c + 1);
   }
 
   if (kSums && blockIdx.x == 0) {
@@ -251,7 +251,7 @@ __global__ void __launch_bounds__(kMaxWarps * 32, 1)
     }
   }
   // A whole span's state comes from the scan, so that it is the same however the prompt was cut.
-  if (kSums || (span.carry < 0 && head % groups == 0)) {
+  if (kSums || (span.carry < 0 && p.member == groups - 1)) {
     float* to = kSums ? carry : slot;
 #pragma unroll
     for (int n = 0; n < kTiles; ++n) {
@@ -267,22 +267,24 @@ __global__ void __launch_bounds__(kMaxWarps * 32, 1)
 template <int kKeys, bool kSums>
 cudaError_t LaunchPass(const MixerArgs& a, const ChunkBuffers& b, const Params& p, int spans,
                        cudaStream_t stream) {
-  const int all = (a.dv + 63) / 64 * kGroupWarps, warps = all < kMaxWarps ? all : kMaxWarps;
-  const int bytes = 1024 + 2 * Stage<kKeys>::Bytes(warps) + warps * kChunk * 32;
+  const bool hopper = HasHopperCode();
+  const int all = (a.dv + 63) / 64 * kGroupWarps, most = hopper ? kMaxWarps : kGroupWarps;
+  const int warps = all < most ? all : most;
+  const int bytes = 1024 + Stages(hopper) * Stage<kKeys>::Bytes(warps) + warps * kChunk * 32;
   const cudaError_t prepared = cudaFuncSetAttribute(
       GlaChunkKernel<kKeys, kSums>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
   if (prepared != cudaSuccess) return prepared;
-  const dim3 grid((all + warps - 1) / warps, kSums ? a.kv_heads : a.heads, spans);
+  const dim3 grid((all + warps - 1) / warps, a.kv_heads, spans);
   return Launch(GlaChunkKernel<kKeys, kSums>, grid, warps * 32, bytes, stream, 1, a, b, p);
 }
 
 template <bool kSums>
 cudaError_t LaunchPasses(const MixerArgs& a, const ChunkBuffers& b, const ChunkRange& range,
-                         int first_span, int spans, cudaStream_t stream) {
+                         int first_span, int spans, int member, cudaStream_t stream) {
   if (spans == 0) return cudaSuccess;
   for (int key = 0; key < b.key_stride; key += kPassKeys) {
-    const Params p = {range.first_chunk, first_span, key, key == 0,
-                      key + kPassKeys >= b.key_stride};
+    const Params p = {
+        range.first_chunk, first_span, key, key == 0, key + kPassKeys >= b.key_stride, member};
     const int keys = b.key_stride - key < kPassKeys ? b.key_stride - key : kPassKeys;
     const cudaError_t error = keys <= 64    ? LaunchPass<64, kSums>(a, b, p, spans, stream)
                               : keys <= 128 ? LaunchPass<128, kSums>(a, b, p, spans, stream)
@@ -297,12 +299,16 @@ cudaError_t LaunchPasses(const MixerArgs& a, const ChunkBuffers& b, const ChunkR
 
 cudaError_t LaunchGlaSpanSums(const MixerArgs& args, const ChunkBuffers& buffers,
                               const ChunkRange& range, cudaStream_t stream) {
-  return LaunchPasses<true>(args, buffers, range, range.first_span, range.whole_spans, stream);
+  return LaunchPasses<true>(args, buffers, range, range.first_span, range.whole_spans, 0, stream);
 }
 
 cudaError_t LaunchGlaChunks(const MixerArgs& args, const ChunkBuffers& buffers,
                             const ChunkRange& range, cudaStream_t stream) {
-  return LaunchPasses<false>(args, buffers, range, range.first_span, range.spans, stream);
+  cudaError_t error = cudaSuccess;
+  for (int member = 0; member < args.heads / args.kv_heads && error == cudaSuccess; ++member)
+    error =
+        LaunchPasses<false>(args, buffers, range, range.first_span, range.spans, member, stream);
+  return error;
 }
 
 }  // namespace sluice::cuda

@@ -2,9 +2,10 @@
 // mixer of a row in one kernel: short convolution, feature map, low-rank gate, S <- diag(alpha) S +
 // k^T v, o = q S, per-head RMSNorm, output gate.
 //
-// A cluster of up to 8 blocks shares a (row, kv head); each block takes tiles of 64 columns of the
-// state through registers, and several blocks a multiprocessor hide each other's loads, sums and
-// stores. The order of every sum follows from dk and dv alone.
+// A cluster of up to 8 blocks shares a (row, kv head), a block alone takes it where GPUs have no
+// clusters; each block takes tiles of 64 columns of the state through registers, and several blocks
+// a multiprocessor hide each other's loads, sums and stores. The order of every sum follows from dk
+// and dv alone.
 #include <cooperative_groups.h>
 
 #include <utility>
@@ -27,7 +28,34 @@ constexpr int kRowsPerPass =
 constexpr int kMaxCluster = 8;
 
 __host__ __device__ inline int Tiles(int dv) { return (dv + kTile - 1) / kTile; }
-inline int ClusterSize(int dv) { return Tiles(dv) < kMaxCluster ? Tiles(dv) : kMaxCluster; }
+inline int ClusterSize(int dv) {
+  if (!HasHopperCode()) return 1;
+  return Tiles(dv) < kMaxCluster ? Tiles(dv) : kMaxCluster;
+}
+
+// The blocks that share a (row, head): a cluster, or a block alone where there are none. Made by
+// every thread of each.
+class Team {
+ public:
+#if SLUICE_HOPPER
+  // That every block is there is needed only at the end.
+  __device__ __forceinline__ Team()
+      : cluster_(cg::this_cluster()), started_(cluster_.barrier_arrive()) {}
+  __device__ __forceinline__ void WaitUntilStarted() { cluster_.barrier_wait(std::move(started_)); }
+  __device__ __forceinline__ void Sync() { cluster_.sync(); }
+  __device__ __forceinline__ float* At(float* shared, int rank) {
+    return cluster_.map_shared_rank(shared, rank);
+  }
+
+ private:
+  cg::cluster_group cluster_;
+  cg::cluster_group::arrival_token started_;
+#else
+  __device__ __forceinline__ void WaitUntilStarted() {}
+  __device__ __forceinline__ void Sync() { __syncthreads(); }
+  __device__ __forceinline__ float* At(float* shared, int) { return shared; }
+#endif
+};
 
 struct Shared {  // offsets in floats
   int q, k, alpha, v, red, o, squares, total;
@@ -139,11 +167,10 @@ __global__ void __launch_bounds__(kThreads, kBlocks)
   };
   // The first tile is under way while the projections are still being computed.
   if (active) load(0, rank * kTile);
-  cg::cluster_group cluster = cg::this_cluster();
-  auto started = cluster.barrier_arrive();  // that every block is there is needed only at the end
+  Team team;
   WaitForPredecessor();
-  if (!active) {  // the whole cluster
-    cluster.barrier_wait(std::move(started));
+  if (!active) {  // the whole team
+    team.WaitUntilStarted();
     return;
   }
 
@@ -231,9 +258,9 @@ __global__ void __launch_bounds__(kThreads, kBlocks)
     if constexpr (kSingle) SumColumns(o, red, shared + at.o + local_tile * kTile, false);
   }
 
-  // Per-head norm over all dv columns, which the cluster's blocks hold.
+  // Per-head norm over all dv columns, which the team's blocks hold.
   const int owned = local_tile * kTile;
-  cluster.barrier_wait(std::move(started));
+  team.WaitUntilStarted();
   for (int g = warp; g < groups; g += kWarps) {
     float sum = 0.0f;
     for (int i = lane; i < owned; i += 32) {
@@ -241,10 +268,9 @@ __global__ void __launch_bounds__(kThreads, kBlocks)
       sum += o * o;  // columns past dv are zero
     }
     sum = WarpSum(sum);
-    if (lane < cluster_size)
-      *cluster.map_shared_rank(shared + at.squares + g * kMaxCluster + rank, lane) = sum;
+    if (lane < cluster_size) *team.At(shared + at.squares + g * kMaxCluster + rank, lane) = sum;
   }
-  cluster.sync();
+  team.Sync();
   for (int i = thread; i < groups * owned; i += kThreads) {
     const int g = i / owned, tile = rank + i % owned / kTile * cluster_size;
     const int col = tile * kTile + i % kTile;
@@ -262,7 +288,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks)
     a.out[row * a.out_stride + c] = __float2bfloat16_rn(y);
   }
   if (a.taps > 1 && rank == 0) {
-    // Every block of the cluster has read the tails.
+    // Every block of the team has read the tails.
     for (int i = thread; i < groups * a.dk; i += kThreads) {
       AdvanceTail(a, __bfloat162float(in[q_first + i]), layer + a.tail_q + q_first + i, q_dim);
     }

@@ -1,7 +1,7 @@
 // Hopper's asynchronous tensor-core product, m64nNk16, bf16 in and fp32 out, issued by a warpgroup
 // of 128 threads. Warp w of the group holds rows 16 w .. 16 w + 15 of the result, laid out as Mma's
 // (device.cuh), d[4 j ..] for columns 8 j .. 8 j + 7. Operands in shared memory are described by
-// SwizzledTile.
+// SwizzledTile. Where it is not there, its form with the left operand in registers is made of Mma.
 #ifndef SLUICE_KERNELS_CUDA_WGMMA_CUH_
 #define SLUICE_KERNELS_CUDA_WGMMA_CUH_
 
@@ -16,6 +16,8 @@ __device__ __forceinline__ uint64_t SwizzledTile(uint32_t address, uint32_t lead
   return static_cast<uint64_t>((address & 0x3ffff) >> 4) |
          static_cast<uint64_t>(leading >> 4) << 16 | uint64_t{1024 >> 4} << 32 | uint64_t{1} << 62;
 }
+
+#if SLUICE_HOPPER
 
 __device__ __forceinline__ void WgmmaFence() {
   asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
@@ -258,6 +260,43 @@ struct WgmmaRegisters<256, true> {
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
   }
 };
+
+#else
+
+__device__ __forceinline__ void WgmmaFence() {}
+__device__ __forceinline__ void WgmmaCommit() {}
+template <int kPending>
+__device__ __forceinline__ void WgmmaWait() {}
+__device__ __forceinline__ void FenceForWgmma() {}
+
+template <int kN, bool kAcross>
+struct WgmmaRegisters {
+  static __device__ __forceinline__ void Run(float (&d)[kN / 2], const uint32_t (&a)[4],
+                                             uint64_t b) {
+    const uint32_t first = static_cast<uint32_t>(b & 0x3fff) << 4,
+                   leading = static_cast<uint32_t>(b >> 16 & 0x3fff) << 4;
+    const int lane = threadIdx.x % 32, m = lane / 8, r = lane % 8;
+#pragma unroll
+    for (int j = 0; j < kN / 8; j += 2) {
+      // Two tiles of 8 columns of the result, both halves of the 16 along K.
+      uint32_t fragments[4];
+      if constexpr (kAcross) {
+        const int column = (j + m / 2) * 8;
+        const uint32_t at = first + column / 64 * leading + (m % 2 * 8 + r) * 128 + column % 64 * 2;
+        LoadMatrix4Transposed(fragments, at ^ (at >> 7 & 7) << 4);
+      } else {
+        const uint32_t at = first + ((j + m / 2) * 8 + r) * 128 + m % 2 * 16;
+        LoadMatrix4(fragments, at ^ (at >> 7 & 7) << 4);
+      }
+      Mma(*reinterpret_cast<float(*)[4]>(&d[j * 4]), a[0], a[1], a[2], a[3], fragments[0],
+          fragments[1]);
+      Mma(*reinterpret_cast<float(*)[4]>(&d[j * 4 + 4]), a[0], a[1], a[2], a[3], fragments[2],
+          fragments[3]);
+    }
+  }
+};
+
+#endif
 
 }  // namespace sluice::cuda
 

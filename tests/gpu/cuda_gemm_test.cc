@@ -60,7 +60,9 @@ std::vector<uint16_t> RandomBits(size_t count, uint64_t seed) {
   return values;
 }
 
-void CheckProduct(int n, int64_t k) {
+using LaunchProduct = cudaError_t(const cuda::GemmRowsArgs&, cudaStream_t);
+
+void CheckProduct(int n, int64_t k, LaunchProduct* launch = cuda::LaunchGemmRows) {
   constexpr int kMaxRows = 1024;
   const std::vector<uint16_t> x = RandomBits(kMaxRows * k, 1), w = RandomBits(n * k, 2);
   const DeviceArray<uint16_t> dx(x), dw(w);
@@ -76,7 +78,7 @@ void CheckProduct(int n, int64_t k) {
     args.rows = rows;
     args.n = args.n_valid = n;
     args.store = RowStore::kFloat;
-    ASSERT_EQ(cuda::LaunchGemmRows(args, nullptr), cudaSuccess);
+    ASSERT_EQ(launch(args, nullptr), cudaSuccess);
     ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
     const std::vector<float> y = dy.Host();
     if (rows == 1) {
@@ -94,7 +96,7 @@ void CheckProduct(int n, int64_t k) {
     args.rows = 1;
     const DeviceArray<float> alone(n);
     args.y = alone.data();
-    ASSERT_EQ(cuda::LaunchGemmRows(args, nullptr), cudaSuccess);
+    ASSERT_EQ(launch(args, nullptr), cudaSuccess);
     EXPECT_EQ(std::vector<float>(y.end() - n, y.end()), alone.Host()) << rows << " rows";
   }
 }
@@ -103,6 +105,11 @@ TEST(CudaGemmRowsTest, Narrow) { CheckProduct(2048, 5632); }
 TEST(CudaGemmRowsTest, Middle) { CheckProduct(6160, 2048); }
 TEST(CudaGemmRowsTest, Wide) { CheckProduct(17000, 2048); }
 TEST(CudaGemmRowsTest, Uneven) { CheckProduct(1000, 192); }
+
+// What GPUs other than Hopper run; runs on every one.
+TEST(CudaPortableGemmRowsTest, Narrow) { CheckProduct(2048, 5632, cuda::LaunchPortableGemmRows); }
+TEST(CudaPortableGemmRowsTest, Wide) { CheckProduct(6160, 2048, cuda::LaunchPortableGemmRows); }
+TEST(CudaPortableGemmRowsTest, Uneven) { CheckProduct(1000, 192, cuda::LaunchPortableGemmRows); }
 
 }  // namespace
 }  // namespace sluice

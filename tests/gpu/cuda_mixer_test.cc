@@ -198,6 +198,31 @@ TEST(CudaMixerTest, RowsKeepTheirBitsAmongMany) {
   EXPECT_EQ(gpu.State(77), gpu.State(128));
 }
 
+// Query heads that share a state, in more blocks than a GPU holds at once: none may read the state
+// after another has replaced it.
+TEST(CudaMixerTest, GroupsOfManyPrompts) {
+  constexpr int32_t kPrompts = 300;
+  constexpr int64_t kTokens = 65;
+  const ModelShape shape = Layer(8, 1, 64, 64);
+  MixerRunner gpu(CudaOrDie(), true, shape, kPrompts + 1, kPrompts * kTokens, 4.0);
+  const std::vector<int32_t> tokens(kTokens);
+  std::vector<PromptSegment> prompts;
+  for (int32_t slot = 0; slot < kPrompts; ++slot)
+    prompts.push_back({slot, 0, kTokens, tokens.data()});
+  const int64_t cols = shape.mixer_in_dim() * kTokens, out_cols = shape.out_dim() * kTokens;
+  const std::vector<float> in = RandomInputs(kPrompts * kTokens, shape.mixer_in_dim(), 3);
+  const std::vector<float> all = gpu.Run(in, {}, prompts, 0);
+  for (const int32_t slot : {0, 1, 149, 299}) {
+    gpu.backend()->ZeroState(kPrompts);
+    const std::vector<float> one(in.begin() + slot * cols, in.begin() + (slot + 1) * cols);
+    EXPECT_EQ(
+        gpu.Run(one, {}, {{kPrompts, 0, kTokens, tokens.data()}}, 0),
+        std::vector<float>(all.begin() + slot * out_cols, all.begin() + (slot + 1) * out_cols))
+        << slot;
+    EXPECT_EQ(gpu.State(kPrompts), gpu.State(slot)) << slot;
+  }
+}
+
 // With states of 50 MB, slot 43 begins past 2^31 bytes, 86 past 2^32 bytes, 171 past 2^31 floats.
 TEST(CudaMixerTest, FarSlots) {
   const ModelShape shape = Layer(4, 4, 256, 512, 24);
