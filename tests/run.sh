@@ -101,6 +101,15 @@ sanitized=(-DCMAKE_BUILD_TYPE=Release "-DCMAKE_CXX_FLAGS_RELEASE=-O1 -DNDEBUG" -
 # ccache takes a precompiled header for what it was made from.
 export CCACHE_SLOPPINESS=pch_defines,time_macros
 release_build() { configure build -DCMAKE_BUILD_TYPE=Release && compile build; }
+# The Release build has Hopper's kernels; this compiles what other GPUs run.
+kernels_build() {
+  if [ ! -x "$(PATH=$PATH:/usr/local/cuda/bin command -v nvcc)" ]; then
+    echo "no nvcc: no CUDA code was compiled"
+    return 0
+  fi
+  configure build-sm80 -DCMAKE_BUILD_TYPE=Release -DCMAKE_CUDA_ARCHITECTURES=80-real -DSLUICE_SERVER=OFF &&
+    compile build-sm80 --target sluice_cuda_kernels
+}
 # One build for the tests and for the fuzz targets. asan_build [--target TARGET]
 asan_build() {
   configure build-asan "${sanitized[@]}" -DSLUICE_SANITIZE=address -DSLUICE_FUZZ=ON && compile build-asan "$@"
@@ -192,6 +201,7 @@ if [ "$mode" = --fast ]; then
   stage "deployment files (not slow)" end_to_end -m "not slow" tests/deploy
 fi
 if [ "$mode" = all ]; then
+  stage "kernels for GPUs from sm_80 up" kernels_build
   stage "test floor" test_floor
   stage "format" format_check
   stage "API lint" api_lint

@@ -34,7 +34,7 @@ using cuda::MemoryKind;
 using cuda::Stride;
 
 // Part of numerics_id. Raise it with every change that changes bits.
-constexpr int kKernelRevision = 1;
+constexpr int kKernelRevision = 2;
 constexpr int32_t kDefaultSlots = 1024;
 constexpr int32_t kDefaultBatchTokens = 4096;
 // Of what is free once weights are loaded, left to the driver: graphs, kernels, local memory.

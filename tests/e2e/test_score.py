@@ -106,7 +106,7 @@ def test_tokenize_edges(daemon):
 
 def test_get_model(daemon):
     model = daemon.inference.GetModel(model_pb2.GetModelRequest())
-    assert (model.name, model.architecture, model.device) == ("classics-12m", "gla", "cpu")
+    assert (model.name, model.architecture, model.device) == ("classics-12m", "gla", daemon.device)
     assert (model.vocab_size, model.layers, model.hidden_size) == (4096, 6, 384)
     assert 12_000_000 < model.parameters < 12_500_000
     assert model.state_bytes == 6 * 3 * 64 * 128 * 4

@@ -1,5 +1,6 @@
 """Load and measurements that several fault tests share."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -7,9 +8,29 @@ import time
 
 import grpc
 
-from harness import BIN, PATIENCE, clean_environment, request, wait_until
+from harness import BIN, MODEL, PATIENCE, clean_environment, request, wait_until
 
 ENDLESS = {"max_new_tokens": 1_000_000, "ignore_eos": True}
+
+
+def slots(count):
+    """The flag for so many state slots."""
+    config = json.loads((MODEL / "config.json").read_text())
+    hidden = config["hidden_size"]
+    state = config["num_hidden_layers"] * (hidden // 2) * hidden // config["num_heads"] * 4
+    return f"--device_state_bytes={count * state}"
+
+
+@contextlib.contextmanager
+def own_cores(whose):
+    """What is started within has half of the machine for itself: "daemon" the one, "clients" the other."""
+    every = sorted(os.sched_getaffinity(0))
+    half = max(1, len(every) // 2)
+    os.sched_setaffinity(0, every[:half] if whose == "daemon" else every[-half:])
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, every)
 
 
 def bench(daemon, *flags, token=None):

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Gathers what a GPU host needs to run the tests: programs, stripped, with the libraries that it may lack, and the Python
 # packages of PyPI that run.sh wants there (PYTHON_VERSION, default 3.12, is that host's).
-# usage: tests/gpu/bundle.sh BUILD_DIR [BUNDLE_DIR]
+# With PORTABLE_BUILD, made with -DCMAKE_CUDA_ARCHITECTURES=80-virtual, the kernels of other GPUs than Hopper are tested too.
+# usage: tests/gpu/bundle.sh BUILD_DIR [BUNDLE_DIR [PORTABLE_BUILD]]
 set -euo pipefail
-build=${1:?usage: bundle.sh BUILD_DIR [BUNDLE_DIR]}
+build=${1:?usage: bundle.sh BUILD_DIR [BUNDLE_DIR [PORTABLE_BUILD]]}
 bundle=${2:-build-cuda-bundle}
 rm -rf "$bundle"
 mkdir -p "$bundle/bin" "$bundle/lib" "$bundle/wheels"
@@ -15,6 +16,9 @@ for program in cuda_test sluiced sluiced_with_fault sluice sluice_bench; do
   ldd "$bundle/bin/$program" | awk '$3 ~ /^\// {print $3}' |
     grep -v -E '/(libc|libm|libdl|librt|libpthread|ld-linux[^/]*|libcublas[^/]*|libcuda[^/]*)\.so' |
     xargs -r -I{} cp -nL {} "$bundle/lib/"
+done
+for program in cuda_test sluice_bench; do
+  [ -x "${3:-}/bin/$program" ] && strip -o "$bundle/bin/portable_$program" "$3/bin/$program"
 done
 pinned=$(grep -E '^(googleapis|grpcio)' "$(dirname "$0")/../requirements.txt")
 python3 -m pip download -q --no-deps --only-binary=:all: --python-version "${PYTHON_VERSION:-3.12}" --implementation cp \

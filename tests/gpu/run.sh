@@ -4,11 +4,13 @@
 # usage: tests/gpu/run.sh BUNDLE_DIR [part...]        default: all of them
 #   test       the C++ tests: ops, goldens, bits in every company, a real fault      fla   then FLA's errors beside theirs
 #   daemon e2e the daemon through its API                              memcheck racecheck  compute-sanitizer on the op tests
+#   portable   the op tests and sluice_bench kernels with what other GPUs than Hopper run, where the bundle has it
 #   kernels    sluice_bench kernels      served   a 1.3B daemon under load      peer   FLA and PyTorch attention
+#   fault      the tests of tests/fault that compare speeds, with the 1.3B model
 set -uo pipefail
 bundle=$(cd "${1:?usage: run.sh BUNDLE_DIR [part...]}" && pwd)
 shift
-parts=" ${*:-test fla daemon e2e memcheck racecheck kernels served peer} "
+parts=" ${*:-test fla daemon e2e memcheck racecheck portable kernels served fault peer} "
 out=${OUT:-.}
 scratch=$(mktemp -d)
 trap 'kill $(jobs -p) 2> /dev/null; rm -rf "$scratch"' EXIT
@@ -34,7 +36,7 @@ ops='*SmallHeads:*AgreesWithTheCpu/odd_heads:*AgreesWithTheCpu/conv:*SmallVocabu
 
 nvidia-smi --query-gpu=name,driver_version --format=csv,noheader | tee "$out/host.txt"
 rm -f "$out/summary.txt"
-if wants daemon || wants e2e || wants fla || wants peer; then
+if wants daemon || wants e2e || wants fault || wants fla || wants peer; then
   python3 -m pip install -q --no-index --no-deps --no-compile --upgrade --target "$scratch/site" "$bundle"/wheels/*.whl
   export PYTHONPATH=$scratch/site
 fi
@@ -51,11 +53,13 @@ part test 200 "$bundle/bin/cuda_test"
     part daemon 120 "${tests[@]}" tests/gpu/test_daemon.py
     part e2e 100 "${tests[@]}" -x -m "not slow" tests/e2e/test_{generate,sampling,stop,score,output}.py
   ) &
+  [ -x "$bundle/bin/portable_cuda_test" ] &&
+    part portable 300 "$bundle/bin/portable_cuda_test" --gtest_filter='-*Daemon*:CudaGemmRowsTest*' &
   sanitize memcheck "$ops:CudaMixerTest.*:*AgreesWithTheCpu/*:*StatesMove*-*FarSlots*" &
   for share in 0 1 2; do
     GTEST_TOTAL_SHARDS=3 GTEST_SHARD_INDEX=$share sanitize racecheck_$share "$ops" &
   done
-  wants served && python3 tests/bench/random_checkpoint.py "$scratch/model" > "$out/checkpoint.log" 2>&1
+  { wants served || wants fault; } && python3 tests/bench/random_checkpoint.py "$scratch/model" > "$out/checkpoint.log" 2>&1
   wait
 )
 # The peer compiles and times its kernels until it says that it is warm.
@@ -67,6 +71,9 @@ if wants peer; then
 fi
 part kernels 200 "$bundle/bin/sluice_bench" kernels --device=cuda
 part served 150 python3 tests/bench/served.py --bin "$bundle/bin" --model "$scratch/model"
+[ -x "$bundle/bin/portable_sluice_bench" ] &&
+  part portable_kernels 120 "$bundle/bin/portable_sluice_bench" kernels --device=cuda
+part fault 200 env SLUICE_TEST_MODEL="$scratch/model" "${tests[@]}" tests/fault -m timed
 if wants peer; then
   touch "$scratch/go"
   timeout 90 tail --pid="$peer" -f /dev/null
@@ -80,7 +87,10 @@ show daemon 8 'passed|failed|^E  |fault:'
 show e2e 6 'passed|failed|^FAILED'
 show memcheck 2
 for share in 0 1 2; do show racecheck_$share 1; done
+show portable 4 'FAILED|PASSED|argmax'
 show kernels 90
+show portable_kernels 12
+show fault 12 'ratio|overload|tenant|passed|failed'
 show served 20
 show peer 12
 echo "--- summary"
