@@ -10,6 +10,7 @@
 #include "kernels/cuda/gemm_rows.h"
 #include "kernels/cuda/gemm_rows_store.cuh"
 #include "kernels/cuda/layout.h"
+#include "kernels/cuda/rms_norm.cuh"
 #include "kernels/cuda/tensor_map.h"
 #include "kernels/cuda/tma.cuh"
 #include "kernels/cuda/wgmma.cuh"
@@ -36,7 +37,9 @@ struct Tiling {
 template <class T>
 struct Config {
   static constexpr int kConsumers = T::groups_w * T::groups_x * T::groups_k * 128;
-  static constexpr int kThreads = kConsumers + 32;
+  static constexpr int kProducer = kConsumers,
+                       kScaler = kConsumers + 32;  // the first threads of a warp each
+  static constexpr int kThreads = kConsumers + 64;
   static constexpr int kRowsW = T::groups_w * 64, kRowsX = T::groups_x * T::tokens;
   static constexpr int kStageBytes = (kRowsW + kRowsX) * 128;
   static constexpr int kCluster = T::cluster_w * T::cluster_x * T::cluster_k;
@@ -51,7 +54,7 @@ struct Config {
   static constexpr int kSumBytes = kParts * kPartFloats * 4;
   static constexpr int kTileBytes =
       T::stages * kStageBytes > kSumBytes ? T::stages* kStageBytes : kSumBytes;
-  static constexpr int kSharedBytes = 1024 + kTileBytes + T::stages * 16;
+  static constexpr int kSharedBytes = 1024 + kTileBytes + T::stages * 16 + kRowsX * 4;
   static_assert(kSharedBytes <= 227 * 1024);
   static_assert(T::stages % T::groups_k == 0);  // a stage is always the same warpgroups'
 };
@@ -74,6 +77,38 @@ struct Place {
   int n0, row0;
   int slice;  // tiles of K; past K they are zeros
 };
+
+// scales (kRowsX) of the block's tokens, which their sums are multiplied by; one warp, a lane a
+// token.
+template <class T>
+__device__ __forceinline__ void ScaleRows(const GemmRowsArgs& a, int row0, float* scales) {
+  const int count = static_cast<int>(a.x_stride / kSquaresColumns);
+  for (int i = threadIdx.x % 32; i < Config<T>::kRowsX && row0 + i < a.rows; i += 32) {
+    const float* squares = a.squares + static_cast<int64_t>(row0 + i) * count;
+    float sum = 0.0f;
+#pragma unroll 32
+    for (int c = 0; c < count; ++c) sum += squares[c];
+    scales[i] = rsqrtf(sum / a.norm_width + a.norm_eps);
+  }
+}
+
+// What the next product needs of columns n .. n + 3 of a row of y; half a warp has kSquaresColumns
+// of one row.
+__device__ __forceinline__ void StoreForNorm(const GemmRowsArgs& a, int row, int n, bool valid,
+                                             const float4& y) {
+  float sum = 0.0f;
+  if (valid) {
+    sum = y.x * y.x + y.y * y.y + y.z * y.z + y.w * y.w;
+    const float4 weight = *reinterpret_cast<const float4*>(a.next_norm + n);
+    *reinterpret_cast<uint2*>(a.next_x + row * a.y_stride + n) = NormFour(y, weight, 1.0f);
+  }
+  const int lane = threadIdx.x % 32;
+#pragma unroll
+  for (int other = 8; other > 0; other /= 2)
+    sum += __shfl_xor_sync(0xffffu << (lane & 16), sum, other);
+  if (lane % 16 == 0 && valid)
+    a.next_squares[row * (a.y_stride / kSquaresColumns) + n / kSquaresColumns] = sum;
+}
 
 // Keeps the stages full; one thread. Step `it` is tile it / groups_k of warpgroup it % groups_k.
 template <class T>
@@ -156,9 +191,10 @@ __global__ void __launch_bounds__(Config<T>::kThreads, T::blocks)
   char* shared = unaligned + (1024 - SharedAddress(unaligned) % 1024) % 1024;
   const uint32_t stages = SharedAddress(shared), full = stages + C::kTileBytes,
                  empty = full + T::stages * 8;
+  float* scales = reinterpret_cast<float*>(shared + C::kTileBytes + T::stages * 16);
   const int thread = threadIdx.x, group = thread / 128;
   const Place<T> p(a);
-  if (thread == C::kConsumers) {
+  if (thread == C::kProducer) {
     PrefetchMap(&map_w);
     PrefetchMap(&map_x);
   }
@@ -180,8 +216,11 @@ __global__ void __launch_bounds__(Config<T>::kThreads, T::blocks)
             group_x = group / (T::groups_k * T::groups_w);
   constexpr int kAcc = T::tokens / 2;
   float kept[C::kKept][kAcc];
-  if (thread >= C::kConsumers) {
-    if (thread == C::kConsumers) Produce<T>(p, &map_w, &map_x, stages, full, empty);
+  if (thread >= C::kScaler) {
+    WaitForPredecessor();
+    if (a.squares != nullptr) ScaleRows<T>(a, p.row0, scales);
+  } else if (thread >= C::kProducer) {
+    if (thread == C::kProducer) Produce<T>(p, &map_w, &map_x, stages, full, empty);
     WaitForPredecessor();
   } else {
     WaitForPredecessor();
@@ -272,12 +311,21 @@ __global__ void __launch_bounds__(Config<T>::kThreads, T::blocks)
   for (int i = p.in_k * kEach + thread; i < (p.in_k + 1) * kEach; i += C::kThreads) {
     const int token = i / kOut, c = i % kOut * 4;
     const int n = (kStore == RowStore::kSwiGlu ? p.n0 / 2 : p.n0) + c;
-    if (p.row0 + token >= a.rows || n >= a.n_valid) continue;
+    const bool valid = p.row0 + token < a.rows && n < a.n_valid;
     // Blocks of gate rows and of up rows alternate.
     const int in_w = kStore == RowStore::kSwiGlu ? c / kBlock * 2 * kBlock + c % kBlock : c;
     const int at = token * C::kSumStride + in_w;
-    StoreFour<kStore>(a, p.row0 + token, n, total(at),
-                      kStore == RowStore::kSwiGlu ? total(at + kBlock) : float4{});
+    float4 y = {};
+    if (valid) {
+      const float scale = a.squares != nullptr ? scales[token] : 1.0f;
+      y = StoreFour<kStore>(
+          a, p.row0 + token, n, Scaled(total(at), scale),
+          kStore == RowStore::kSwiGlu ? Scaled(total(at + kBlock), scale) : float4{});
+    }
+    if constexpr (kStore == RowStore::kAdd) {
+      static_assert(kEach % 16 == 0 && kOut % 16 == 0);
+      if (a.next_norm != nullptr) StoreForNorm(a, p.row0 + token, n, valid, y);
+    }
   }
   // No block leaves while another reads its sums.
   if constexpr (T::cluster_k > 1) cluster.sync();
@@ -322,6 +370,8 @@ cudaError_t LaunchTiling(const GemmRowsArgs& a, cudaStream_t stream) {
 constexpr int kNarrow = 4096;
 // Up to this many, a tile has a multiprocessor for itself.
 constexpr int kMiddle = 132 * 64;
+
+bool GemmRowsTakesNorms() { return HasHopperCode(); }
 
 cudaError_t LaunchGemmRows(const GemmRowsArgs& a, cudaStream_t stream) {
   if (!HasHopperCode()) return LaunchPortableGemmRows(a, stream);

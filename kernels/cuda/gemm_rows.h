@@ -29,11 +29,27 @@ struct GemmRowsArgs {
   int n = 0;        // kSwiGlu: a multiple of 2 * kGateUpBlock
   int n_valid = 0;  // columns of y to store
   RowStore store = RowStore::kBf16;
+
+  // An RMSNorm of x, which holds the values times its weights: a row's sums are divided by its root
+  // mean square, from the squares that `next_squares` left. Null: none.
+  const float* squares = nullptr;
+  int norm_width = 0;
+  float norm_eps = 0.0f;
+  // kAdd: x and squares for the product that takes the RMSNorm of y. Null: none.
+  const float* next_norm = nullptr;  // its weights
+  __nv_bfloat16* next_x = nullptr;   // (rows, y_stride)
+  float* next_squares = nullptr;     // (rows, y_stride / kSquaresColumns)
 };
 
-cudaError_t LaunchGemmRows(const GemmRowsArgs& args, cudaStream_t stream);
+// Columns whose squares are summed together.
+inline constexpr int kSquaresColumns = 64;
 
-// The same on any GPU from sm_80 up; what LaunchGemmRows does where the code is not Hopper's own.
+cudaError_t LaunchGemmRows(const GemmRowsArgs& args, cudaStream_t stream);
+// Whether it takes and leaves norms.
+bool GemmRowsTakesNorms();
+
+// The same without norms on any GPU from sm_80 up; what LaunchGemmRows does where the code is not
+// Hopper's own.
 cudaError_t LaunchPortableGemmRows(const GemmRowsArgs& args, cudaStream_t stream);
 
 }  // namespace sluice::cuda

@@ -10,10 +10,10 @@ namespace sluice::cuda {
 inline constexpr int kGemmRowsSlices = 8;  // of K, whose sums are added in their order
 
 // The sums for row `row`, columns n .. n + 3 of the product; for kSwiGlu `up` belongs to the same
-// columns.
+// columns. Returns y, for kAdd alone.
 template <RowStore kStore>
-__device__ __forceinline__ void StoreFour(const GemmRowsArgs& a, int row, int n, float4 sum,
-                                          float4 up) {
+__device__ __forceinline__ float4 StoreFour(const GemmRowsArgs& a, int row, int n, float4 sum,
+                                            float4 up) {
   const int64_t at = row * a.y_stride + n;
   if constexpr (kStore == RowStore::kBf16) {
     *reinterpret_cast<uint2*>(static_cast<bf16*>(a.y) + at) =
@@ -21,7 +21,8 @@ __device__ __forceinline__ void StoreFour(const GemmRowsArgs& a, int row, int n,
   } else if constexpr (kStore == RowStore::kAdd) {
     float4* y = reinterpret_cast<float4*>(static_cast<float*>(a.y) + at);
     const float4 old = *y;
-    *y = make_float4(old.x + sum.x, old.y + sum.y, old.z + sum.z, old.w + sum.w);
+    sum = make_float4(old.x + sum.x, old.y + sum.y, old.z + sum.z, old.w + sum.w);
+    *y = sum;
   } else if constexpr (kStore == RowStore::kFloat) {
     *reinterpret_cast<float4*>(static_cast<float*>(a.y) + at) = sum;
   } else {
@@ -29,6 +30,11 @@ __device__ __forceinline__ void StoreFour(const GemmRowsArgs& a, int row, int n,
         make_uint2(PackBf16(Silu(sum.x) * up.x, Silu(sum.y) * up.y),
                    PackBf16(Silu(sum.z) * up.z, Silu(sum.w) * up.w));
   }
+  return sum;
+}
+
+__device__ __forceinline__ float4 Scaled(const float4& x, float scale) {
+  return make_float4(x.x * scale, x.y * scale, x.z * scale, x.w * scale);
 }
 
 __device__ __forceinline__ void Accumulate(float4& sum, const float4& x) {

@@ -18,13 +18,14 @@ __global__ void __launch_bounds__(kNormThreads)
     if (first + i >= meta->num_logits) return;
     row = MetaArray<LogitMeta>(meta, meta->logits)[first + i].row;
   } else {
-    if (i >= meta->num_rows) return;
+    row = first + i;
+    if (row >= meta->num_rows) return;
   }
   const int64_t stride = Stride(hidden);
   const float* in = x + row * stride;
   __shared__ float partial[kNormThreads / 32];
   const float scale = RowScale(in, hidden, eps, partial);
-  bf16* out = y + i * stride;
+  bf16* out = y + (kGather ? i : row) * stride;
   for (int c = threadIdx.x * 4; c < stride; c += kNormThreads * 4) {
     const float4 v = *reinterpret_cast<const float4*>(in + c);
     const float4 w = *reinterpret_cast<const float4*>(weight + c);
@@ -34,9 +35,9 @@ __global__ void __launch_bounds__(kNormThreads)
 
 }  // namespace
 
-cudaError_t LaunchRmsNorm(const StepHeader* meta, const float* x, const float* weight,
+cudaError_t LaunchRmsNorm(const StepHeader* meta, int first, const float* x, const float* weight,
                           int64_t hidden, float eps, bf16* y, int grid_rows, cudaStream_t stream) {
-  return Launch(RmsNormKernel<false>, grid_rows, kNormThreads, 0, stream, 1, meta, 0, x, weight,
+  return Launch(RmsNormKernel<false>, grid_rows, kNormThreads, 0, stream, 1, meta, first, x, weight,
                 hidden, eps, y);
 }
 

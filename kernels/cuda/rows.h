@@ -15,8 +15,8 @@ cudaError_t LaunchEmbed(const StepHeader* meta, const __nv_bfloat16* table, int6
                         int64_t hidden, const int32_t* last_sampled, float* x, int grid_rows,
                         cudaStream_t stream);
 
-// y (rows, hidden) bf16 = RMSNorm(x; weight). Row i of y is row i of the step.
-cudaError_t LaunchRmsNorm(const StepHeader* meta, const float* x, const float* weight,
+// y (rows, hidden) bf16 = RMSNorm(x; weight), for rows first .. first + grid_rows - 1 of the step.
+cudaError_t LaunchRmsNorm(const StepHeader* meta, int first, const float* x, const float* weight,
                           int64_t hidden, float eps, __nv_bfloat16* y, int grid_rows,
                           cudaStream_t stream);
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "kernels/cuda/layout.h"
 #include "kernels/cuda/rows.h"
@@ -12,20 +13,25 @@ namespace {
 
 using Bf16 = __nv_bfloat16;
 
-// Without batch invariance, more decode rows than this go to the library.
-constexpr int32_t kStreamRows = 32;
-
 int64_t GateUpRows(int64_t intermediate) {
   return (intermediate + kGateUpBlock - 1) / kGateUpBlock * 2 * kGateUpBlock;
+}
+
+// The norm that an op begins with, of the residual stream and for all rows.
+const Vector* NormOf(const Op& op) {
+  if (const auto* project = std::get_if<NormProjectArgs>(&op)) return &project->norm;
+  if (const auto* gate_up = std::get_if<NormGateUpArgs>(&op)) return &gate_up->norm;
+  return nullptr;
 }
 
 }  // namespace
 
 void StepRunner::Run(const std::vector<Op>& ops, const StepView& step) {
   step_ = step;
-  for (const Op& op : ops) {
-    if (!latch_.ok()) return;
-    std::visit([&](const auto& args) { Do(args); }, op);
+  normed_before_ = false;
+  for (size_t i = 0; i < ops.size() && latch_.ok(); ++i) {
+    next_norm_ = i + 1 < ops.size() ? NormOf(ops[i + 1]) : nullptr;
+    std::visit([&](const auto& args) { Do(args); }, ops[i]);
   }
 }
 
@@ -43,6 +49,16 @@ void StepRunner::MultiplyRows(const Product& p, int64_t rows) {
   gemm.n = static_cast<int>(p.store == RowStore::kSwiGlu ? GateUpRows(p.y_cols) : p.weight.n);
   gemm.n_valid = static_cast<int>(p.y_cols);
   gemm.store = p.store;
+  if (p.normed_before) {
+    gemm.squares = work_.squares();
+    gemm.norm_width = static_cast<int>(p.x_cols);
+    gemm.norm_eps = shape_.norm_eps;
+  }
+  if (p.next_norm != nullptr) {
+    gemm.next_norm = p.next_norm;
+    gemm.next_x = work_.normed();
+    gemm.next_squares = work_.squares();
+  }
   Check(LaunchGemmRows(gemm, stream_), "a product");
 }
 
@@ -74,7 +90,7 @@ void StepRunner::MultiplyMany(const Product& p, int64_t first, int64_t rows) {
 }
 
 void StepRunner::Multiply(const Product& product) {
-  if (!batch_invariant_ && all_rows() > kStreamRows) {
+  if (!StreamsDecodeRows()) {
     MultiplyMany(product, 0, all_rows());
     return;
   }
@@ -92,26 +108,48 @@ void StepRunner::Do(const EmbedArgs& args) {
 }
 
 void StepRunner::Norm(const Activation& x, const Vector& norm) {
-  Check(LaunchRmsNorm(step_.meta, static_cast<const float*>(x.data), norm.data, x.cols,
-                      shape_.norm_eps, work_.normed(), all_rows(), stream_),
+  const int32_t first = normed_before_ ? step_.decode : 0, rows = all_rows() - first;
+  if (rows == 0) return;
+  Check(LaunchRmsNorm(step_.meta, first, static_cast<const float*>(x.data), norm.data, x.cols,
+                      shape_.norm_eps, work_.normed(), rows, stream_),
         "the norm");
 }
 
 void StepRunner::Do(const NormProjectArgs& args) {
   Norm(args.x, args.norm);
-  Multiply(
-      {work_.normed(), args.x.cols, args.weight, args.y.data, args.y.cols, 2, RowStore::kBf16});
+  Multiply({.x = work_.normed(),
+            .x_cols = args.x.cols,
+            .weight = args.weight,
+            .y = args.y.data,
+            .y_cols = args.y.cols,
+            .y_bytes = 2,
+            .store = RowStore::kBf16,
+            .normed_before = std::exchange(normed_before_, false)});
 }
 
 void StepRunner::Do(const ProjectAddArgs& args) {
-  Multiply({static_cast<const Bf16*>(args.a.data), args.a.cols, args.weight, args.x.data,
-            args.x.cols, 4, RowStore::kAdd});
+  const bool leaves = next_norm_ != nullptr && StreamsDecodeRows() && GemmRowsTakesNorms();
+  Multiply({.x = static_cast<const Bf16*>(args.a.data),
+            .x_cols = args.a.cols,
+            .weight = args.weight,
+            .y = args.x.data,
+            .y_cols = args.x.cols,
+            .y_bytes = 4,
+            .store = RowStore::kAdd,
+            .next_norm = leaves ? next_norm_->data : nullptr});
+  normed_before_ = leaves;
 }
 
 void StepRunner::Do(const NormGateUpArgs& args) {
   Norm(args.x, args.norm);
-  Multiply(
-      {work_.normed(), args.x.cols, args.weight, args.y.data, args.y.cols, 2, RowStore::kSwiGlu});
+  Multiply({.x = work_.normed(),
+            .x_cols = args.x.cols,
+            .weight = args.weight,
+            .y = args.y.data,
+            .y_cols = args.y.cols,
+            .y_bytes = 2,
+            .store = RowStore::kSwiGlu,
+            .normed_before = std::exchange(normed_before_, false)});
 }
 
 MixerArgs StepRunner::ShapeArgs(const ModelShape& s) {
@@ -190,8 +228,13 @@ void StepRunner::Do(const LogitsArgs& args) {
                               args.norm.data, args.x.cols, shape_.norm_eps, work_.normed(), rows,
                               stream_),
           "the norm");
-    const Product product = {work_.normed(), args.x.cols, args.weight,     work_.logits(),
-                             shape_.vocab,   4,           RowStore::kFloat};
+    const Product product = {.x = work_.normed(),
+                             .x_cols = args.x.cols,
+                             .weight = args.weight,
+                             .y = work_.logits(),
+                             .y_cols = shape_.vocab,
+                             .y_bytes = 4,
+                             .store = RowStore::kFloat};
     if (!batch_invariant_ && rows > kStreamRows) {
       MultiplyMany(product, 0, rows);
     } else {

@@ -50,12 +50,16 @@ class StepRunner {
   static MixerArgs ShapeArgs(const ModelShape& shape);
 
  private:
+  // Without batch invariance, more rows than this go to the library.
+  static constexpr int32_t kStreamRows = 32;
+
   void Do(const EmbedArgs& args);
   void Do(const NormProjectArgs& args);
   void Do(const MixArgs& args);
   void Do(const ProjectAddArgs& args);
   void Do(const NormGateUpArgs& args);
   void Do(const LogitsArgs& args);
+  // RMSNorm of x into normed(), of the rows for which the product before has not done it.
   void Norm(const Activation& x, const Vector& norm);
   void PromptMixer(const MixerArgs& mixer);
 
@@ -67,7 +71,11 @@ class StepRunner {
     int64_t y_cols;
     int64_t y_bytes;  // of an element
     RowStore store;
+    const float* next_norm = nullptr;  // decode rows leave this norm of y for the next product
+    bool normed_before = false;        // and so they have been left x
   };
+  // Whether decode rows go through MultiplyRows, also beside prompt rows.
+  bool StreamsDecodeRows() const { return batch_invariant_ || all_rows() <= kStreamRows; }
   // y = x W^T for the step's decode rows, then for its prompt rows.
   void Multiply(const Product& product);
   void MultiplyRows(const Product& product, int64_t rows);
@@ -83,6 +91,8 @@ class StepRunner {
   FaultLatch& latch_;
   const cudaStream_t stream_;
   StepView step_;
+  const Vector* next_norm_ = nullptr;  // of the op after this one, if it begins with a norm
+  bool normed_before_ = false;         // what this op's norm is of, decode rows have been left
 };
 
 }  // namespace sluice::cuda

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/cuda/gemm_rows.h"
 #include "kernels/cuda/layout.h"
 #include "kernels/cuda/sampler.h"
 
@@ -31,6 +32,7 @@ std::vector<Workspace::Buffer> Workspace::Plan(const ModelShape& shape, int32_t 
   std::vector<Buffer> plan = {
       {CheckedBytes(kCountTokens, 1, 4), "token counts", &count_tokens_},
       {CheckedBytes(max_rows, Stride(shape.hidden), 2), kActivations, &normed_},
+      {CheckedBytes(max_rows, Stride(shape.hidden) / kSquaresColumns, 4), kActivations, &squares_},
       {CheckedBytes(max_rows, Stride(gate_up), 2), kActivations, &gate_up_},
       {logits, "logits", &logits_},
       {CheckedBytes(chunks * shape.heads, kChunk * keys, 2), kChunks, &chunk_q_},

@@ -45,6 +45,7 @@ class Workspace {
   int32_t* last_sampled() const { return last_sampled_.as<int32_t>(); }  // (slots + 1)
   int32_t* count_tokens() const { return count_tokens_.as<int32_t>(); }  // (kCountTokens)
   __nv_bfloat16* normed() const { return normed_.as<__nv_bfloat16>(); }  // (max_rows, hidden)
+  float* squares() const { return squares_.as<float>(); }  // GemmRowsArgs's, of the residual stream
   // (max_rows, 2 * padded intermediate)
   __nv_bfloat16* gate_up() const { return gate_up_.as<__nv_bfloat16>(); }
   float* logits() const { return logits_.as<float>(); }      // (logit_tile, vocab)
@@ -66,7 +67,7 @@ class Workspace {
   int64_t chunk_capacity_ = 0;
   ChunkBuffers chunks_;
   Memory states_, last_sampled_, counts_, count_tokens_;
-  Memory normed_, gate_up_, logits_, adjusted_;
+  Memory normed_, squares_, gate_up_, logits_, adjusted_;
   Memory chunk_q_, chunk_k_, chunk_scores_, chunk_decay_, span_carry_, span_decay_, partial_, conv_;
 };
 

@@ -106,6 +106,76 @@ TEST(CudaGemmRowsTest, Middle) { CheckProduct(6160, 2048); }
 TEST(CudaGemmRowsTest, Wide) { CheckProduct(17000, 2048); }
 TEST(CudaGemmRowsTest, Uneven) { CheckProduct(1000, 192); }
 
+// r += x W^T, then z = RMSNorm(r; weights) V^T, the norm carried from one product to the other:
+// right against fp64, and a row's bits the same in every number of rows.
+void CheckNormBetween(int width, int n) {
+  if (!cuda::GemmRowsTakesNorms()) GTEST_SKIP() << "these products take no norms";
+  constexpr int kMaxRows = 512, kInner = 192;
+  const int64_t stride = cuda::Stride(width);
+  const std::vector<uint16_t> x = RandomBits(kMaxRows * kInner, 1),
+                              w = RandomBits(stride * kInner, 2), v = RandomBits(n * stride, 3);
+  std::vector<float> norm(stride), residual(kMaxRows * stride);
+  for (int c = 0; c < width; ++c) norm[c] = 0.5f + 0.001f * c;
+  for (size_t i = 0; i < residual.size(); ++i) {
+    if (static_cast<int64_t>(i % stride) < width)
+      residual[i] = 3.0f * std::sin(static_cast<float>(i));
+  }
+  const DeviceArray<uint16_t> dx(x), dw(w), dv(v);
+  const DeviceArray<float> dnorm(norm);
+  std::vector<float> first;
+  for (const int rows : {1, 8, 9, 17, 40, 100, 200, 512}) {
+    const DeviceArray<float> dr(residual), squares(kMaxRows * stride / cuda::kSquaresColumns),
+        dz(static_cast<size_t>(rows) * n);
+    const DeviceArray<uint16_t> between(kMaxRows * stride);
+    cuda::GemmRowsArgs a;
+    a.x = static_cast<const __nv_bfloat16*>(dx.data());
+    a.x_stride = kInner;
+    a.w = static_cast<const __nv_bfloat16*>(dw.data());
+    a.y = dr.data();
+    a.y_stride = stride;
+    a.rows = rows;
+    a.n = a.n_valid = width;
+    a.store = RowStore::kAdd;
+    a.next_norm = static_cast<const float*>(dnorm.data());
+    a.next_x = static_cast<__nv_bfloat16*>(between.data());
+    a.next_squares = static_cast<float*>(squares.data());
+    ASSERT_EQ(cuda::LaunchGemmRows(a, nullptr), cudaSuccess);
+    cuda::GemmRowsArgs b;
+    b.x = a.next_x;
+    b.x_stride = stride;
+    b.w = static_cast<const __nv_bfloat16*>(dv.data());
+    b.y = dz.data();
+    b.y_stride = n;
+    b.rows = rows;
+    b.n = b.n_valid = n;
+    b.store = RowStore::kFloat;
+    b.squares = a.next_squares;
+    b.norm_width = width;
+    b.norm_eps = 1e-5f;
+    ASSERT_EQ(cuda::LaunchGemmRows(b, nullptr), cudaSuccess);
+    ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
+    const std::vector<float> z = dz.Host(), r = dr.Host();
+    if (rows == 1) {
+      first = z;
+      double squares_of_row = 0.0;
+      for (int c = 0; c < width; ++c) squares_of_row += static_cast<double>(r[c]) * r[c];
+      const double scale = 1.0 / std::sqrt(squares_of_row / width + 1e-5);
+      double error = 0.0, size = 0.0;
+      for (int c = 0; c < n; ++c) {
+        double sum = 0.0;
+        for (int i = 0; i < width; ++i) sum += r[i] * scale * norm[i] * FromBits(v[c * stride + i]);
+        error += (z[c] - sum) * (z[c] - sum);
+        size += sum * sum;
+      }
+      EXPECT_LT(std::sqrt(error / size), 3e-3);  // bf16 rounds x once
+    }
+    EXPECT_EQ(std::vector<float>(z.begin(), z.begin() + n), first) << rows << " rows";
+  }
+}
+
+TEST(CudaGemmRowsTest, NormBetween) { CheckNormBetween(2048, 1000); }
+TEST(CudaGemmRowsTest, NormBetweenUneven) { CheckNormBetween(1000, 6160); }
+
 // What GPUs other than Hopper run; runs on every one.
 TEST(CudaPortableGemmRowsTest, Narrow) { CheckProduct(2048, 5632, cuda::LaunchPortableGemmRows); }
 TEST(CudaPortableGemmRowsTest, Wide) { CheckProduct(6160, 2048, cuda::LaunchPortableGemmRows); }
