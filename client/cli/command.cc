@@ -33,8 +33,7 @@ void AddConnectionFlags(FlagSet* flags, Connection* connection) {
               ToString([files](std::string text) { files->key = std::move(text); })});
 }
 
-std::optional<int> ParseCommandLine(const Command& command, FlagSet* flags, Invocation* call) {
-  AddConnectionFlags(flags, &call->connection);
+std::optional<int> ParseLocalCommandLine(const Command& command, FlagSet* flags, Invocation* call) {
   bool help = false;
   flags->Add({"help", "", "Prints this.", ToBool([&help](bool value) { help = value; })});
   absl::StatusOr<std::vector<std::string>> rest = flags->Parse(call->args);
@@ -47,6 +46,13 @@ std::optional<int> ParseCommandLine(const Command& command, FlagSet* flags, Invo
     return kExitOk;
   }
   call->args = *std::move(rest);
+  return std::nullopt;
+}
+
+std::optional<int> ParseCommandLine(const Command& command, FlagSet* flags, Invocation* call) {
+  AddConnectionFlags(flags, &call->connection);
+  if (const std::optional<int> exit_code = ParseLocalCommandLine(command, flags, call))
+    return exit_code;
   const TlsFiles& files = call->connection.tls_files;
   if (call->connection.tls || !files.ca.empty() || !files.cert.empty() || !files.key.empty()) {
     absl::StatusOr<std::shared_ptr<grpc::ChannelCredentials>> credentials = TlsCredentials(files);

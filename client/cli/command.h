@@ -56,12 +56,16 @@ extern const Command kTokenizeCommand;
 extern const Command kDetokenizeCommand;
 extern const Command kSessionCommand;
 extern const Command kModelCommand;
+extern const Command kInspectCommand;
 extern const Command kHealthCommand;
 extern const Command kBenchCommand;
 
 // Parses call->args, of which the other arguments remain. The exit code when that was all (--help,
 // or an error that is printed), nullopt when the command can run.
 std::optional<int> ParseCommandLine(const Command& command, FlagSet* flags, Invocation* call);
+
+// The same for a command that calls no daemon: without the flags of a connection.
+std::optional<int> ParseLocalCommandLine(const Command& command, FlagSet* flags, Invocation* call);
 
 // Prints one line and returns kExitUsage or kExitFailed.
 int UsageError(const Command& command, const Io& io, absl::string_view message);
