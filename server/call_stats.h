@@ -11,6 +11,7 @@
 
 #include "absl/time/time.h"
 #include "engine/stats.h"
+#include "server/core/trace_context.h"
 
 namespace sluice {
 
@@ -51,6 +52,7 @@ struct CallRecord {
   Method method = Method::kGenerate;
   std::string request_id{};  // empty for methods without one
   absl::Duration started{};  // on the daemon's clock
+  TraceSpan span{};          // in no trace unless the caller says
   int64_t prompt_tokens = 0;
   int64_t new_tokens = 0;  // of sequences that finished
   absl::Duration time_to_first_token{};

@@ -20,6 +20,11 @@ void AddConnectionFlags(FlagSet* flags, Connection* connection) {
        "Bearer token, for a daemon that wants one. Default: $SLUICE_TOKEN, which other users "
        "cannot see in the list of processes.",
        ToString([connection](std::string text) { connection->token = std::move(text); })});
+  flags->Add(
+      {"traceparent", "HEADER",
+       "The trace that the call belongs to (W3C Trace Context); the daemon logs it. Default: "
+       "$SLUICE_TRACEPARENT.",
+       ToString([connection](std::string text) { connection->traceparent = std::move(text); })});
   flags->Add({"tls", "",
               "TLS, with the system's authorities unless --tls-ca. Default: $SLUICE_TLS.",
               ToBool([connection](bool value) { connection->tls = value; })});

@@ -22,6 +22,7 @@ struct Connection {
   std::string address = "127.0.0.1:50051";
   absl::Duration timeout = absl::InfiniteDuration();
   std::string token;
+  std::string traceparent;
   bool tls = false;  // implied by any of the files
   TlsFiles tls_files;
 };
@@ -36,7 +37,9 @@ struct Invocation {
   std::shared_ptr<grpc::ChannelCredentials> credentials = nullptr;  // once the flags are parsed
 
   Client MakeClient() const { return Client({connection.address, credentials, connection.token}); }
-  CallOptions Call() const { return {connection.timeout, io.cancellation}; }
+  CallOptions Call() const {
+    return {connection.timeout, io.cancellation, "", connection.traceparent};
+  }
 };
 
 struct Command {

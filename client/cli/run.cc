@@ -59,7 +59,8 @@ int RunSluice(const std::vector<std::string>& args, const Io& io) {
   AddConnectionFlags(&flags, &connection);
   flags.Add({"help", "", "Prints this.", ToBool([&help](bool value) { help = value; })});
   absl::Status status;
-  for (const char* name : {"address", "timeout", "token", "tls", "tls-ca", "tls-cert", "tls-key"}) {
+  for (const char* name :
+       {"address", "timeout", "token", "traceparent", "tls", "tls-ca", "tls-cert", "tls-key"}) {
     status.Update(flags.ParseEnvironment(name, io.environment));
   }
   absl::StatusOr<std::vector<std::string>> rest = flags.Parse(args, FlagSet::Arguments::kLast);
