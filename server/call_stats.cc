@@ -58,6 +58,8 @@ const char* CodeName(size_t code) { return code < kNumGrpcCodes ? kCodes[code] :
 void CallStats::Done(const CallRecord& call, grpc::StatusCode code, absl::Duration now) {
   const size_t index = static_cast<size_t>(code) < kNumGrpcCodes ? static_cast<size_t>(code) : 2;
   handled_[static_cast<size_t>(call.method)][index].Add();
+  seconds_[static_cast<size_t>(call.method)].ObserveShared(
+      absl::ToDoubleSeconds(now - call.started));
   const LogLevel level = IsProbe(call.method) ? LogLevel::kDebug : LogLevel::kInfo;
   std::vector<LogField> fields = {{"method", NameOf(call.method).method}};
   if (IsStream(call.method)) fields.emplace_back("request_id", call.request_id);

@@ -64,12 +64,19 @@ class CallStats {
   // Counts the call and writes its line.
   void Done(const CallRecord& call, grpc::StatusCode code, absl::Duration now);
 
+  // From a call's start to its end, whatever its code.
+  const Histogram& seconds(Method method) const { return seconds_[static_cast<size_t>(method)]; }
   uint64_t handled(Method method, size_t code) const {
     return handled_[static_cast<size_t>(method)][code].value();
   }
 
  private:
+  struct Seconds : Histogram {
+    Seconds() : Histogram(kLatencyBounds) {}
+  };
+
   std::array<std::array<Counter, kNumGrpcCodes>, kNumMethods> handled_;
+  std::array<Seconds, kNumMethods> seconds_;
 };
 
 }  // namespace sluice
