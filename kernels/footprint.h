@@ -12,7 +12,8 @@ namespace sluice {
 
 enum class DeviceKind : uint8_t { kCpu, kCuda };
 
-// INVALID_ARGUMENT, one line, names what the device's kernels cannot take.
+// INVALID_ARGUMENT, one line, names what no build of the device's kernels takes. What a block's
+// shared memory holds depends on the GPUs a build is for, and is found at a start.
 absl::Status CheckShape(DeviceKind device, const ModelShape& shape);
 
 // As the backend's SlotBytes.

@@ -1,5 +1,5 @@
 // The backend on an NVIDIA GPU: bf16 weights and activations, fp32 residual stream, states and
-// logits. A build without CUDA has MakeCudaBackend too, which says so.
+// logits. A build without CUDA has these functions too, and they say so.
 #ifndef SLUICE_KERNELS_CUDA_CUDA_BACKEND_H_
 #define SLUICE_KERNELS_CUDA_CUDA_BACKEND_H_
 
@@ -29,7 +29,7 @@ struct CudaOptions {
 // there is no such GPU on a host that has some.
 absl::StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(const CudaOptions& options);
 
-// INVALID_ARGUMENT names the number that the kernels cannot take. There in every build.
+// INVALID_ARGUMENT names the number that the kernels cannot take.
 absl::Status CheckCudaShape(const ModelShape& shape);
 
 }  // namespace sluice

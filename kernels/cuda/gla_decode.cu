@@ -9,7 +9,6 @@
 
 #include <utility>
 
-#include "kernels/cuda/decode_layout.h"
 #include "kernels/cuda/device.cuh"
 #include "kernels/cuda/gate.cuh"
 #include "kernels/cuda/layout.h"
@@ -20,11 +19,33 @@ namespace {
 
 namespace cg = cooperative_groups;
 
-constexpr int kThreads = kDecodeThreads;
-constexpr int kWarps = kDecodeWarps;
-constexpr int kTile = kDecodeTile;
+constexpr int kThreads = 256;
+constexpr int kWarps = kThreads / 32;
+constexpr int kTile = 64;  // columns of the state
 constexpr int kRowsPerPass =
     2 * kWarps;  // rows that the block reads with one instruction: half a warp a row
+constexpr int kMaxCluster = 8;
+
+__host__ __device__ inline int Tiles(int dv) { return (dv + kTile - 1) / kTile; }
+inline int ClusterSize(int dv) { return Tiles(dv) < kMaxCluster ? Tiles(dv) : kMaxCluster; }
+
+struct Shared {  // offsets in floats
+  int q, k, alpha, v, red, o, squares, total;
+};
+
+__host__ __device__ inline Shared SharedLayout(int groups, int dk, int dv, int cluster) {
+  const int tiles = (Tiles(dv) + cluster - 1) / cluster;
+  Shared s;
+  s.q = 0;
+  s.k = s.q + groups * dk;
+  s.alpha = s.k + dk;
+  s.v = s.alpha + dk;
+  s.red = s.v + kTile;
+  s.o = s.red + kWarps * kTile;
+  s.squares = s.o + groups * tiles * kTile;
+  s.total = s.squares + groups * kMaxCluster;
+  return s;
+}
 
 // Input channel `c` of the row after the short convolution, if any. `tail` points at the channel's
 // oldest input.
@@ -92,7 +113,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks)
     GlaDecodeKernel(const __grid_constant__ MixerArgs a, int cluster_size) {
   extern __shared__ __align__(16) float shared[];
   const int groups = a.heads / a.kv_heads;
-  const DecodeShared at = DecodeSharedLayout(groups, a.dk, a.dv, cluster_size);
+  const Shared at = SharedLayout(groups, a.dk, a.dv, cluster_size);
   const int thread = threadIdx.x, warp = thread / 32, lane = thread % 32;
   const int rank = blockIdx.x % cluster_size;
   const int row = blockIdx.x / cluster_size / a.kv_heads;
@@ -146,7 +167,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks)
   }
 
   // What the end will need, one output column a thread where that covers them.
-  const int local_tiles = (DecodeTiles(a.dv) + cluster_size - 1) / cluster_size;
+  const int local_tiles = (Tiles(a.dv) + cluster_size - 1) / cluster_size;
   const bool one_column = groups == 1 && local_tiles == 1;
   float gate_in = 0.0f, norm_weight = 1.0f;
   if (one_column && thread < kTile && rank * kTile + thread < a.dv) {
@@ -157,7 +178,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks)
 
   float* red = shared + at.red;
   int local_tile = 0;
-  for (int tile = rank; tile < DecodeTiles(a.dv); tile += cluster_size, ++local_tile) {
+  for (int tile = rank; tile < Tiles(a.dv); tile += cluster_size, ++local_tile) {
     const int col = tile * kTile;
     if (thread < kTile) {
       float v = 0.0f;
@@ -255,7 +276,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks)
 template <int kPasses, int kBlocks, bool kSingle>
 cudaError_t LaunchPasses(const MixerArgs& args, int grid_rows, size_t shared_bytes,
                          cudaStream_t stream) {
-  const int cluster = DecodeClusterSize(args.dv);
+  const int cluster = ClusterSize(args.dv);
   const auto kernel = GlaDecodeKernel<kPasses, kBlocks, kSingle>;
   if (shared_bytes > 48 * 1024) {
     const cudaError_t error = cudaFuncSetAttribute(
@@ -268,16 +289,18 @@ cudaError_t LaunchPasses(const MixerArgs& args, int grid_rows, size_t shared_byt
 
 }  // namespace
 
+size_t GlaDecodeSharedBytes(const MixerArgs& args) {
+  return SharedLayout(args.heads / args.kv_heads, args.dk, args.dv, ClusterSize(args.dv)).total *
+         sizeof(float);
+}
+
 cudaError_t LaunchGlaDecode(const MixerArgs& args, int grid_rows, cudaStream_t stream) {
-  const size_t bytes =
-      DecodeSharedLayout(args.heads / args.kv_heads, args.dk, args.dv, DecodeClusterSize(args.dv))
-          .total *
-      sizeof(float);
+  const size_t bytes = GlaDecodeSharedBytes(args);
   if (args.heads != args.kv_heads) return LaunchPasses<8, 3, false>(args, grid_rows, bytes, stream);
   // With few blocks, each has more loads in flight; with many, more blocks hide each other's
   // phases.
   constexpr int kManyBlocks = 1536;
-  return grid_rows * args.kv_heads * DecodeClusterSize(args.dv) < kManyBlocks
+  return grid_rows * args.kv_heads * ClusterSize(args.dv) < kManyBlocks
              ? LaunchPasses<8, 3, true>(args, grid_rows, bytes, stream)
              : LaunchPasses<4, 4, true>(args, grid_rows, bytes, stream);
 }

@@ -47,6 +47,8 @@ struct MixerArgs {
 
 // Decode rows [0, meta->num_decode): everything between the mixer's two projections in one kernel.
 cudaError_t LaunchGlaDecode(const MixerArgs& args, int grid_rows, cudaStream_t stream);
+// Shared memory of a block; more than the device has: the shape is refused.
+size_t GlaDecodeSharedBytes(const MixerArgs& args);
 
 // ---- Prompts: kernels in this order, for one wave of the step's chunks ----
 

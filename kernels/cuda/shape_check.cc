@@ -1,6 +1,6 @@
 #include "absl/strings/str_cat.h"
 #include "kernels/cuda/cuda_backend.h"
-#include "kernels/cuda/decode_layout.h"
+#include "kernels/cuda/step_runner.h"
 
 namespace sluice {
 namespace {
@@ -23,10 +23,7 @@ absl::Status CheckCudaShape(const ModelShape& shape) {
   for (int64_t dimension : {shape.vocab, shape.mixer_in_dim(), shape.intermediate, shape.hidden}) {
     if (dimension > kMaxDimension) return Refuse("a dimension", dimension, "at most 2^24");
   }
-  const int dk = static_cast<int>(shape.dk), dv = static_cast<int>(shape.dv);
-  const int groups = static_cast<int>(shape.heads / shape.kv_heads);
-  const size_t bytes =
-      cuda::DecodeSharedLayout(groups, dk, dv, cuda::DecodeClusterSize(dv)).total * sizeof(float);
+  const size_t bytes = cuda::GlaDecodeSharedBytes(cuda::StepRunner::ShapeArgs(shape));
   if (bytes > kMaxSharedBytes) {
     return absl::InvalidArgumentError(absl::StrCat("cuda: a kv head's query heads and dk need ",
                                                    bytes, " bytes of shared memory, at most ",

@@ -74,7 +74,8 @@ TEST(Footprint, CudaRefusesWhatItsKernelsCannotTake) {
   EXPECT_EQ(CheckShape(DeviceKind::kCuda, shape).message(),
             "cuda: dk (keys of a head) is 12, must be a multiple of 8");
   EXPECT_TRUE(CheckShape(DeviceKind::kCpu, shape).ok());
-  shape.dk = 65536;  // a block keeps q, k and decay of a head in shared memory
+  shape.dk = 16;
+  shape.dv = 20;
   EXPECT_FALSE(CheckShape(DeviceKind::kCuda, shape).ok());
 }
 
