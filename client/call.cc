@@ -10,6 +10,8 @@ namespace {
 
 constexpr char kAffinityKey[] = "x-sluice-affinity";
 constexpr size_t kMaxAffinityBytes = 64;
+constexpr char kTraceparentKey[] = "traceparent";
+constexpr size_t kMaxTraceparentBytes = 256;
 
 // Anything else is left for the daemon to refuse by name; gRPC would abort the call over it.
 bool IsAffinity(absl::string_view text) {
@@ -17,6 +19,12 @@ bool IsAffinity(absl::string_view text) {
          std::all_of(text.begin(), text.end(), [](char c) {
            return absl::ascii_isalnum(static_cast<unsigned char>(c)) || c == '_' || c == '-';
          });
+}
+
+// Likewise. What the daemon makes of it is its own affair.
+bool IsTraceparent(absl::string_view text) {
+  return !text.empty() && text.size() <= kMaxTraceparentBytes &&
+         std::all_of(text.begin(), text.end(), [](char c) { return c > ' ' && c <= '~'; });
 }
 
 }  // namespace
@@ -28,6 +36,9 @@ Call::Call(const CallOptions& options, absl::string_view session_id)
   }
   const absl::string_view affinity = options.affinity.empty() ? session_id : options.affinity;
   if (IsAffinity(affinity)) context_.AddMetadata(kAffinityKey, std::string(affinity));
+  if (IsTraceparent(options.traceparent)) {
+    context_.AddMetadata(kTraceparentKey, options.traceparent);
+  }
 }
 
 }  // namespace sluice

@@ -47,6 +47,8 @@ struct CallOptions {
   // Of the session that the call names, so that a proxy finds its daemon. Default: the session's
   // id, which it is unless the session was forked, or made with another.
   std::string affinity = "";
+  // W3C trace context that the call belongs to; the daemon logs it. What is none is not sent.
+  std::string traceparent = "";
 };
 
 class Client {

@@ -29,6 +29,11 @@ struct BatchShare {
   int64_t prompt_end = 0;
   size_t logits_begin = 0;
   size_t logits_end = 0;
+
+  int64_t rows() const {
+    const int64_t prompt = prompt_end - prompt_begin;
+    return prompt > 0 ? prompt : static_cast<int64_t>(logits_end - logits_begin);
+  }
 };
 
 // Reused from step to step, so that a steady state allocates nothing. Everything the backend reads

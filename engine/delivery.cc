@@ -202,6 +202,13 @@ void Delivery::Finish(Call* call, Sequence* sequence, FinishedEvent event,
     event.timings.prefill = now - call->first_step_time;
   }
   stats_->finished[static_cast<size_t>(event.reason)].Add();
+  if (event.reason != FinishReason::kError) {
+    stats_->new_tokens.Observe(static_cast<double>(sequence->received));
+    if (sequence->received > 0) {
+      stats_->decode_seconds.Observe(absl::ToDoubleSeconds(event.timings.decode));
+      stats_->compute_seconds.Observe(absl::ToDoubleSeconds(now - call->first_step_time));
+    }
+  }
   sequence->finished = true;
   --call->open_sequences;
   if (call->commits && event.reason != FinishReason::kError) {

@@ -63,6 +63,11 @@ RequestId Engine::Submit(Request request, std::shared_ptr<TokenSink> sink) {
   calls_.emplace(id, std::move(owned));
   ++live_;
   stats_.requests.Add();
+  stats_.prompt_length.Observe(static_cast<double>(call->request.prompt.size()));
+  if (call->request.kind == RequestKind::kGenerate) {
+    stats_.max_new_tokens.Observe(call->request.stop.max_new_tokens);
+    stats_.sequences.Observe(call->request.n);
+  }
   if (call->expiry() != absl::InfiniteDuration()) expiries_.emplace(call->expiry(), id);
   if (!device_status_.ok()) {
     Close(call, absl::UnavailableError("the device has failed"));
@@ -137,6 +142,7 @@ bool Engine::Launch(absl::Duration now) {
     return false;
   }
   for (const BatchShare& share : batch->shares) {
+    if (share.call->state == CallState::kClosed) stats_.orphan_rows.Add(share.rows());
     if (share.call->first_step_time == absl::InfiniteDuration()) {
       share.call->first_step_time = now;
       stats_.queue_seconds.Observe(absl::ToDoubleSeconds(now - share.call->submitted));
@@ -176,6 +182,7 @@ void Engine::FinishOldestStep() {
     Call* call = share.call;
     --call->steps_in_flight;
     if (call->state == CallState::kClosed) {
+      stats_.discarded_rows.Add(share.rows());
       Release(call);
       continue;
     }

@@ -28,7 +28,7 @@ class Gauge {
   std::atomic<int64_t> value_{0};
 };
 
-// Cumulative buckets are made when scraped. One writer.
+// Cumulative buckets are made when scraped.
 class Histogram {
  public:
   static constexpr size_t kMaxBounds = 32;
@@ -39,21 +39,37 @@ class Histogram {
     for (size_t i = 0; i < N; ++i) bounds_[i] = bounds[i];
   }
 
+  // One writer.
   void Observe(double value, uint64_t times = 1) {
-    size_t i = 0;
-    while (i < num_bounds_ && value > bounds_[i]) ++i;
-    counts_[i].fetch_add(times, std::memory_order_relaxed);
+    counts_[BucketOf(value)].fetch_add(times, std::memory_order_relaxed);
     sum_.store(sum_.load(std::memory_order_relaxed) + value * static_cast<double>(times),
                std::memory_order_relaxed);
+  }
+  // Any number of writers, all of which use this.
+  void ObserveShared(double value) {
+    counts_[BucketOf(value)].fetch_add(1, std::memory_order_relaxed);
+    sum_.fetch_add(value, std::memory_order_relaxed);
   }
 
   size_t num_bounds() const { return num_bounds_; }
   double bound(size_t i) const { return bounds_[i]; }
   // Observations in bucket i alone; i == num_bounds() is the one above all bounds.
   uint64_t count(size_t i) const { return counts_[i].load(std::memory_order_relaxed); }
+  bool empty() const {
+    for (size_t i = 0; i <= num_bounds_; ++i) {
+      if (count(i) > 0) return false;
+    }
+    return true;
+  }
   double sum() const { return sum_.load(std::memory_order_relaxed); }
 
  private:
+  size_t BucketOf(double value) const {
+    size_t i = 0;
+    while (i < num_bounds_ && value > bounds_[i]) ++i;
+    return i;
+  }
+
   size_t num_bounds_;
   std::array<double, kMaxBounds> bounds_{};
   std::array<std::atomic<uint64_t>, kMaxBounds + 1> counts_{};
@@ -66,6 +82,11 @@ inline constexpr double kLatencyBounds[] = {.0001, .0002, .0005, .001, .002, .00
                                             5,     10,    20,    40,   80,   160,  640};
 inline constexpr double kRowBounds[] = {1,   2,   4,   8,    16,   32,   64,
                                         128, 256, 512, 1024, 2048, 4096, 8192};
+
+// What requests ask for and get.
+inline constexpr double kTokenBounds[] = {1,    2,    5,    10,    20,    50,    100,    200,   500,
+                                          1000, 2000, 5000, 10000, 20000, 50000, 100000, 200000};
+inline constexpr double kSequenceBounds[] = {1, 2, 5, 10, 20};
 
 inline constexpr double kAgeBounds[] = {1,    10,   60,    300,   900,    1800,
                                         3600, 7200, 21600, 86400, 259200, 604800};
@@ -84,7 +105,9 @@ struct EngineStats {
   Counter prompt_tokens;                              // computed
   Counter generated_tokens;
   Counter steps;
-  Counter spills;  // states moved to the host to free a slot
+  Counter orphan_rows;     // of steps that were formed after their call had ended
+  Counter discarded_rows;  // of steps that were in flight when it ended
+  Counter spills;          // states moved to the host to free a slot
 
   // Sessions.
   Gauge sessions;
@@ -135,6 +158,12 @@ struct EngineStats {
   Histogram prefill_seconds{kLatencyBounds};
   Histogram time_to_first_token_seconds{kLatencyBounds};
   Histogram inter_token_seconds{kLatencyBounds};
+  Histogram decode_seconds{kLatencyBounds};   // of a sequence, from its first token to its last
+  Histogram compute_seconds{kLatencyBounds};  // of a sequence, from its first step to its end
+  Histogram prompt_length{kTokenBounds};      // of requests, at submission
+  Histogram max_new_tokens{kTokenBounds};     // of generating requests, at submission
+  Histogram sequences{kSequenceBounds};       // likewise
+  Histogram new_tokens{kTokenBounds};         // of a sequence that ended
   Histogram request_seconds{kLatencyBounds};
   Histogram step_seconds{kLatencyBounds};
   Histogram step_rows{kRowBounds};

@@ -24,6 +24,7 @@
 #include "absl/types/span.h"
 #include "kernels/ops.h"
 #include "kernels/state_layout.h"
+#include "kernels/weight_store.h"
 
 namespace sluice {
 
@@ -40,21 +41,13 @@ struct BackendInfo {
   std::string weight_dtype;  // "bf16": what every checkpoint's weights become; empty: they stay
 };
 
-class Backend {
+class Backend : public WeightStore {
  public:
-  virtual ~Backend() = default;
-
   virtual const BackendInfo& info() const = 0;
 
-  // ---- Start-up: everything is allocated here, nothing later. RESOURCE_EXHAUSTED when memory is
-  // short. ----
+  // ---- Start-up: everything is allocated here and by WeightStore's functions, nothing later.
+  // RESOURCE_EXHAUSTED when memory is short. ----
 
-  // One matrix out of several, stacked along rows; all of one dtype and width. Copies.
-  virtual absl::StatusOr<Linear> LoadLinear(absl::Span<const MatrixView> blocks) = 0;
-  // The SwiGLU's first matrix out of gate and up, each (intermediate, hidden).
-  virtual absl::StatusOr<Linear> LoadGateUp(const MatrixView& gate, const MatrixView& up) = 0;
-  // A vector or a small table, converted to fp32. Copies.
-  virtual absl::StatusOr<Vector> LoadVector(const MatrixView& values) = 0;
   virtual absl::StatusOr<Activation> AllocateActivation(int64_t rows, int64_t cols) = 0;
   // Once: `slots` states, and `count_tables` tables of token counts. Fixes the model's shape and
   // the largest step.

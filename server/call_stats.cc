@@ -1,5 +1,7 @@
 #include "server/call_stats.h"
 
+#include <vector>
+
 #include "server/log.h"
 
 namespace sluice {
@@ -56,31 +58,28 @@ const char* CodeName(size_t code) { return code < kNumGrpcCodes ? kCodes[code] :
 void CallStats::Done(const CallRecord& call, grpc::StatusCode code, absl::Duration now) {
   const size_t index = static_cast<size_t>(code) < kNumGrpcCodes ? static_cast<size_t>(code) : 2;
   handled_[static_cast<size_t>(call.method)][index].Add();
+  seconds_[static_cast<size_t>(call.method)].ObserveShared(
+      absl::ToDoubleSeconds(now - call.started));
   const LogLevel level = IsProbe(call.method) ? LogLevel::kDebug : LogLevel::kInfo;
-  const char* method = NameOf(call.method).method;
-  if (!IsStream(call.method)) {
-    Log(level, "call",
-        {{"method", method}, {"code", CodeName(index)}, {"seconds", now - call.started}});
-    return;
+  std::vector<LogField> fields = {{"method", NameOf(call.method).method}};
+  if (IsStream(call.method)) fields.emplace_back("request_id", call.request_id);
+  fields.emplace_back("code", CodeName(index));
+  if (IsStream(call.method)) fields.emplace_back("prompt_tokens", call.prompt_tokens);
+  // How many tokens went out is known at a normal end alone.
+  const bool whole = IsStream(call.method) && code == grpc::StatusCode::OK;
+  if (whole) fields.emplace_back("new_tokens", call.new_tokens);
+  fields.emplace_back("seconds", now - call.started);
+  if (whole) fields.emplace_back("first_token_seconds", call.time_to_first_token);
+  std::string trace_id, span_id, parent_id;  // until they are logged
+  if (call.span.traced()) {
+    trace_id = call.span.TraceId();
+    span_id = call.span.SpanId();
+    parent_id = call.span.ParentId();
+    fields.emplace_back("trace_id", trace_id);
+    fields.emplace_back("span_id", span_id);
+    fields.emplace_back("parent_span_id", parent_id);
   }
-  if (code != grpc::StatusCode::OK) {
-    // How many tokens went out is known at a normal end alone.
-    Log(level, "call",
-        {{"method", method},
-         {"request_id", call.request_id},
-         {"code", CodeName(index)},
-         {"prompt_tokens", call.prompt_tokens},
-         {"seconds", now - call.started}});
-    return;
-  }
-  Log(level, "call",
-      {{"method", method},
-       {"request_id", call.request_id},
-       {"code", CodeName(index)},
-       {"prompt_tokens", call.prompt_tokens},
-       {"new_tokens", call.new_tokens},
-       {"seconds", now - call.started},
-       {"first_token_seconds", call.time_to_first_token}});
+  Log(level, "call", fields);
 }
 
 }  // namespace sluice

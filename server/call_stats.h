@@ -11,6 +11,7 @@
 
 #include "absl/time/time.h"
 #include "engine/stats.h"
+#include "server/core/trace_context.h"
 
 namespace sluice {
 
@@ -51,6 +52,7 @@ struct CallRecord {
   Method method = Method::kGenerate;
   std::string request_id{};  // empty for methods without one
   absl::Duration started{};  // on the daemon's clock
+  TraceSpan span{};          // in no trace unless the caller says
   int64_t prompt_tokens = 0;
   int64_t new_tokens = 0;  // of sequences that finished
   absl::Duration time_to_first_token{};
@@ -62,12 +64,19 @@ class CallStats {
   // Counts the call and writes its line.
   void Done(const CallRecord& call, grpc::StatusCode code, absl::Duration now);
 
+  // From a call's start to its end, whatever its code.
+  const Histogram& seconds(Method method) const { return seconds_[static_cast<size_t>(method)]; }
   uint64_t handled(Method method, size_t code) const {
     return handled_[static_cast<size_t>(method)][code].value();
   }
 
  private:
+  struct Seconds : Histogram {
+    Seconds() : Histogram(kLatencyBounds) {}
+  };
+
   std::array<std::array<Counter, kNumGrpcCodes>, kNumMethods> handled_;
+  std::array<Seconds, kNumMethods> seconds_;
 };
 
 }  // namespace sluice

@@ -7,6 +7,7 @@
 #include "server/convert.h"
 #include "server/grpc_stream.h"
 #include "server/status.h"
+#include "server/trace.h"
 
 namespace sluice {
 namespace {
@@ -71,6 +72,7 @@ grpc::ServerWriteReactor<typename Converter::Response>* InferenceService::StartS
     grpc::CallbackServerContext* context, Converter converter, CallRecord call, size_t text_bytes,
     std::function<absl::StatusOr<Request>()> parse) {
   call.started = parts_.clock->Now();
+  call.span = StartSpan(context);
   const std::string request_id = call.request_id;
   const std::shared_ptr<GrpcStream<Converter>> reactor = GrpcStream<Converter>::Create(
       context, std::move(converter), std::move(call), parts_.stats, parts_.clock);
@@ -102,7 +104,8 @@ grpc::ServerUnaryReactor* InferenceService::Answer(grpc::CallbackServerContext* 
                                                    Method method, size_t work_bytes,
                                                    std::function<absl::Status()> answer) {
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  const CallRecord call{.method = method, .started = parts_.clock->Now()};
+  const CallRecord call{
+      .method = method, .started = parts_.clock->Now(), .span = StartSpan(context)};
   const auto finish = [this, reactor, call](const absl::Status& status) {
     parts_.stats->Done(call, static_cast<grpc::StatusCode>(status.code()), parts_.clock->Now());
     reactor->Finish(ToGrpcStatus(status));

@@ -80,7 +80,7 @@ void AppendValue(const LogField& field, bool json, std::string* out) {
 }  // namespace
 
 std::string FormatLogLine(bool json, LogLevel level, absl::Time time, absl::string_view event,
-                          std::initializer_list<LogField> fields) {
+                          absl::Span<const LogField> fields) {
   const std::string stamp = absl::FormatTime("%E4Y-%m-%dT%H:%M:%E3SZ", time, absl::UTCTimeZone());
   const char* level_name = kLevelNames[static_cast<size_t>(level)];
   std::string line;
@@ -122,7 +122,7 @@ void StopLog() {
   if (logger != nullptr) logger->pool.reset();  // joins its thread
 }
 
-void Log(LogLevel level, absl::string_view event, std::initializer_list<LogField> fields) {
+void Log(LogLevel level, absl::string_view event, absl::Span<const LogField> fields) {
   Logger* logger = current.load(std::memory_order_acquire);
   if (logger == nullptr || level < logger->level) return;
   const std::string line = FormatLogLine(logger->json, level, absl::Now(), event, fields);

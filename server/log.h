@@ -7,12 +7,12 @@
 #define SLUICE_SERVER_LOG_H_
 
 #include <cstdint>
-#include <initializer_list>
 #include <string>
 #include <variant>
 
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
+#include "absl/types/span.h"
 
 namespace sluice {
 
@@ -39,14 +39,14 @@ void StartLog(LogLevel level, bool json);
 void StopLog();
 
 // `event` is a word of ours. Any thread.
-void Log(LogLevel level, absl::string_view event, std::initializer_list<LogField> fields = {});
+void Log(LogLevel level, absl::string_view event, absl::Span<const LogField> fields = {});
 
 // "debug", "info", "warn" or "error"; anything else is kInfo.
 LogLevel ParseLogLevel(absl::string_view name);
 
 // The line that Log writes, without its end. For tests.
 std::string FormatLogLine(bool json, LogLevel level, absl::Time time, absl::string_view event,
-                          std::initializer_list<LogField> fields);
+                          absl::Span<const LogField> fields);
 
 }  // namespace sluice
 

@@ -28,9 +28,9 @@ void MetricFamilies::AddGauge(const std::string& name, const std::string& help, 
 }
 
 void MetricFamilies::AddHistogram(const std::string& name, const std::string& help,
-                                  const Histogram& histogram) {
+                                  const Histogram& histogram, MetricLabels labels) {
   prometheus::ClientMetric::Histogram& out =
-      Add(name, help, prometheus::MetricType::Histogram, {})->histogram;
+      Add(name, help, prometheus::MetricType::Histogram, std::move(labels))->histogram;
   uint64_t cumulative = 0;
   for (size_t i = 0; i <= histogram.num_bounds(); ++i) {
     cumulative += histogram.count(i);

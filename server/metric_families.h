@@ -25,7 +25,8 @@ class MetricFamilies {
                   MetricLabels labels = {});
   void AddGauge(const std::string& name, const std::string& help, double value,
                 MetricLabels labels = {});
-  void AddHistogram(const std::string& name, const std::string& help, const Histogram& histogram);
+  void AddHistogram(const std::string& name, const std::string& help, const Histogram& histogram,
+                    MetricLabels labels = {});
 
   std::string Text() const;
 

@@ -80,6 +80,17 @@ void AddRequests(const EngineStats& stats, MetricFamilies* out) {
                     stats.time_to_first_token_seconds);
   out->AddHistogram("sluice_inter_token_seconds", "Between two tokens of a sequence.",
                     stats.inter_token_seconds);
+  out->AddHistogram("sluice_decode_seconds", "Of a sequence, from its first token to its last.",
+                    stats.decode_seconds);
+  out->AddHistogram("sluice_compute_seconds", "Of a sequence, from its first step to its end.",
+                    stats.compute_seconds);
+  out->AddHistogram("sluice_request_prompt_tokens", "Of requests: tokens of the prompt.",
+                    stats.prompt_length);
+  out->AddHistogram("sluice_request_max_new_tokens", "Of requests: stop.max_new_tokens.",
+                    stats.max_new_tokens);
+  out->AddHistogram("sluice_request_sequences", "Of requests: n.", stats.sequences);
+  out->AddHistogram("sluice_sequence_new_tokens", "Of sequences that ended: tokens generated.",
+                    stats.new_tokens);
   out->AddHistogram("sluice_request_seconds", "Of requests that ended normally.",
                     stats.request_seconds);
 }
@@ -89,6 +100,12 @@ void AddEngine(const MetricSources& sources, MetricFamilies* out) {
   out->AddCounter("sluice_steps_total", "Steps of the device.", Value(stats.steps));
   out->AddHistogram("sluice_step_seconds", "From a step's launch to its end.", stats.step_seconds);
   out->AddHistogram("sluice_step_rows", "Tokens computed in one step.", stats.step_rows);
+  out->AddCounter("sluice_orphan_rows_total",
+                  "Rows of steps formed after their call had ended: a bug where it is not 0.",
+                  Value(stats.orphan_rows));
+  out->AddCounter("sluice_discarded_rows_total",
+                  "Rows of steps that were in flight when their call ended.",
+                  Value(stats.discarded_rows));
   const double used = Value(stats.slots_used);
   const double total = Value(stats.slots_total);
   out->AddGauge("sluice_state_slots", "States that fit on the device.", used,
@@ -191,6 +208,18 @@ void AddPrefixCache(const EngineStats& stats, MetricFamilies* out) {
                 Value(stats.prefix_bytes));
 }
 
+constexpr std::array<const char*, kNumAdmissionRefusals> kRefusals = {
+    "max_streams", "max_queued_requests", "max_queued_tokens"};
+
+void AddRefusals(const char* name, const char* help, const Admission& admission,
+                 MetricFamilies* out) {
+  for (size_t i = 0; i < kNumAdmissionRefusals; ++i) {
+    out->AddCounter(name, help,
+                    static_cast<double>(admission.refused(static_cast<AdmissionRefusal>(i))),
+                    {{"reason", kRefusals[i]}});
+  }
+}
+
 void AddStreams(const MetricSources& sources, MetricFamilies* out) {
   const Admission& admission = *sources.admission;
   const EmitterStats& emitter = sources.emitter->stats();
@@ -202,6 +231,12 @@ void AddStreams(const MetricSources& sources, MetricFamilies* out) {
                 static_cast<double>(admission.queued_requests()));
   out->AddGauge("sluice_queued_tokens", "Prompt tokens of those.",
                 static_cast<double>(admission.queued_tokens()));
+  AddRefusals("sluice_admission_refused_total",
+              "Calls that were not let in, by the bound, everybody's or their tenant's.", admission,
+              out);
+  out->AddHistogram("sluice_stream_write_stall_seconds",
+                    "Of a write to a client: until the connection has taken it.",
+                    emitter.write_seconds);
   out->AddGauge("sluice_stream_ring_bytes", "Events that wait for slow readers.",
                 static_cast<double>(emitter.ring_bytes.load(std::memory_order_relaxed)));
   out->AddCounter("sluice_stream_writes_total", "Writes to clients.", Value(emitter.writes));
@@ -256,6 +291,14 @@ void AddGrpc(const CallStats& calls, MetricFamilies* out) {
                        {"grpc_method", NameOf(method).method},
                        {"grpc_code", CodeName(code)}});
     }
+  }
+  for (size_t i = 0; i < kNumMethods; ++i) {
+    const Method method = static_cast<Method>(i);
+    if (calls.seconds(method).empty()) continue;  // two dozen samples each
+    out->AddHistogram(
+        "grpc_server_handling_seconds",
+        "From a call's start to its end, streams included, by method.", calls.seconds(method),
+        {{"grpc_service", NameOf(method).service}, {"grpc_method", NameOf(method).method}});
   }
 }
 
@@ -312,6 +355,19 @@ void AddVllm(const MetricSources& sources, MetricFamilies* out) {
                     stats.queue_seconds);
   out->AddHistogram("vllm:request_prefill_time_seconds", "As sluice_prefill_seconds.",
                     stats.prefill_seconds);
+  out->AddHistogram("vllm:request_decode_time_seconds", "As sluice_decode_seconds.",
+                    stats.decode_seconds);
+  out->AddHistogram("vllm:request_inference_time_seconds", "As sluice_compute_seconds.",
+                    stats.compute_seconds);
+  out->AddHistogram("vllm:request_prompt_tokens", "As sluice_request_prompt_tokens.",
+                    stats.prompt_length);
+  out->AddHistogram("vllm:request_generation_tokens", "As sluice_sequence_new_tokens.",
+                    stats.new_tokens);
+  out->AddHistogram("vllm:request_params_max_tokens", "As sluice_request_max_new_tokens.",
+                    stats.max_new_tokens);
+  out->AddHistogram("vllm:request_params_n", "As sluice_request_sequences.", stats.sequences);
+  AddRefusals("vllm:admission_rejections_total", "As sluice_admission_refused_total.",
+              *sources.admission, out);
   out->AddHistogram("vllm:iteration_tokens_total", "As sluice_step_rows.", stats.step_rows);
 }
 

@@ -6,19 +6,11 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "engine/checkpoint/checkpoint.h"
+#include "engine/model_tokenizer.h"
 #include "server/device.h"
 
 namespace sluice {
 namespace {
-
-absl::StatusOr<std::unique_ptr<const Tokenizer>> LoadTokenizer(const std::string& dir,
-                                                               const ModelConfig& config) {
-  TokenizerOptions options;
-  options.vocab_size = static_cast<int32_t>(config.shape.vocab);
-  options.bos_id = config.bos_token_id;
-  if (!config.eos_token_ids.empty()) options.eos_id = config.eos_token_ids.front();
-  return Tokenizer::Load(dir, options);
-}
 
 // Messages begin with a file's name; which directory it is in is the operator's to know, never a
 // client's.
@@ -155,7 +147,8 @@ absl::StatusOr<ModelHost> LoadModel(const ServerOptions& options, const Clock* c
   const ModelConfig& config = (*checkpoint)->config();
   timer->Done("checkpoint");
 
-  absl::StatusOr<std::unique_ptr<const Tokenizer>> tokenizer = LoadTokenizer(options.model, config);
+  absl::StatusOr<std::unique_ptr<const Tokenizer>> tokenizer =
+      LoadModelTokenizer(options.model, config);
   if (!tokenizer.ok()) return InModel(options, tokenizer.status());
   host.tokenizer = *std::move(tokenizer);
   timer->Done("tokenizer");

@@ -5,6 +5,7 @@
 #include "server/convert.h"
 #include "server/session_call.h"
 #include "server/session_transfer.h"
+#include "server/trace.h"
 #include "server/validate_fields.h"
 #include "server/validate_session.h"
 
@@ -32,7 +33,8 @@ grpc::ServerUnaryReactor* SessionService::Answer(
     std::function<void(Sessions&, const std::string& tenant, const Query&, Done<Result>)> act,
     std::function<void(const std::string& tenant, const Query&, const Result&)> fill) {
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  const CallRecord call{.method = method, .started = parts_.clock->Now()};
+  const CallRecord call{
+      .method = method, .started = parts_.clock->Now(), .span = StartSpan(context)};
   const auto finish = [this, reactor, call](const absl::Status& status) {
     reactor->Finish(EndOf(parts_, call, status));
   };
@@ -159,7 +161,7 @@ grpc::ServerWriteReactor<v1::ExportSessionResponse>* SessionService::ExportSessi
     grpc::CallbackServerContext* context, const v1::ExportSessionRequest* message) {
   absl::StatusOr<std::string> tenant = Caller(*context);
   absl::StatusOr<NamedSession> named = tenant.ok() ? ParseExport(*message) : tenant.status();
-  return StartExport(parts_, tenant.value_or(""), std::move(named));
+  return StartExport(parts_, tenant.value_or(""), context, std::move(named));
 }
 
 grpc::ServerReadReactor<v1::ImportSessionRequest>* SessionService::ImportSession(

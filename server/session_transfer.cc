@@ -7,6 +7,7 @@
 #include "engine/state/state_blob.h"
 #include "server/convert.h"
 #include "server/session_call.h"
+#include "server/trace.h"
 
 namespace sluice {
 namespace {
@@ -26,9 +27,10 @@ absl::Status NoKey() {
 
 class ExportStream final : public grpc::ServerWriteReactor<v1::ExportSessionResponse> {
  public:
-  ExportStream(const SessionParts& parts, std::string tenant)
+  ExportStream(const SessionParts& parts, std::string tenant, grpc::CallbackServerContext* context)
       : parts_(parts), tenant_(std::move(tenant)), call_{.method = Method::kExportSession} {
     call_.started = parts.clock->Now();
+    call_.span = StartSpan(context);
   }
 
   void End(const absl::Status& status) { Finish(EndOf(parts_, call_, status)); }
@@ -82,6 +84,7 @@ class ImportStream final : public grpc::ServerReadReactor<v1::ImportSessionReque
         response_(response),
         call_{.method = Method::kImportSession} {
     call_.started = parts.clock->Now();
+    call_.span = StartSpan(context);
   }
 
   void End(const absl::Status& status) {
@@ -165,8 +168,9 @@ class ImportStream final : public grpc::ServerReadReactor<v1::ImportSessionReque
 }  // namespace
 
 grpc::ServerWriteReactor<v1::ExportSessionResponse>* StartExport(
-    const SessionParts& parts, std::string tenant, absl::StatusOr<NamedSession> named) {
-  auto* stream = new ExportStream(parts, std::move(tenant));
+    const SessionParts& parts, std::string tenant, grpc::CallbackServerContext* context,
+    absl::StatusOr<NamedSession> named) {
+  auto* stream = new ExportStream(parts, std::move(tenant), context);
   if (!named.ok()) {
     stream->End(named.status());
   } else if (parts.keys == nullptr) {

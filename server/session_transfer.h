@@ -16,7 +16,8 @@ namespace sluice {
 
 // Ends at once with `named`'s error. One write is in flight at most.
 grpc::ServerWriteReactor<v1::ExportSessionResponse>* StartExport(
-    const SessionParts& parts, std::string tenant, absl::StatusOr<NamedSession> named);
+    const SessionParts& parts, std::string tenant, grpc::CallbackServerContext* context,
+    absl::StatusOr<NamedSession> named);
 
 // Ends at once with `tenant`'s error. `running` counts the imports that hold memory.
 grpc::ServerReadReactor<v1::ImportSessionRequest>* StartImport(

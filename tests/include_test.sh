@@ -31,7 +31,8 @@ rules() {
   check "$root" server/core "server/core links no gRPC and no messages" "$network" || bad=1
   check "$root" server/core "server/core knows nothing of the rest of server/" 'server/|client/|tests/' 'server/core/' || bad=1
   check "$root" server "server/ knows nothing of its clients" 'client/|tests/' || bad=1
-  check "$root" client "client/ speaks to the daemon through proto/ only" 'server/|engine/|kernels/|tests/' || bad=1
+  check "$root" client "client/ speaks to the daemon through proto/ only; sluice inspect reads models by engine/inspect.h" \
+    'server/|engine/|kernels/|tests/' 'engine/inspect\.h' || bad=1
   local folder
   for folder in kernels engine server client; do
     check "$root" "$folder" "$no_absl_mutex" 'absl/synchronization/' || bad=1
@@ -47,6 +48,7 @@ self_test() {
   mkdir -p "$dir"/{kernels/cpu,engine,server/core,client}
   echo '#include "kernels/ops.h"' > "$dir/engine/good.cc"
   echo '#include "server/core/mutex.h"' > "$dir/server/core/good.cc"
+  echo '#include "engine/inspect.h"' > "$dir/client/good.cc"
   rules "$dir" > /dev/null || { echo "self-test: a clean tree is refused"; return 1; }
   while read -r path include; do
     echo "#include $include" > "$dir/$path"
@@ -69,6 +71,7 @@ server/core/a.h <grpcpp/support/status.h>
 server/core/a.h "server/service.h"
 server/a.cc "client/client.h"
 client/a.cc "engine/engine.h"
+client/a.cc "engine/checkpoint/checkpoint.h"
 server/a.cc "absl/synchronization/notification.h"
 CASES
 }

@@ -20,6 +20,11 @@ void AddConnectionFlags(FlagSet* flags, Connection* connection) {
        "Bearer token, for a daemon that wants one. Default: $SLUICE_TOKEN, which other users "
        "cannot see in the list of processes.",
        ToString([connection](std::string text) { connection->token = std::move(text); })});
+  flags->Add(
+      {"traceparent", "HEADER",
+       "The trace that the call belongs to (W3C Trace Context); the daemon logs it. Default: "
+       "$SLUICE_TRACEPARENT.",
+       ToString([connection](std::string text) { connection->traceparent = std::move(text); })});
   flags->Add({"tls", "",
               "TLS, with the system's authorities unless --tls-ca. Default: $SLUICE_TLS.",
               ToBool([connection](bool value) { connection->tls = value; })});
@@ -33,8 +38,7 @@ void AddConnectionFlags(FlagSet* flags, Connection* connection) {
               ToString([files](std::string text) { files->key = std::move(text); })});
 }
 
-std::optional<int> ParseCommandLine(const Command& command, FlagSet* flags, Invocation* call) {
-  AddConnectionFlags(flags, &call->connection);
+std::optional<int> ParseLocalCommandLine(const Command& command, FlagSet* flags, Invocation* call) {
   bool help = false;
   flags->Add({"help", "", "Prints this.", ToBool([&help](bool value) { help = value; })});
   absl::StatusOr<std::vector<std::string>> rest = flags->Parse(call->args);
@@ -47,6 +51,13 @@ std::optional<int> ParseCommandLine(const Command& command, FlagSet* flags, Invo
     return kExitOk;
   }
   call->args = *std::move(rest);
+  return std::nullopt;
+}
+
+std::optional<int> ParseCommandLine(const Command& command, FlagSet* flags, Invocation* call) {
+  AddConnectionFlags(flags, &call->connection);
+  if (const std::optional<int> exit_code = ParseLocalCommandLine(command, flags, call))
+    return exit_code;
   const TlsFiles& files = call->connection.tls_files;
   if (call->connection.tls || !files.ca.empty() || !files.cert.empty() || !files.key.empty()) {
     absl::StatusOr<std::shared_ptr<grpc::ChannelCredentials>> credentials = TlsCredentials(files);

@@ -22,6 +22,7 @@ struct Connection {
   std::string address = "127.0.0.1:50051";
   absl::Duration timeout = absl::InfiniteDuration();
   std::string token;
+  std::string traceparent;
   bool tls = false;  // implied by any of the files
   TlsFiles tls_files;
 };
@@ -36,7 +37,9 @@ struct Invocation {
   std::shared_ptr<grpc::ChannelCredentials> credentials = nullptr;  // once the flags are parsed
 
   Client MakeClient() const { return Client({connection.address, credentials, connection.token}); }
-  CallOptions Call() const { return {connection.timeout, io.cancellation}; }
+  CallOptions Call() const {
+    return {connection.timeout, io.cancellation, "", connection.traceparent};
+  }
 };
 
 struct Command {
@@ -56,12 +59,16 @@ extern const Command kTokenizeCommand;
 extern const Command kDetokenizeCommand;
 extern const Command kSessionCommand;
 extern const Command kModelCommand;
+extern const Command kInspectCommand;
 extern const Command kHealthCommand;
 extern const Command kBenchCommand;
 
 // Parses call->args, of which the other arguments remain. The exit code when that was all (--help,
 // or an error that is printed), nullopt when the command can run.
 std::optional<int> ParseCommandLine(const Command& command, FlagSet* flags, Invocation* call);
+
+// The same for a command that calls no daemon: without the flags of a connection.
+std::optional<int> ParseLocalCommandLine(const Command& command, FlagSet* flags, Invocation* call);
 
 // Prints one line and returns kExitUsage or kExitFailed.
 int UsageError(const Command& command, const Io& io, absl::string_view message);

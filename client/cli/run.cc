@@ -13,9 +13,9 @@
 namespace sluice {
 namespace {
 
-constexpr std::array<const Command*, 9> kCommands = {
-    &kGenerateCommand,   &kChatCommand,  &kSessionCommand, &kScoreCommand, &kTokenizeCommand,
-    &kDetokenizeCommand, &kModelCommand, &kHealthCommand,  &kBenchCommand};
+constexpr std::array<const Command*, 10> kCommands = {
+    &kGenerateCommand,   &kChatCommand,  &kSessionCommand, &kScoreCommand,  &kTokenizeCommand,
+    &kDetokenizeCommand, &kModelCommand, &kInspectCommand, &kHealthCommand, &kBenchCommand};
 
 constexpr absl::string_view kSee = " (see sluice --help)\n";
 
@@ -33,10 +33,11 @@ Examples:
   sluice generate --json --max-new-tokens=20 --temperature=0 "Once upon a time"
   sluice chat story
   cat book.txt | sluice score --summary
+  sluice inspect deploy/models/classics-12m
   sluice --address=gpu-3:50051 bench --concurrency=16 --requests=200
 
-sluice COMMAND --help says more. Exit codes: 0 done, 1 the call failed, 2 bad command line,
-130 interrupted by Ctrl-C.
+sluice COMMAND --help says more. Exit codes: 0 done, 1 the call failed, 2 bad command line or
+(inspect) no model that can be served, 130 interrupted by Ctrl-C.
 )",
                   flags.Help());
   return help;
@@ -58,7 +59,8 @@ int RunSluice(const std::vector<std::string>& args, const Io& io) {
   AddConnectionFlags(&flags, &connection);
   flags.Add({"help", "", "Prints this.", ToBool([&help](bool value) { help = value; })});
   absl::Status status;
-  for (const char* name : {"address", "timeout", "token", "tls", "tls-ca", "tls-cert", "tls-key"}) {
+  for (const char* name :
+       {"address", "timeout", "token", "traceparent", "tls", "tls-ca", "tls-cert", "tls-key"}) {
     status.Update(flags.ParseEnvironment(name, io.environment));
   }
   absl::StatusOr<std::vector<std::string>> rest = flags.Parse(args, FlagSet::Arguments::kLast);

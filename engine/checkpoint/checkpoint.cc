@@ -19,8 +19,9 @@ constexpr char kConfigFile[] = "config.json";
 constexpr char kGenerationConfigFile[] = "generation_config.json";
 constexpr int64_t kMaxConfigBytes = 1 << 20;
 
-// "models/tiny/" is "tiny"; of "." and the like, the name that the path resolves to.
-std::string BaseName(const std::string& dir) {
+}  // namespace
+
+std::string ModelName(const std::string& dir) {
   const auto last_part = [](absl::string_view path) {
     while (absl::ConsumeSuffix(&path, "/")) {
     }
@@ -34,7 +35,7 @@ std::string BaseName(const std::string& dir) {
   return path == nullptr ? name : last_part(path.get());
 }
 
-absl::StatusOr<ModelConfig> ReadConfig(const std::string& dir) {
+absl::StatusOr<ModelConfig> ReadModelConfig(const std::string& dir) {
   absl::StatusOr<std::string> text = ReadTextFile(dir, kConfigFile, kMaxConfigBytes);
   if (!text.ok()) return text.status();
   absl::StatusOr<ModelConfig> config = ParseConfig(*text, kConfigFile);
@@ -47,13 +48,11 @@ absl::StatusOr<ModelConfig> ReadConfig(const std::string& dir) {
   return config;
 }
 
-}  // namespace
-
 Checkpoint::Checkpoint() = default;
 Checkpoint::~Checkpoint() = default;
 
 absl::StatusOr<std::unique_ptr<Checkpoint>> Checkpoint::Open(const std::string& dir) {
-  absl::StatusOr<ModelConfig> config = ReadConfig(dir);
+  absl::StatusOr<ModelConfig> config = ReadModelConfig(dir);
   if (!config.ok()) return config.status();
   auto files = WeightFiles::Open(dir);
   if (!files.ok()) return files.status();
@@ -61,7 +60,7 @@ absl::StatusOr<std::unique_ptr<Checkpoint>> Checkpoint::Open(const std::string& 
   if (!tensors.ok()) return tensors.status();
 
   std::unique_ptr<Checkpoint> checkpoint(new Checkpoint);
-  checkpoint->name_ = BaseName(dir);
+  checkpoint->name_ = ModelName(dir);
   checkpoint->config_ = std::move(*config);
   checkpoint->files_ = std::move(*files);
   checkpoint->tensors_ = std::make_unique<ModelTensors>(std::move(*tensors));
@@ -80,9 +79,9 @@ void Checkpoint::Count() {
   weight_dtype_ = kNames[std::max_element(std::begin(bytes), std::end(bytes)) - std::begin(bytes)];
 }
 
-absl::StatusOr<Weights> Checkpoint::Load(Backend* backend, const LoadOptions& options,
+absl::StatusOr<Weights> Checkpoint::Load(WeightStore* store, const LoadOptions& options,
                                          std::string* fingerprint) const {
-  return LoadWeights(config_, *tensors_, options.allow_nonfinite, backend, fingerprint);
+  return LoadWeights(config_, *tensors_, options.allow_nonfinite, store, fingerprint);
 }
 
 }  // namespace sluice

@@ -10,7 +10,7 @@
 #include "absl/status/statusor.h"
 #include "engine/checkpoint/config.h"
 #include "engine/weights.h"
-#include "kernels/backend.h"
+#include "kernels/weight_store.h"
 
 namespace sluice {
 
@@ -20,6 +20,12 @@ struct ModelTensors;
 struct LoadOptions {
   bool allow_nonfinite = false;  // load weights that hold NaN or infinities all the same
 };
+
+// config.json and generation_config.json. An error is one line that begins with the file's name.
+absl::StatusOr<ModelConfig> ReadModelConfig(const std::string& dir);
+
+// "models/tiny/" is "tiny"; of "." and the like, the name that the path resolves to.
+std::string ModelName(const std::string& dir);
 
 // An open directory: config read, every tensor located, its dtype and shape checked; no weights
 // read yet. Used by one thread at a time.
@@ -37,10 +43,10 @@ class Checkpoint {
     return weight_dtype_;
   }  // of most bytes: "bf16", "fp16" or "fp32"
 
-  // Reads all weights into `backend`. INVALID_ARGUMENT names a tensor that holds a NaN or an
-  // infinity; DATA_LOSS a file that has become shorter; RESOURCE_EXHAUSTED: memory. On success
+  // Reads all weights into `store`, a backend. INVALID_ARGUMENT names a tensor that holds a NaN or
+  // an infinity; DATA_LOSS a file that has become shorter; RESOURCE_EXHAUSTED: memory. On success
   // `fingerprint` is the XXH3-128 in hex of config and tensors: equal ones mean equal models.
-  absl::StatusOr<Weights> Load(Backend* backend, const LoadOptions& options,
+  absl::StatusOr<Weights> Load(WeightStore* store, const LoadOptions& options,
                                std::string* fingerprint) const;
 
  private:

@@ -1,6 +1,7 @@
 #include "engine/checkpoint/weight_loader.h"
 
 #include <algorithm>
+#include <cstdint>
 #include <cstdlib>
 #include <map>
 #include <memory>
@@ -26,7 +27,7 @@ Digest ToDigest(XXH128_hash_t hash) {
   return Digest(reinterpret_cast<const char*>(bytes.digest), sizeof(bytes.digest));
 }
 
-// Host memory for the tensors of one call to the backend; grows to the largest such group and is
+// Host memory for the tensors of one call to the store; grows to the largest such group and is
 // used again.
 class Buffer {
  public:
@@ -55,10 +56,15 @@ class Buffer {
   int64_t capacity_ = 0;
 };
 
+enum class Values : uint8_t {
+  kFinite,  // read and checked
+  kAny,     // read
+  kNone,    // not read
+};
+
 class Loader {
  public:
-  Loader(bool allow_nonfinite, Backend* backend)
-      : allow_nonfinite_(allow_nonfinite), backend_(backend) {}
+  Loader(Values values, WeightStore* store) : values_(values), store_(store) {}
 
   const absl::Status& status() const { return status_; }
 
@@ -66,31 +72,34 @@ class Loader {
   Linear Stack(absl::Span<const ModelTensor* const> tensors) {
     std::vector<MatrixView> views = Read(tensors);
     if (!status_.ok()) return {};
-    return Keep(backend_->LoadLinear(views));
+    return Keep(store_->LoadLinear(views));
   }
 
   Linear GateUp(const LayerTensors& layer, int64_t intermediate) {
     if (layer.up_proj) {
       const std::vector<MatrixView> views = Read({&layer.gate_proj, &*layer.up_proj});
       if (!status_.ok()) return {};
-      return Keep(backend_->LoadGateUp(views[0], views[1]));
+      return Keep(store_->LoadGateUp(views[0], views[1]));
     }
     const std::vector<MatrixView> views = Read({&layer.gate_proj});
     if (!status_.ok()) return {};
     MatrixView gate = views[0];
     gate.rows = intermediate;
     MatrixView up = gate;
-    up.data = static_cast<const char*>(gate.data) + gate.rows * gate.cols * DTypeBytes(gate.dtype);
-    return Keep(backend_->LoadGateUp(gate, up));
+    if (gate.data != nullptr) {
+      up.data =
+          static_cast<const char*>(gate.data) + gate.rows * gate.cols * DTypeBytes(gate.dtype);
+    }
+    return Keep(store_->LoadGateUp(gate, up));
   }
 
-  Vector Values(const ModelTensor& tensor) {
+  Vector Floats(const ModelTensor& tensor) {
     const std::vector<MatrixView> views = Read({&tensor});
     if (!status_.ok()) return {};
-    return Keep(backend_->LoadVector(views[0]));
+    return Keep(store_->LoadVector(views[0]));
   }
-  Vector Values(const std::optional<ModelTensor>& tensor) {
-    return tensor ? Values(*tensor) : Vector();
+  Vector Floats(const std::optional<ModelTensor>& tensor) {
+    return tensor ? Floats(*tensor) : Vector();
   }
 
   // A tied model's lm_head that repeats the embeddings is the embeddings.
@@ -99,10 +108,10 @@ class Loader {
     const std::vector<MatrixView> views = Read({&*tensors.lm_head});
     if (!status_.ok()) return {};
     const bool same =
-        tensors.lm_head->dtype == tensors.embeddings.dtype &&
+        values_ != Values::kNone && tensors.lm_head->dtype == tensors.embeddings.dtype &&
         digests_[*tensors.lm_head->stored.name] == digests_[*tensors.embeddings.stored.name];
     if (tied && same) return embeddings;
-    return Keep(backend_->LoadLinear(views));
+    return Keep(store_->LoadLinear(views));
   }
 
   // Of a tensor that has been read.
@@ -125,6 +134,10 @@ class Loader {
     const bool mixed = std::any_of(tensors.begin(), tensors.end(),
                                    [&](const ModelTensor* t) { return t->dtype != first; });
     const DType dtype = mixed ? DType::kF32 : first;
+    if (values_ == Values::kNone) {
+      for (const ModelTensor* t : tensors) views.push_back({nullptr, dtype, t->rows, t->cols});
+      return views;
+    }
     std::vector<int64_t> offsets;
     int64_t bytes = 0;
     for (const ModelTensor* tensor : tensors) {
@@ -159,7 +172,7 @@ class Loader {
       return absl::Status(
           status.code(), absl::StrCat(status.message(), " (tensor ", Printable(*stored.name), ")"));
     }
-    if (!allow_nonfinite_) {
+    if (values_ == Values::kFinite) {
       const int64_t bad = FirstNonFinite(to, tensor.dtype, tensor.elements());
       if (bad >= 0) {
         return absl::InvalidArgumentError(
@@ -171,8 +184,8 @@ class Loader {
     return absl::OkStatus();
   }
 
-  const bool allow_nonfinite_;
-  Backend* const backend_;
+  const Values values_;
+  WeightStore* const store_;
   Buffer buffer_;
   Buffer narrow_;  // a tensor before its conversion
   std::map<std::string, Digest> digests_;
@@ -181,19 +194,19 @@ class Loader {
 
 LayerWeights LoadLayer(const LayerTensors& layer, int64_t intermediate, Loader* loader) {
   LayerWeights weights;
-  weights.attn_norm = loader->Values(layer.attn_norm);
+  weights.attn_norm = loader->Floats(layer.attn_norm);
   std::vector<const ModelTensor*> mixer_in = {&layer.q_proj, &layer.k_proj, &layer.v_proj,
                                               &layer.gk_proj_0};
   if (layer.g_proj) mixer_in.push_back(&*layer.g_proj);
   weights.mixer_in = loader->Stack(mixer_in);
   weights.gate = loader->Stack({&layer.gk_proj_1});
-  weights.gate_bias = loader->Values(layer.gk_proj_1_bias);
-  weights.conv_q = loader->Values(layer.q_conv1d);
-  weights.conv_k = loader->Values(layer.k_conv1d);
-  weights.conv_v = loader->Values(layer.v_conv1d);
-  weights.head_norm = loader->Values(layer.head_norm);
+  weights.gate_bias = loader->Floats(layer.gk_proj_1_bias);
+  weights.conv_q = loader->Floats(layer.q_conv1d);
+  weights.conv_k = loader->Floats(layer.k_conv1d);
+  weights.conv_v = loader->Floats(layer.v_conv1d);
+  weights.head_norm = loader->Floats(layer.head_norm);
   weights.mixer_out = loader->Stack({&layer.o_proj});
-  weights.mlp_norm = loader->Values(layer.mlp_norm);
+  weights.mlp_norm = loader->Floats(layer.mlp_norm);
   weights.gate_up = loader->GateUp(layer, intermediate);
   weights.down = loader->Stack({&layer.down_proj});
   return weights;
@@ -227,23 +240,35 @@ std::string Fingerprint(const ModelConfig& config, const ModelTensors& tensors,
   return absl::BytesToHexString(ToDigest(XXH3_128bits(text.data(), text.size())));
 }
 
+absl::StatusOr<Weights> LoadAll(const ModelConfig& config, const ModelTensors& tensors,
+                                Loader* loader) {
+  Weights weights;
+  weights.embeddings = loader->Stack({&tensors.embeddings});
+  for (const LayerTensors& layer : tensors.layers) {
+    weights.layers.push_back(LoadLayer(layer, config.shape.intermediate, loader));
+    if (!loader->status().ok()) return loader->status();
+  }
+  weights.norm = loader->Floats(tensors.norm);
+  weights.lm_head = loader->Head(tensors, config.tied, weights.embeddings);
+  if (!loader->status().ok()) return loader->status();
+  return weights;
+}
+
 }  // namespace
 
 absl::StatusOr<Weights> LoadWeights(const ModelConfig& config, const ModelTensors& tensors,
-                                    bool allow_nonfinite, Backend* backend,
+                                    bool allow_nonfinite, WeightStore* store,
                                     std::string* fingerprint) {
-  Loader loader(allow_nonfinite, backend);
-  Weights weights;
-  weights.embeddings = loader.Stack({&tensors.embeddings});
-  for (const LayerTensors& layer : tensors.layers) {
-    weights.layers.push_back(LoadLayer(layer, config.shape.intermediate, &loader));
-    if (!loader.status().ok()) return loader.status();
-  }
-  weights.norm = loader.Values(tensors.norm);
-  weights.lm_head = loader.Head(tensors, config.tied, weights.embeddings);
-  if (!loader.status().ok()) return loader.status();
-  *fingerprint = Fingerprint(config, tensors, loader);
+  Loader loader(allow_nonfinite ? Values::kAny : Values::kFinite, store);
+  absl::StatusOr<Weights> weights = LoadAll(config, tensors, &loader);
+  if (weights.ok()) *fingerprint = Fingerprint(config, tensors, loader);
   return weights;
+}
+
+absl::Status MeasureWeights(const ModelConfig& config, const ModelTensors& tensors,
+                            WeightStore* store) {
+  Loader loader(Values::kNone, store);
+  return LoadAll(config, tensors, &loader).status();
 }
 
 }  // namespace sluice

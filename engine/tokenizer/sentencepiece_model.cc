@@ -235,6 +235,7 @@ class Loader {
       Fail("trainer_spec.unk_surface: is not valid UTF-8");
     }
     bpe_.byte_fallback = model_.trainer.byte_fallback;
+    parts_.kind = bpe_.byte_fallback ? "SentencePiece BPE with byte fallback" : "SentencePiece BPE";
     for (int byte = 0; byte < 256; ++byte) {
       if (bpe_.byte_fallback && bpe_.bytes[byte] == kNoId) {
         Fail(absl::StrFormat("trainer_spec.byte_fallback: there is no piece <0x%02X>", byte));

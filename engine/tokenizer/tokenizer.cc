@@ -82,6 +82,7 @@ absl::StatusOr<std::unique_ptr<const Tokenizer>> Tokenizer::LoadFromJson(
   if (!checked.ok()) return checked;
   absl::StatusOr<TokenizerParts> parts = ReadTokenizerJson(bytes, options);
   if (!parts.ok()) return InFile(kJsonFile, parts.status());
+  parts->kind = absl::StrCat(kJsonFile, ", ", parts->kind);
   return std::unique_ptr<const Tokenizer>(new Tokenizer(*std::move(parts), options.vocab_size));
 }
 
@@ -91,6 +92,7 @@ absl::StatusOr<std::unique_ptr<const Tokenizer>> Tokenizer::LoadFromSentencePiec
   if (!checked.ok()) return checked;
   absl::StatusOr<TokenizerParts> parts = ReadSentencePieceModel(bytes, options);
   if (!parts.ok()) return InFile(kModelFile, parts.status());
+  parts->kind = absl::StrCat(kModelFile, ", ", parts->kind);
   return std::unique_ptr<const Tokenizer>(new Tokenizer(*std::move(parts), options.vocab_size));
 }
 

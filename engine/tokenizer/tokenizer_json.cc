@@ -182,6 +182,9 @@ class Loader {
     bpe_.first_internal_id = std::numeric_limits<int32_t>::max();
     bpe_.fuse_unknown = Model("fuse_unk").Bool(false, &status_);
     bpe_.byte_fallback = Model("byte_fallback").Bool(false, &status_);
+    parts_.kind = bpe_.byte_level      ? "byte-level BPE"
+                  : bpe_.byte_fallback ? "BPE with byte fallback"
+                                       : "BPE";
     if (bpe_.byte_level && bpe_.byte_fallback) {
       Model("byte_fallback").Fail("must be false with a ByteLevel pre_tokenizer", &status_);
     }

@@ -34,6 +34,8 @@ enum class LeadingSpace : uint8_t {
 };
 
 struct TokenizerParts {
+  std::string kind;  // for people: "byte-level BPE"
+
   // By id. A hole in the numbering is an empty piece.
   std::vector<std::string> pieces;
   std::vector<std::string> texts;

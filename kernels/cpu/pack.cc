@@ -43,7 +43,7 @@ const char* RowOf(const MatrixView& view, int64_t row) {
 template <class Source>
 absl::StatusOr<PackedMatrix> Pack(int64_t panels, DType dtype, int64_t n, int64_t k,
                                   ThreadPool* pool, const Source& source) {
-  const int64_t panel_bytes = SaturatedProduct(k, kPanelRows * DTypeBytes(dtype));
+  const int64_t panel_bytes = PanelBytes(k, dtype);
   absl::StatusOr<HostBuffer> buffer = HostBuffer::Allocate(panels, panel_bytes, "weights");
   if (!buffer.ok()) return buffer.status();
   char* data = static_cast<char*>(buffer->data());

@@ -20,6 +20,10 @@ inline constexpr int64_t kPanelRows = 16;
 inline constexpr int64_t kPanelPairs = kPanelRows / 2;
 
 inline constexpr int64_t PanelCount(int64_t n) { return (n + kPanelRows - 1) / kPanelRows; }
+// Of one panel of a matrix of `k` columns. Saturates.
+inline int64_t PanelBytes(int64_t k, DType dtype) {
+  return SaturatedProduct(k, kPanelRows * DTypeBytes(dtype));
+}
 
 struct PackedMatrix {
   HostBuffer buffer;

@@ -68,21 +68,25 @@ absl::Status Admission::Refusal(int64_t prompt_tokens, const AdmissionUsage& usa
                                 absl::Duration* retry_delay) {
   std::string message;
   double expected = mean_wait_;
+  AdmissionRefusal why = AdmissionRefusal::kStreams;
   if (usage.permits >= limits.max_streams) {
     message =
         absl::StrCat("too many ", whose, "streams are open, the limit is ", limits.max_streams);
     expected = mean_stay_;
   } else if (usage.queued_requests >= limits.max_queued_requests) {
+    why = AdmissionRefusal::kQueuedRequests;
     message = absl::StrCat("too many ", whose, "requests are queued, the limit is ",
                            limits.max_queued_requests);
   } else if (usage.queued_requests > 0 &&
              prompt_tokens > limits.max_queued_tokens - usage.queued_tokens) {
+    why = AdmissionRefusal::kQueuedTokens;
     message =
         absl::StrCat("too many ", whose, "prompt tokens are queued: ", usage.queued_tokens, ", ",
                      prompt_tokens, " more would exceed the limit of ", limits.max_queued_tokens);
   } else {
     return absl::OkStatus();
   }
+  refused_[static_cast<size_t>(why)].Add();
   if (retry_delay != nullptr) *retry_delay = RetryDelay(absl::Seconds(expected));
   return absl::ResourceExhaustedError(message);
 }

@@ -3,6 +3,8 @@
 #ifndef SLUICE_SERVER_CORE_ADMISSION_H_
 #define SLUICE_SERVER_CORE_ADMISSION_H_
 
+#include <array>
+#include <cstddef>
 #include <cstdint>
 #include <map>
 #include <random>
@@ -12,6 +14,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "engine/clock.h"
+#include "engine/stats.h"
 #include "server/core/mutex.h"
 #include "server/core/tenant.h"
 
@@ -24,6 +27,10 @@ struct AdmissionLimits {
 };
 
 class Admission;
+
+// The bound that kept somebody out.
+enum class AdmissionRefusal : uint8_t { kStreams, kQueuedRequests, kQueuedTokens };
+inline constexpr size_t kNumAdmissionRefusals = 3;
 
 // What somebody has of the bounds now.
 struct AdmissionUsage {
@@ -81,6 +88,10 @@ class Admission {
   int64_t queued_tokens() const { return usage().queued_tokens; }
   // Tenants that hold a permit.
   int64_t active_tenants() const;
+  // Since the start, by all bounds of that kind: everybody's and the tenants'.
+  uint64_t refused(AdmissionRefusal why) const {
+    return refused_[static_cast<size_t>(why)].value();
+  }
 
  private:
   friend class Permit;
@@ -95,6 +106,7 @@ class Admission {
 
   const AdmissionLimits limits_;
   const Clock* const clock_;
+  std::array<Counter, kNumAdmissionRefusals> refused_;
   mutable Mutex mutex_;
   bool draining_ SLUICE_GUARDED_BY(mutex_) = false;
   AdmissionUsage all_ SLUICE_GUARDED_BY(mutex_);

@@ -29,9 +29,10 @@ struct StreamLimits {
 
 struct EmitterStats {
   Counter writes;
-  Counter wake_ups;                    // of the emitter's thread
-  Counter slow_readers;                // streams cancelled because a write stalled
-  std::atomic<int64_t> ring_bytes{0};  // waiting in all streams, the events' own size included
+  Counter wake_ups;                         // of the emitter's thread
+  Histogram write_seconds{kLatencyBounds};  // of a write, until the transport has taken it; shared
+  Counter slow_readers;                     // streams cancelled because a write stalled
+  std::atomic<int64_t> ring_bytes{0};       // waiting in all streams, the events' own size included
 };
 
 // Outlives every reaction of every transport, and the device thread.
@@ -58,6 +59,7 @@ class Emitter {
  private:
   friend class Stream;
 
+  absl::Duration Now() const { return clock_->Now(); }
   void Register(std::shared_ptr<Stream> stream);
   void AddRingBytes(int64_t bytes) {
     stats_.ring_bytes.fetch_add(bytes, std::memory_order_relaxed);

@@ -32,13 +32,16 @@ Stream::Stream(std::shared_ptr<StreamTransport> transport, Emitter* emitter, Per
 
 void Stream::OnWriteDone(bool ok) {
   bool tell = false;
+  absl::Duration started;
   {
     MutexLock lock(&mutex_);
     SLUICE_CHECK(write_in_flight_);
     write_in_flight_ = false;
+    started = write_started_;
     if (!ok) GiveUp("a write to the client failed");
     tell = MustTellEmitter();
   }
+  emitter_->stats_.write_seconds.ObserveShared(absl::ToDoubleSeconds(emitter_->Now() - started));
   if (!tell) return;
   emitter_->Add(shared_from_this());
   emitter_->Ring();

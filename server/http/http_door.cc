@@ -11,6 +11,7 @@
 #include <chrono>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
@@ -23,6 +24,7 @@
 #include "server/http/openai_request.h"
 #include "server/http/page.h"
 #include "server/log.h"
+#include "server/trace.h"
 
 namespace sluice {
 namespace {
@@ -65,6 +67,20 @@ absl::string_view HeaderOf(MHD_Connection* connection, const char* name) {
   return value == nullptr ? absl::string_view() : value;
 }
 
+MHD_Result TakeTraceparent(void* cls, MHD_ValueKind /*kind*/, const char* name, const char* value) {
+  if (absl::EqualsIgnoreCase(name, kTraceparent)) {
+    static_cast<std::vector<absl::string_view>*>(cls)->push_back(value == nullptr ? "" : value);
+  }
+  return MHD_YES;
+}
+
+// More than one traceparent is none.
+TraceSpan SpanOf(MHD_Connection* connection) {
+  std::vector<absl::string_view> found;
+  MHD_get_connection_values(connection, MHD_HEADER_KIND, &TakeTraceparent, &found);
+  return found.size() == 1 ? StartSpan(found.front()) : TraceSpan();
+}
+
 bool IsJson(absl::string_view content_type) {
   return absl::EqualsIgnoreCase(
       absl::StripAsciiWhitespace(content_type.substr(0, content_type.find(';'))),
@@ -103,9 +119,10 @@ void AddHeader(MHD_Response* response, const char* name, const std::string& valu
 }
 
 MHD_Result Queue(MHD_Connection* connection, MHD_Response* response, const HttpReply& reply,
-                 const std::string& request_id, bool close) {
+                 const CallRecord& call, bool close) {
   AddHeader(response, MHD_HTTP_HEADER_CONTENT_TYPE, reply.content_type);
-  AddHeader(response, "x-request-id", request_id);
+  AddHeader(response, "x-request-id", call.request_id);
+  if (call.span.traced()) AddHeader(response, kTraceparent, call.span.Header());
   for (const auto& [name, value] : reply.headers) AddHeader(response, name.c_str(), value);
   if (close) AddHeader(response, MHD_HTTP_HEADER_CONNECTION, "close");
   const MHD_Result result =
@@ -174,6 +191,7 @@ struct HttpCallbacks {
     request->record.method = MethodOf(request->route);
     request->record.request_id = RequestIdFrom(std::string(HeaderOf(connection, "x-request-id")));
     request->record.started = door->parts_.core.clock->Now();
+    request->record.span = SpanOf(connection);
     request->exchange =
         std::make_shared<HttpExchange>(connection, request->connection_id, door->watch_.get());
     door->Add(request->exchange);
@@ -201,7 +219,7 @@ struct HttpCallbacks {
         MHD_Response* response = MHD_create_response_from_buffer(
             reply.body.size(), reply.body.data(), MHD_RESPMEM_MUST_COPY);
         if (response == nullptr) return MHD_NO;
-        return Queue(connection, response, reply, request->record.request_id, door->draining());
+        return Queue(connection, response, reply, request->record, door->draining());
       }
       case HttpExchange::Next::kStream: {
         const HttpReply head = request->exchange->TakeReply();
@@ -212,7 +230,7 @@ struct HttpCallbacks {
           Free(exchange);
           return MHD_NO;
         }
-        return Queue(connection, response, head, request->record.request_id, door->draining());
+        return Queue(connection, response, head, request->record, door->draining());
       }
     }
     return MHD_NO;

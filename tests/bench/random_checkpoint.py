@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Writes a checkpoint of the 1.3B shape (or another) with random bf16 weights, for what depends on sizes alone.
 
-  tests/bench/random_checkpoint.py DIR [--hidden=2048] [--layers=24] [--heads=4] [--vocab=32000]
+  tests/bench/random_checkpoint.py DIR [--hidden=2048] [--layers=24] [--heads=4] [--vocab=32000] [--tied] [--zeros]
 
-Needs NumPy. The tokenizer is the bundled model's: its ids are the first of the vocabulary.
+--zeros: no weights but a hole in the file, which takes no room: for `sluice inspect`. Needs NumPy. The tokenizer is the bundled model's: its ids are the first of the vocabulary.
 """
 import argparse
 import json
@@ -38,7 +38,8 @@ def tensors(c):
         yield layer + "mlp.up_proj.weight", (inner, hidden), 0, 0.02
         yield layer + "mlp.down_proj.weight", (hidden, inner), 0, 0.02
     yield "model.norm.weight", (hidden,), 1, 0
-    yield "lm_head.weight", (c["vocab_size"], hidden), 0, 0.02
+    if not c["tie_word_embeddings"]:
+        yield "lm_head.weight", (c["vocab_size"], hidden), 0, 0.02
 
 
 def main():
@@ -48,11 +49,14 @@ def main():
     ap.add_argument("--layers", type=int, default=24)
     ap.add_argument("--heads", type=int, default=4)
     ap.add_argument("--vocab", type=int, default=32000)
+    ap.add_argument("--tied", action="store_true")
+    ap.add_argument("--zeros", action="store_true")
     a = ap.parse_args()
     a.dir.mkdir(parents=True, exist_ok=True)
     inner = 256 * -(-int(a.hidden * 4 * 2 / 3) // 256)
     config = {"architectures": ["GLAForCausalLM"], "model_type": "gla", "hidden_size": a.hidden,
               "num_hidden_layers": a.layers, "num_heads": a.heads, "intermediate_size": inner, "vocab_size": a.vocab,
+              "tie_word_embeddings": a.tied,
               "bos_token_id": 1, "eos_token_id": 2, "dtype": "bfloat16"}
     (a.dir / "config.json").write_text(json.dumps(config, indent=1))
     shutil.copy(TOKENIZER, a.dir / "tokenizer.json")
@@ -67,13 +71,14 @@ def main():
     blocks = {}  # bytes, by mean and deviation
     with open(a.dir / "model.safetensors", "wb") as out:
         out.write(struct.pack("<Q", len(text)) + text)
-        for _, shape, mean, deviation in tensors(config):
+        for _, shape, mean, deviation in () if a.zeros else tensors(config):
             if (mean, deviation) not in blocks:
                 bits = (mean + deviation * normal).astype("<f4").view("<u4")
                 blocks[mean, deviation] = memoryview((bits >> 16).astype("<u2").tobytes())
             left = 2 * int(np.prod(shape))
             while left:
                 left -= out.write(blocks[mean, deviation][:left])
+        out.truncate(8 + len(text) + size)
     print(f"{a.dir}: {size / 2e6:.0f} M parameters, {size / 1e9:.2f} GB")
 
 

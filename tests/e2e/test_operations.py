@@ -87,6 +87,14 @@ def test_metrics_count(daemon):
     assert grew("vllm:generation_tokens_total" + label_of(after, "vllm:generation_tokens_total")) == 10
     assert grew("sluice_time_to_first_token_seconds_count") == 1
     assert grew("sluice_inter_token_seconds_count") == 9
+    assert grew("sluice_decode_seconds_count") == grew("sluice_compute_seconds_count") == 1
+    assert grew("sluice_request_prompt_tokens_sum") == result.started.prompt_tokens
+    assert grew("sluice_request_max_new_tokens_sum") == grew("sluice_sequence_new_tokens_sum") == 10
+    assert grew("sluice_request_sequences_sum") == 1
+    assert grew("sluice_stream_write_stall_seconds_count") == grew("sluice_stream_writes_total") > 0
+    generate = "{grpc_method=Generate,grpc_service=sluice.v1.InferenceService}"
+    assert grew(f"grpc_server_handling_seconds_count{generate}") == 1
+    assert after["sluice_orphan_rows_total"] == 0
     for name in LIVE_GAUGES:
         assert name in after
 

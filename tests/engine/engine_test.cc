@@ -71,6 +71,7 @@ TEST(EngineTest, ACallsTokensDependOnTheCallAlone) {
     EXPECT_EQ(fake.engine->stats().slots_used.value(), 0);
     EXPECT_EQ(fake.engine->stats().waiting.value(), 0);
     EXPECT_EQ(fake.engine->stats().running.value(), 0);
+    EXPECT_EQ(fake.engine->stats().orphan_rows.value(), 0u);
     EXPECT_LE(fake.backend.most_rows(), 16);
   }
 }
@@ -87,6 +88,33 @@ TEST(EngineTest, ACancelledRowIsInNoLaterStep) {
   EXPECT_EQ(a.sink->token_ids[0].size(), seen);
   ExpectAsDefined(b);
   EXPECT_EQ(fake.engine->stats().cancelled[static_cast<size_t>(Stage::kDecode)].value(), 1u);
+}
+
+TEST(EngineTest, RowsInFlightOfACallThatEndsAreCountedAsDiscarded) {
+  FakeEngine fake({.steps_in_flight = 2});
+  const Running call = Submit(&fake, MakeRequest({5}, 100));
+  for (int i = 0; i < 5; ++i) fake.engine->Step();  // one step is in flight
+  fake.engine->Cancel(call.id, absl::CancelledError());
+  fake.RunDry();
+  EXPECT_EQ(fake.engine->stats().discarded_rows.value(), 1u);
+  EXPECT_EQ(fake.engine->stats().orphan_rows.value(), 0u);
+}
+
+TEST(EngineTest, WhatRequestsAskForAndGetIsCounted) {
+  FakeEngine fake({.steps_in_flight = 1});
+  Request request = MakeRequest({5, 6, 7}, 4);
+  request.n = 2;
+  Submit(&fake, request);
+  Submit(&fake, MakeRequest({5}, 9));
+  fake.RunDry();
+  const EngineStats& stats = fake.engine->stats();
+  EXPECT_EQ(stats.prompt_length.sum(), 3 + 1);
+  EXPECT_EQ(stats.max_new_tokens.sum(), 4 + 9);
+  EXPECT_EQ(stats.sequences.sum(), 2 + 1);
+  EXPECT_EQ(stats.new_tokens.sum(), 2 * 4 + 9);
+  EXPECT_EQ(stats.new_tokens.count(2), 2u);  // above 2, up to 5
+  EXPECT_EQ(stats.new_tokens.count(3), 1u);
+  EXPECT_FALSE(stats.decode_seconds.empty() || stats.compute_seconds.empty());
 }
 
 TEST(EngineTest, ASlowReaderGivesItsSlotsUpAndGoesOnWhereItWas) {

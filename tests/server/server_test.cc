@@ -216,6 +216,23 @@ TEST_F(ServerTest, ScoreTokenizeDetokenizeGetModel) {
   EXPECT_EQ(model.fingerprint().size(), 32u);
 }
 
+TEST_F(ServerTest, ATraceparentComesBackWithASpanOfItsOwn) {
+  Start();
+  const std::string parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+  for (const int times : {0, 1, 2}) {  // twice is as good as not at all
+    grpc::ClientContext context;
+    for (int i = 0; i < times; ++i) context.AddMetadata("traceparent", parent);
+    EXPECT_TRUE(Generate(Story(2), &context).status.ok());
+    const auto& trailers = context.GetServerTrailingMetadata();
+    ASSERT_EQ(trailers.count("traceparent"), times == 1 ? 1u : 0u);
+    if (times != 1) continue;
+    const grpc::string_ref found = trailers.find("traceparent")->second;
+    const std::string answer(found.data(), found.size());
+    EXPECT_EQ(answer.substr(0, 36), parent.substr(0, 36));
+    EXPECT_NE(answer.substr(36, 16), parent.substr(36, 16));
+  }
+}
+
 TEST_F(ServerTest, LargeTextsAreEncodedAside) {
   ServerOptions options = TestOptions();
   options.max_prompt_tokens = 1000;

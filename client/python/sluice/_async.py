@@ -256,6 +256,7 @@ class AsyncClient:
         tls: _channel.TLS | bool | None = None,
         timeout: float | None = None,
         retry: RetryPolicy = RetryPolicy(),  # noqa: B008  (frozen)
+        traceparent: _channel.Traceparent | None = None,
     ) -> None:
         self.target = target
         self.timeout = timeout
@@ -267,6 +268,7 @@ class AsyncClient:
             self.channel = grpc.aio.secure_channel(target, credentials, options=_channel.OPTIONS)
         self.sessions = AsyncSessions(self)
         self._token = token
+        self._traceparent = traceparent
         self._method = _channel.methods(self.channel)
 
     def generate(
@@ -322,7 +324,7 @@ class AsyncClient:
         return self._method(call.method)(
             call.request,
             timeout=attempts.timeout(),
-            metadata=_channel.metadata(self._token, call.affinity),
+            metadata=_channel.metadata(self._token, call.affinity, self._traceparent),
         )
 
     async def _unary(self, call: Call) -> Any:

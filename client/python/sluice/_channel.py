@@ -16,6 +16,7 @@ from sluice.v1 import inference_pb2_grpc, session_pb2_grpc
 
 # Tokenize answers a message of the daemon's limit (4 MiB) with several bytes for each of its own.
 OPTIONS = [("grpc.max_receive_message_length", 256 << 20)]
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _AFFINITY = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 #: A PEM file's path, or its content.
@@ -47,13 +48,23 @@ def credentials(tls: TLS | bool | None) -> grpc.ChannelCredentials | None:
     return TLS().credentials() if tls else None
 
 
-def metadata(token: str | None, affinity: str) -> tuple[tuple[str, str], ...]:
+#: A W3C traceparent, or what gives the one of the moment (None: no trace).
+Traceparent = str | Callable[[], str | None]
+
+
+def metadata(
+    token: str | None, affinity: str, traceparent: Traceparent | None = None
+) -> tuple[tuple[str, str], ...]:
     pairs = []
     if token:
         pairs.append(("authorization", f"Bearer {token}"))
     # Any other is left for the daemon to refuse by name; gRPC would abort the call over it.
     if _AFFINITY.fullmatch(affinity):
         pairs.append(("x-sluice-affinity", affinity))
+    trace = traceparent() if callable(traceparent) else traceparent
+    # The daemon ignores one that is not valid; so does this.
+    if trace and _TRACEPARENT.fullmatch(trace):
+        pairs.append(("traceparent", trace))
     return tuple(pairs)
 
 

@@ -260,6 +260,7 @@ class Client:
 
     `token` goes with every call. `tls`: True trusts the system's authorities; None: plain text.
     `timeout`: seconds of a call that names none, its tries included; None: no limit.
+    `traceparent`: the W3C trace context of every call, or a function that is asked before each.
     """
 
     def __init__(
@@ -270,6 +271,7 @@ class Client:
         tls: _channel.TLS | bool | None = None,
         timeout: float | None = None,
         retry: RetryPolicy = RetryPolicy(),  # noqa: B008  (frozen)
+        traceparent: _channel.Traceparent | None = None,
     ) -> None:
         self.target = target
         self.timeout = timeout
@@ -281,6 +283,7 @@ class Client:
             self.channel = grpc.secure_channel(target, credentials, options=_channel.OPTIONS)
         self.sessions = Sessions(self)
         self._token = token
+        self._traceparent = traceparent
         self._method = _channel.methods(self.channel)
 
     def generate(
@@ -341,7 +344,7 @@ class Client:
         return self._method(call.method)(
             call.request,
             timeout=attempts.timeout(),
-            metadata=_channel.metadata(self._token, call.affinity),
+            metadata=_channel.metadata(self._token, call.affinity, self._traceparent),
         )
 
     def _unary(self, call: Call) -> Any:

@@ -21,7 +21,7 @@ using RunTest = CliTest;
 TEST_F(RunTest, HelpListsEveryCommand) {
   EXPECT_EQ(Run({"--help"}), 0);
   for (const char* name : {"generate", "chat", "session", "score", "tokenize", "detokenize",
-                           "model", "health", "bench"}) {
+                           "model", "inspect", "health", "bench"}) {
     EXPECT_THAT(out_, HasSubstr(std::string("\n  ") + name + " "));
   }
   EXPECT_THAT(out_, HasSubstr("Examples:"));

@@ -144,6 +144,19 @@ def test_what_goes_with_a_call(fake, call):
     assert sent == [("Bearer secret", "shelf"), (None, "shelf"), (None, None)]
 
 
+def test_traceparent(fake, call):
+    """Asked before each try; what is none is not sent."""
+    given = iter([f"00-{i:032x}-{i:016x}-01" for i in (1, 2)] + [None, "no trace\n"])
+    fake.script = [[STARTING], [text("a"), END], [text("a"), END], [text("a"), END], [text("a"), END]]
+    traced = {"client": {"traceparent": lambda: next(given)}}
+    for _ in range(3):
+        call(complete, "The", **traced)
+    call(complete, "The", client={"traceparent": "00-" + "a" * 32 + "-" + "b" * 16 + "-00"})
+    sent = [metadata.get("traceparent") for _, metadata, _ in fake.calls]
+    assert sent == ["00-" + "0" * 31 + "1-" + "0" * 15 + "1-01", "00-" + "0" * 31 + "2-" + "0" * 15 + "2-01", None, None,
+                    "00-" + "a" * 32 + "-" + "b" * 16 + "-00"]
+
+
 def test_an_error_of_one_sequence(fake, call):
     from sluice.v1 import generate_pb2
     failed = generate_pb2.GenerateResponse(finished=generate_pb2.Finished(

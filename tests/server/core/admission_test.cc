@@ -39,6 +39,10 @@ TEST(AdmissionTest, NamesTheBoundThatWasHit) {
   EXPECT_TRUE(absl::IsResourceExhausted(refused.status()));
   EXPECT_THAT(std::string(refused.status().message()), HasSubstr("streams are open"));
   EXPECT_EQ(admission.permits(), 3);
+  for (const AdmissionRefusal why : {AdmissionRefusal::kStreams, AdmissionRefusal::kQueuedRequests,
+                                     AdmissionRefusal::kQueuedTokens}) {
+    EXPECT_EQ(admission.refused(why), 1u) << static_cast<int>(why);
+  }
 }
 
 TEST(AdmissionTest, OnePromptIsLetInHoweverLong) {

@@ -328,6 +328,18 @@ TEST_F(StreamTest, TheEmitterWakesOnceForAStepOfManyStreams) {
   ExpectNothingLeft({});
 }
 
+TEST_F(StreamTest, WritesAreTimedUntilTheTransportHasTakenThem) {
+  Opened a = Open(FakeTransport::Mode::kManual);
+  Push(a, Delta("once "));
+  a->WaitForWrites(1);
+  EXPECT_TRUE(emitter_.stats().write_seconds.empty());
+  clock_.Advance(absl::Seconds(3));
+  EXPECT_TRUE(a->Complete(true));
+  EXPECT_EQ(emitter_.stats().write_seconds.sum(), 3);
+  Close(a, absl::OkStatus());
+  EXPECT_TRUE(a->WaitForFinish().ok());
+}
+
 TEST_F(StreamTest, StopDoesWhatWasRungFor) {
   Opened a = Open(FakeTransport::Mode::kManual);
   Close(a, absl::UnavailableError("stop"));

@@ -1,0 +1,202 @@
+#include "client/cli/inspect_text.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "client/cli/text.h"
+#include "nlohmann/json.hpp"
+
+namespace sluice {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr int64_t kGiB = int64_t{1} << 30;
+constexpr size_t kNameWidth = 16;
+
+const char* FeatureMapName(FeatureMap map) {
+  switch (map) {
+    case FeatureMap::kIdentity:
+      return "none";
+    case FeatureMap::kRelu:
+      return "relu";
+    case FeatureMap::kSigmoid:
+      return "sigmoid";
+    case FeatureMap::kLogSigmoid:
+      return "logsigmoid";
+    case FeatureMap::kSilu:
+      return "silu";
+    case FeatureMap::kSquaredRelu:
+      return "sqrelu";
+    case FeatureMap::kGeluTanh:
+      return "gelu";
+  }
+  return "";
+}
+
+// Working states that fit beside the weights; 0 when not even those do.
+int64_t Slots(const Inspection::Device& device, int64_t memory_bytes) {
+  return std::max<int64_t>(memory_bytes - device.weight_bytes, 0) / device.slot_bytes;
+}
+
+class Lines {
+ public:
+  template <typename... Parts>
+  void Add(absl::string_view name, const Parts&... parts) {
+    std::string padded(name);
+    padded.resize(std::max(name.size() + 1, kNameWidth), ' ');
+    absl::StrAppend(&text_, padded, parts..., "\n");
+  }
+  std::string Take() { return std::move(text_); }
+
+ private:
+  std::string text_;
+};
+
+void AddConfig(const Inspection& model, Lines* lines) {
+  const ModelConfig& config = *model.config;
+  const ModelShape& s = config.shape;
+  lines->Add("architecture", "gla, ", s.layers, " layers, hidden ", WithCommas(s.hidden),
+             ", intermediate ", WithCommas(s.intermediate), ", vocabulary ", WithCommas(s.vocab));
+  lines->Add("heads", s.heads, " of dk ", s.dk, " and dv ", s.dv, ", ", s.kv_heads, " kv heads");
+  std::vector<std::string> variant;
+  variant.push_back(absl::StrCat("feature map ", FeatureMapName(s.feature_map)));
+  variant.push_back(s.conv_size > 0 ? absl::StrCat("short convolution of ", s.conv_size)
+                                    : "no short convolution");
+  variant.push_back(s.output_gate ? "output gate" : "no output gate");
+  variant.push_back(s.clamp_log_gate ? absl::StrCat("clamp_min ", s.log_gate_min) : "no clamp_min");
+  if (!config.head_norm_affine) variant.push_back("head norm without weights");
+  if (model.layout) {
+    variant.push_back(model.layout->fused_gate_up ? "gate and up in one matrix"
+                                                  : "gate and up apart");
+  }
+  if (!config.tied) {
+    variant.push_back("own lm_head");
+  } else if (model.layout) {
+    variant.push_back(model.layout->has_lm_head ? "tied, with an lm_head in the file" : "tied");
+  }
+  lines->Add("variant", absl::StrJoin(variant, ", "));
+}
+
+void AddFiles(const Inspection::Files& files, Lines* lines) {
+  std::vector<std::string> dtypes;
+  for (const auto& [dtype, bytes] : files.bytes_by_dtype) {
+    dtypes.push_back(absl::StrCat(WithCommas(bytes), " ", absl::AsciiStrToLower(dtype)));
+  }
+  lines->Add("parameters", WithCommas(files.parameters), " in ", WithCommas(files.tensors),
+             " tensors");
+  lines->Add("weight files", files.count, files.count == 1 ? " file" : " files", " of ",
+             WithCommas(files.bytes), " bytes: ", absl::StrJoin(dtypes, ", "));
+}
+
+void AddTokens(const Inspection& model, Lines* lines) {
+  if (model.tokenizer) {
+    lines->Add("tokenizer", model.tokenizer->kind, ", ", WithCommas(model.tokenizer->pieces),
+               " pieces");
+  }
+  if (!model.config) return;
+  const std::vector<int32_t>& eos = model.config->eos_token_ids;
+  std::optional<int32_t> bos = model.config->bos_token_id;
+  if (!bos && model.tokenizer) bos = model.tokenizer->bos_id;
+  lines->Add("tokens", "bos ", bos ? absl::StrCat(*bos) : "none", ", eos ",
+             eos.empty() ? "none" : absl::StrJoin(eos, " "));
+}
+
+void AddDevice(const Inspection::Device& device, std::optional<int64_t> memory, Lines* lines) {
+  std::string text = absl::StrCat(WithCommas(device.weight_bytes), " bytes of weights, ",
+                                  WithCommas(device.slot_bytes), " a working state");
+  if (!device.refusal.empty()) text = device.refusal;
+  if (device.refusal.empty() && memory) {
+    absl::StrAppend(&text, "; ", WithCommas(Slots(device, *memory)), " states in ",
+                    WithCommas(*memory), " bytes");
+  }
+  lines->Add(absl::StrCat("on ", device.name), text);
+}
+
+Json ConfigJson(const ModelConfig& config) {
+  const ModelShape& s = config.shape;
+  Json json = {{"model_type", "gla"},
+               {"layers", s.layers},
+               {"hidden_size", s.hidden},
+               {"intermediate_size", s.intermediate},
+               {"vocab_size", s.vocab},
+               {"heads", s.heads},
+               {"kv_heads", s.kv_heads},
+               {"dk", s.dk},
+               {"dv", s.dv},
+               {"conv_size", s.conv_size},
+               {"feature_map", FeatureMapName(s.feature_map)},
+               {"output_gate", s.output_gate},
+               {"clamp_min", nullptr},
+               {"head_norm_affine", config.head_norm_affine},
+               {"tied", config.tied},
+               {"bos_token_id", nullptr},
+               {"eos_token_ids", config.eos_token_ids}};
+  if (s.clamp_log_gate) json["clamp_min"] = s.log_gate_min;
+  if (config.bos_token_id) json["bos_token_id"] = *config.bos_token_id;
+  return json;
+}
+
+Json DeviceJson(const Inspection::Device& device, std::optional<int64_t> memory) {
+  Json json = {{"device", device.name},
+               {"served", device.refusal.empty()},
+               {"refusal", device.refusal},
+               {"weight_bytes", device.weight_bytes},
+               {"slot_bytes", device.slot_bytes}};
+  if (memory) json["slots"] = Slots(device, *memory);
+  return json;
+}
+
+}  // namespace
+
+std::string InspectionText(const Inspection& model, std::optional<int64_t> memory_bytes) {
+  Lines lines;
+  lines.Add("name", model.name);
+  if (model.config) AddConfig(model, &lines);
+  if (model.files) AddFiles(*model.files, &lines);
+  AddTokens(model, &lines);
+  if (model.state_bytes > 0) {
+    lines.Add("state", WithCommas(model.state_bytes), " bytes a session, ",
+              WithCommas(kGiB / model.state_bytes), " sessions in a GiB");
+  }
+  for (const Inspection::Device& device : model.devices) AddDevice(device, memory_bytes, &lines);
+  if (model.values_checked) lines.Add("values", "all finite, fingerprint ", model.fingerprint);
+  for (const std::string& refusal : model.refusals) lines.Add("refused", refusal);
+  lines.Add("served", model.refusals.empty() ? "yes" : "no");
+  return lines.Take();
+}
+
+std::string InspectionJson(const Inspection& model, std::optional<int64_t> memory_bytes) {
+  Json json = {
+      {"name", model.name}, {"served", model.refusals.empty()}, {"refusals", model.refusals}};
+  if (model.config) json["config"] = ConfigJson(*model.config);
+  if (model.files) {
+    json["files"] = {{"count", model.files->count},
+                     {"bytes", model.files->bytes},
+                     {"tensors", model.files->tensors},
+                     {"parameters", model.files->parameters},
+                     {"bytes_by_dtype", model.files->bytes_by_dtype}};
+  }
+  if (model.layout) {
+    json["layout"] = {{"fused_gate_up", model.layout->fused_gate_up},
+                      {"has_lm_head", model.layout->has_lm_head}};
+  }
+  if (model.tokenizer) {
+    json["tokenizer"] = {{"kind", model.tokenizer->kind}, {"pieces", model.tokenizer->pieces}};
+  }
+  if (model.state_bytes > 0) {
+    json["state_bytes"] = model.state_bytes;
+    json["sessions_per_gib"] = kGiB / model.state_bytes;
+  }
+  for (const Inspection::Device& device : model.devices) {
+    json["devices"].push_back(DeviceJson(device, memory_bytes));
+  }
+  if (memory_bytes) json["memory_bytes"] = *memory_bytes;
+  if (model.values_checked) json["fingerprint"] = model.fingerprint;
+  return json.dump(1, ' ', false, Json::error_handler_t::replace);
+}
+
+}  // namespace sluice

@@ -1,0 +1,26 @@
+// The tokenizer of a model directory, checked against the model's config.
+#ifndef SLUICE_ENGINE_MODEL_TOKENIZER_H_
+#define SLUICE_ENGINE_MODEL_TOKENIZER_H_
+
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "engine/checkpoint/config.h"
+#include "engine/tokenizer/tokenizer.h"
+
+namespace sluice {
+
+// Errors as Tokenizer::Load's.
+inline absl::StatusOr<std::unique_ptr<const Tokenizer>> LoadModelTokenizer(
+    const std::string& dir, const ModelConfig& config) {
+  TokenizerOptions options;
+  options.vocab_size = static_cast<int32_t>(config.shape.vocab);
+  options.bos_id = config.bos_token_id;
+  if (!config.eos_token_ids.empty()) options.eos_id = config.eos_token_ids.front();
+  return Tokenizer::Load(dir, options);
+}
+
+}  // namespace sluice
+
+#endif  // SLUICE_ENGINE_MODEL_TOKENIZER_H_

@@ -1,0 +1,83 @@
+// What is foretold of a model's size against what the CPU backend's own functions take.
+#include "kernels/footprint.h"
+
+#include <vector>
+
+#include "gtest/gtest.h"
+#include "kernels/cpu/cpu_backend.h"
+#include "kernels/cpu/pack.h"
+
+namespace sluice {
+namespace {
+
+ModelShape Shape() {
+  ModelShape shape;
+  shape.vocab = 61;
+  shape.layers = 2;
+  shape.hidden = 120;
+  shape.heads = 4;
+  shape.kv_heads = 2;
+  shape.dk = 16;
+  shape.dv = 24;
+  shape.intermediate = 90;
+  return shape;
+}
+
+TEST(Footprint, CpuBytesAreThoseOfThePackedMatrices) {
+  ThreadPool pool(1);
+  for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
+    for (const int64_t rows : {1, 8, 15, 16, 17, 48}) {
+      for (const int64_t cols : {1, 16, 33}) {
+        const std::vector<char> bytes(rows * cols * DTypeBytes(dtype));
+        const MatrixView view{bytes.data(), dtype, rows, cols};
+        const MatrixView unread{nullptr, dtype, rows, cols};
+        WeightSizer stacked(DeviceKind::kCpu);
+        ASSERT_TRUE(stacked.LoadLinear({unread, unread}).ok());
+        const auto packed = PackRows({view, view}, &pool);
+        ASSERT_TRUE(packed.ok());
+        EXPECT_EQ(stacked.bytes(), packed->buffer.bytes()) << rows << " x " << cols;
+        WeightSizer gate_up(DeviceKind::kCpu);
+        ASSERT_TRUE(gate_up.LoadGateUp(unread, unread).ok());
+        const auto pairs = PackGateUp(view, view, &pool);
+        ASSERT_TRUE(pairs.ok());
+        EXPECT_EQ(gate_up.bytes(), pairs->buffer.bytes()) << rows << " x " << cols;
+      }
+    }
+  }
+}
+
+TEST(Footprint, SlotsAreTheBackends) {
+  ModelShape shape = Shape();
+  const std::unique_ptr<Backend> cpu = MakeCpuBackend({.threads = 1});
+  for (const int64_t conv_size : {0, 4}) {
+    shape.conv_size = conv_size;
+    EXPECT_EQ(SlotBytes(DeviceKind::kCpu, shape), cpu->SlotBytes(shape));
+    EXPECT_EQ(SlotBytes(DeviceKind::kCuda, shape), MakeStateLayout(shape).bytes());
+  }
+}
+
+TEST(Footprint, CudaRowsAreWholeLinesOfBf16) {
+  WeightSizer sizer(DeviceKind::kCuda);
+  ASSERT_TRUE(sizer.LoadLinear({MatrixView{nullptr, DType::kF32, 3, 65}}).ok());
+  EXPECT_EQ(sizer.bytes(), 3 * 128 * 2);
+  ASSERT_TRUE(sizer.LoadVector({nullptr, DType::kBF16, 1, 65}).ok());
+  EXPECT_EQ(sizer.bytes(), 3 * 128 * 2 + 128 * 4);
+  const MatrixView gate{nullptr, DType::kF32, 17, 64};  // two blocks of 16 rows
+  ASSERT_TRUE(sizer.LoadGateUp(gate, gate).ok());
+  EXPECT_EQ(sizer.bytes(), 3 * 128 * 2 + 128 * 4 + 2 * 32 * 64 * 2);
+}
+
+TEST(Footprint, CudaRefusesWhatItsKernelsCannotTake) {
+  ModelShape shape = Shape();
+  EXPECT_TRUE(CheckShape(DeviceKind::kCuda, shape).ok());
+  shape.dk = 12;
+  EXPECT_EQ(CheckShape(DeviceKind::kCuda, shape).message(),
+            "cuda: dk (keys of a head) is 12, must be a multiple of 8");
+  EXPECT_TRUE(CheckShape(DeviceKind::kCpu, shape).ok());
+  shape.dk = 16;
+  shape.dv = 20;
+  EXPECT_FALSE(CheckShape(DeviceKind::kCuda, shape).ok());
+}
+
+}  // namespace
+}  // namespace sluice
