@@ -26,9 +26,9 @@ struct LoadOptions {
   // Closed loop (arrivals.rate 0): so many streams, each followed by the next as soon as it ends.
   int32_t concurrency = 1;
   // Open loop: requests come when they are due, however many still run.
-  ArrivalOptions arrivals;
+  ArrivalOptions arrivals = {};
   // The load runs this long before the clock starts. What was due then is not measured.
-  absl::Duration warmup;
+  absl::Duration warmup = absl::ZeroDuration();
   // Whichever comes first; both count from the end of the warm-up. Streams that run at the end of
   // `duration` are cut off.
   int64_t requests = std::numeric_limits<int64_t>::max();
