@@ -213,8 +213,9 @@ class Comparer {
     Random random(kSeed);
     std::vector<double> differences;
     for (int i = 0; i < kDraws; ++i) {
-      const std::optional<double> a = figure(a_, DrawBlocks(&random));
-      const std::optional<double> b = figure(b_, DrawBlocks(&random));
+      const BlockCounts counts = DrawBlocks(&random);
+      const std::optional<double> a = figure(a_, counts);
+      const std::optional<double> b = figure(b_, counts);
       if (a.has_value() && b.has_value()) differences.push_back(*b - *a);
     }
     if (differences.size() <= 2 * kOutside) {

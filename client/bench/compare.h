@@ -1,16 +1,18 @@
 // Two runs side by side, and which of their differences are more than noise.
 //
-// Each run is cut into 20 blocks of equal time. 1,000 times over, 20 blocks of either run are drawn
-// with replacement and the figure is taken of what is in them: of requests that were due there, or
-// of tokens that came there. The middle 99 % of the differences is the interval that is shown; a
+// Each run is cut into 20 blocks of equal time. 1,000 times over, 20 blocks are drawn with
+// replacement and the figure is taken of what is in them: of requests that were due there, or of
+// tokens that came there. The middle 99 % of the differences is the interval that is shown; a
 // difference whose interval is all on one side of zero is marked better or worse. Blocks rather
-// than requests are drawn because requests that run at the same time slow down together.
+// than requests are drawn because requests that run at the same time slow down together, and the
+// same ones of both runs because loads of one seed have their bursts at the same times: those then
+// cancel out.
 //
 // Such an interval knows of the noise within each run alone: machines, builds and times of day that
 // differ between the runs are differences like any other. A figure that too little was measured for
 // is not judged: blocks with requests in them must be at least half, and a percentile needs ten
-// requests beyond it in either run. Nor are latencies where more than 5 % of a run's requests were
-// cut off while they waited for their first token: what is left would flatter the slower run.
+// requests beyond it in either run. Nor is a latency where more than 5 % of a run's requests were
+// cut off before it was known: what is left would flatter the slower run.
 #ifndef SLUICE_CLIENT_BENCH_COMPARE_H_
 #define SLUICE_CLIENT_BENCH_COMPARE_H_
 

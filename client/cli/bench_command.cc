@@ -196,7 +196,7 @@ const Command kBenchCommand = {
     "prints what there is. Exit code 1 when no request went well, or the daemon went away.\n"
     "\n"
     "--compare marks a difference as better or worse when its 99 % interval leaves out zero. The\n"
-    "interval comes from drawing 20 equal parts of either run, with replacement, 1,000 times: it\n"
+    "interval comes from drawing 20 equal parts of the runs, with replacement, 1,000 times: it\n"
     "knows of the noise within the runs, not of other machines or other days.",
     "  sluice bench --concurrency=16 --requests=200\n"
     "  sluice bench --concurrency=256 --duration=30s --prompt-tokens=1024 --max-new-tokens=64\n"

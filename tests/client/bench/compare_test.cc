@@ -87,6 +87,15 @@ TEST(CompareTest, ARealDifferenceIsMarkedWithItsSign) {
   EXPECT_EQ(Find(more, "new tokens").difference, Difference::kBetter);
 }
 
+TEST(CompareTest, WhatBothRunsShareCancelsOut) {
+  const ComparedFigure same =
+      Find(Compare(MakeRun(1, 400), MakeRun(1, 400, 1.05)), "first token mean");
+  EXPECT_EQ(same.difference, Difference::kWorse);
+  const ComparedFigure other =
+      Find(Compare(MakeRun(1, 400), MakeRun(2, 400, 1.05)), "first token mean");
+  EXPECT_GT(other.high - other.low, 4 * (same.high - same.low));
+}
+
 TEST(CompareTest, EqualLoadsAreSeldomMarked) {
   int judged = 0;
   int marked = 0;
