@@ -13,6 +13,8 @@ LoadGenerator::LoadGenerator(const Client& client, MakeRequest make_request,
                              Cancellation* cancellation)
     : address_(client.address()),
       stub_(v1::InferenceService::NewStub(client.channel())),
+      session_stub_(v1::SessionService::NewStub(client.channel())),
+      session_client_(client),
       make_request_(std::move(make_request)),
       cancellation_(cancellation) {}
 
@@ -25,6 +27,7 @@ LoadResult LoadGenerator::Run(const LoadOptions& options, absl::Duration progres
   });
   LoadResult result;
   tokens_ = 0;
+  turns_ = options.turns;
   const bool open_loop = options.arrivals.rate > 0;
   Arrivals arrivals(options.arrivals);
   absl::Duration next_arrival = BenchNow();
@@ -37,11 +40,17 @@ LoadResult LoadGenerator::Run(const LoadOptions& options, absl::Duration progres
     const absl::Duration now = BenchNow();
     if (now >= end || stopped() || result.gave_up) break;
     if (to_start == 0 && running_.empty()) break;
+    for (NextTurn& next : next_turns_) {
+      if (to_start == 0) break;
+      StartStream(options, start, now, std::move(next.session_id), next.turn);
+      if (now >= start) --to_start;
+    }
+    next_turns_.clear();
     while (to_start > 0 &&
            (open_loop ? next_arrival <= now
                       : static_cast<int64_t>(running_.size()) < options.concurrency)) {
       const absl::Duration due = open_loop ? next_arrival : now;
-      StartStream({next_index_++, start, due, options.timeout});
+      StartStream(options, start, due);
       if (due >= start) --to_start;
       if (open_loop) next_arrival += arrivals.NextGap();
     }
@@ -56,10 +65,17 @@ LoadResult LoadGenerator::Run(const LoadOptions& options, absl::Duration progres
   }
   result.elapsed = std::max(BenchNow() - start, absl::ZeroDuration());
   CutOffRunning(&result);
+  RemoveSessions();
   return result;
 }
 
-void LoadGenerator::StartStream(const StreamOptions& options) {
+void LoadGenerator::StartStream(const LoadOptions& load, absl::Duration origin, absl::Duration due,
+                                std::string session_id, int32_t turn) {
+  if (load.turns > 1 && session_id.empty()) {
+    session_id = NewSessionId();
+    sessions_.push_back(session_id);
+  }
+  StreamOptions options = {next_index_++, origin, due, load.timeout, std::move(session_id), turn};
   auto stream = std::make_unique<BenchStream>(make_request_(options.index), options, &tokens_,
                                               [this](BenchStream* done) {
                                                 const std::lock_guard<std::mutex> lock(mutex_);
@@ -68,7 +84,19 @@ void LoadGenerator::StartStream(const StreamOptions& options) {
                                               });
   BenchStream* started = stream.get();
   running_.emplace(started, std::move(stream));
-  started->Start(stub_.get());
+  started->Start(stub_.get(), session_stub_.get());
+}
+
+// Best effort: those that stay have a time to live.
+void LoadGenerator::RemoveSessions() {
+  next_turns_.clear();
+  for (const std::string& id : sessions_) {
+    v1::DeleteSessionRequest request;
+    request.set_id(id);
+    const absl::Status status = session_client_.Remove(request, {.timeout = absl::Seconds(5)});
+    if (!status.ok() && !absl::IsNotFound(status)) break;
+  }
+  sessions_.clear();
 }
 
 void LoadGenerator::CollectDone(bool cut_off, LoadResult* result) {
@@ -79,6 +107,10 @@ void LoadGenerator::CollectDone(bool cut_off, LoadResult* result) {
   }
   for (BenchStream* stream : done) {
     Record(stream, cut_off, result);
+    const RequestRecord& record = result->requests.back();
+    if (record.outcome == Outcome::kOk && record.turn + 1 < turns_) {
+      next_turns_.push_back({stream->session_id(), record.turn + 1});
+    }
     running_.erase(stream);
   }
 }

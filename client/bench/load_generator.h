@@ -19,6 +19,7 @@
 #include "client/bench/stream.h"
 #include "client/cancellation.h"
 #include "client/client.h"
+#include "client/session_client.h"
 
 namespace sluice {
 
@@ -34,6 +35,9 @@ struct LoadOptions {
   int64_t requests = std::numeric_limits<int64_t>::max();
   absl::Duration duration = absl::InfiniteDuration();
   absl::Duration timeout = absl::InfiniteDuration();  // of one request
+  // Above 1: each stream, and each arrival, is a session of so many requests, one after the other.
+  // One that does not end well is its session's last.
+  int32_t turns = 1;
 };
 
 struct LoadResult {
@@ -64,7 +68,15 @@ class LoadGenerator {
                  const OnProgress& on_progress);
 
  private:
-  void StartStream(const StreamOptions& options);
+  struct NextTurn {
+    std::string session_id;
+    int32_t turn;
+  };
+
+  // Request `turn` of a session; without an id, the first of a new one if there are to be sessions.
+  void StartStream(const LoadOptions& load, absl::Duration origin, absl::Duration due,
+                   std::string session_id = "", int32_t turn = 0);
+  void RemoveSessions();
   // Adds the records of the streams that have ended.
   void CollectDone(bool cut_off, LoadResult* result);
   void Record(BenchStream* stream, bool cut_off, LoadResult* result) const;
@@ -75,10 +87,15 @@ class LoadGenerator {
 
   const std::string address_;
   const std::unique_ptr<v1::InferenceService::Stub> stub_;
+  const std::unique_ptr<v1::SessionService::Stub> session_stub_;
+  const SessionClient session_client_;
   const MakeRequest make_request_;
   Cancellation* const cancellation_;
   int64_t next_index_ = 0;
-  std::atomic<int64_t> tokens_ = 0;  // of this run
+  std::atomic<int64_t> tokens_ = 0;    // of this run
+  int32_t turns_ = 1;                  // of this run
+  std::vector<std::string> sessions_;  // that this run made
+  std::vector<NextTurn> next_turns_;   // due now
   absl::flat_hash_map<BenchStream*, std::unique_ptr<BenchStream>> running_;
 
   mutable std::mutex mutex_;

@@ -28,6 +28,7 @@ struct TokenMessage {
 // warm-up, is negative.
 struct RequestRecord {
   int64_t index = 0;
+  int32_t turn = 0;     // of its session; 0 without one
   absl::Duration due;   // when the load wanted it sent: latencies count from here
   absl::Duration sent;  // when it was; an overloaded client is late
   absl::Duration ended;

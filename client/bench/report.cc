@@ -187,8 +187,11 @@ std::string FormatReport(const BenchSetup& setup, const BenchSummary& summary) {
                   absl::StrFormat(", %.2f a message\n\n", TokensPerMessage(summary)));
   absl::StrAppendFormat(&report, "%-20s%11s%11s%11s%11s%11s%11s\n", "latency in ms", "mean", "p50",
                         "p90", "p95", "p99", "max");
-  absl::StrAppend(&report, LatencyRow("first token", summary.first_token),
-                  LatencyRow("inter-token", summary.inter_token),
+  absl::StrAppend(&report, LatencyRow("first token", summary.first_token));
+  if (!summary.first_token_later.empty()) {
+    absl::StrAppend(&report, LatencyRow("  of later turns", summary.first_token_later));
+  }
+  absl::StrAppend(&report, LatencyRow("inter-token", summary.inter_token),
                   LatencyRow("between messages", summary.between_messages),
                   LatencyRow("whole request", summary.whole));
   if (summary.targets.any()) absl::StrAppend(&report, SloRows(summary));
@@ -232,6 +235,7 @@ json ReportJson(const BenchSetup& setup, const BenchSummary& summary) {
           {"new_tokens_per_second", summary.PerSecond(summary.new_tokens)},
           {"tokens_per_message", TokensPerMessage(summary)},
           {"first_token", LatencyJson(summary.first_token)},
+          {"first_token_later_turns", LatencyJson(summary.first_token_later)},
           {"inter_token", LatencyJson(summary.inter_token)},
           {"between_messages", LatencyJson(summary.between_messages)},
           {"whole_request", LatencyJson(summary.whole)},
@@ -247,6 +251,7 @@ json RequestsJson(const LoadResult& result) {
   for (const RequestRecord& request : result.requests) {
     if (!request.measured()) continue;
     json row = {{"index", request.index},
+                {"turn", request.turn},
                 {"due_s", absl::ToDoubleSeconds(request.due)},
                 {"late_ms", Milliseconds(request.sent - request.due)},
                 {"whole_ms", Milliseconds(request.whole())},

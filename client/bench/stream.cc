@@ -6,6 +6,13 @@
 #include "client/proto_time.h"
 
 namespace sluice {
+namespace {
+
+constexpr char kAffinityKey[] = "x-sluice-affinity";
+// Sessions of a benchmark that did not come to removing them do not stay for long.
+constexpr absl::Duration kSessionTtl = absl::Minutes(10);
+
+}  // namespace
 
 absl::Duration BenchNow() {
   return absl::FromChrono(std::chrono::steady_clock::now().time_since_epoch());
@@ -19,16 +26,48 @@ BenchStream::BenchStream(v1::GenerateRequest request, const StreamOptions& optio
       on_done_(std::move(on_done)) {
   record_.index = options.index;
   record_.due = options.due - origin_;
-  if (options.timeout != absl::InfiniteDuration()) {
-    context_.set_deadline(absl::ToChronoTime(absl::Now() + options.timeout));
+  record_.turn = options.turn;
+  for (grpc::ClientContext* context : {&context_, &session_context_}) {
+    if (options.timeout != absl::InfiniteDuration()) {
+      context->set_deadline(absl::ToChronoTime(absl::Now() + options.timeout));
+    }
+    if (!options.session_id.empty()) context->AddMetadata(kAffinityKey, options.session_id);
+  }
+  request_.set_session_id(options.session_id);
+}
+
+void BenchStream::Start(v1::InferenceService::Stub* stub, v1::SessionService::Stub* sessions) {
+  record_.sent = Now();
+  if (!session_id().empty() && record_.turn == 0) {
+    CreateSession(stub, sessions);
+  } else {
+    Generate(stub);
   }
 }
 
-void BenchStream::Start(v1::InferenceService::Stub* stub) {
-  record_.sent = Now();
+void BenchStream::CreateSession(v1::InferenceService::Stub* stub,
+                                v1::SessionService::Stub* sessions) {
+  session_request_.mutable_options()->set_id(session_id());
+  *session_request_.mutable_options()->mutable_ttl() = ToProto(kSessionTtl);
+  sessions->async()->CreateSession(&session_context_, &session_request_, &session_,
+                                   [this, stub](const grpc::Status& status) {
+                                     if (status.ok()) {
+                                       Generate(stub);
+                                     } else {
+                                       OnDone(status);
+                                     }
+                                   });
+}
+
+void BenchStream::Generate(v1::InferenceService::Stub* stub) {
   stub->async()->Generate(&context_, &request_, this);
   StartRead(&response_);
   StartCall();
+}
+
+void BenchStream::Cancel() {
+  session_context_.TryCancel();
+  context_.TryCancel();
 }
 
 void BenchStream::OnReadDone(bool ok) {

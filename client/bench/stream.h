@@ -5,6 +5,7 @@
 #include <atomic>
 #include <cstdint>
 #include <functional>
+#include <string>
 
 #include "absl/time/time.h"
 #include "client/bench/record.h"
@@ -13,6 +14,7 @@
 #include "grpcpp/support/status.h"
 #include "sluice/v1/generate.pb.h"
 #include "sluice/v1/inference.grpc.pb.h"
+#include "sluice/v1/session.grpc.pb.h"
 
 namespace sluice {
 
@@ -25,6 +27,8 @@ struct StreamOptions {
   absl::Duration origin;  // on BenchNow's clock: zero of the record's times
   absl::Duration due;     // on BenchNow's clock; an overloaded client may start it late
   absl::Duration timeout = absl::InfiniteDuration();
+  std::string session_id = {};  // empty: no session
+  int32_t turn = 0;             // of the session; the first one makes it, which is part of its time
 };
 
 // Lives from Start until on_done was called, which is the last thing that happens to it and may
@@ -37,13 +41,14 @@ class BenchStream : public grpc::ClientReadReactor<v1::GenerateResponse> {
   BenchStream(v1::GenerateRequest request, const StreamOptions& options,
               std::atomic<int64_t>* token_counter, OnDoneCallback on_done);
 
-  void Start(v1::InferenceService::Stub* stub);
-  void Cancel() { context_.TryCancel(); }  // any thread, until on_done was called
+  void Start(v1::InferenceService::Stub* stub, v1::SessionService::Stub* sessions);
+  void Cancel();  // any thread, until on_done was called
 
   // Complete when on_done is called, but for outcome, code and error: those follow from the next
   // two.
   RequestRecord* record() { return &record_; }
   const grpc::Status& status() const { return status_; }
+  const std::string& session_id() const { return request_.session_id(); }
   bool finished() const { return finished_; }  // the daemon's Finished came, and not for an error
 
   void OnReadDone(bool ok) override;
@@ -51,14 +56,19 @@ class BenchStream : public grpc::ClientReadReactor<v1::GenerateResponse> {
 
  private:
   absl::Duration Now() const { return BenchNow() - origin_; }
+  void CreateSession(v1::InferenceService::Stub* stub, v1::SessionService::Stub* sessions);
+  void Generate(v1::InferenceService::Stub* stub);
   void CountTokens(int32_t tokens);
   void OnFinished(const v1::Finished& finished);
 
-  const v1::GenerateRequest request_;
+  v1::GenerateRequest request_;
   const absl::Duration origin_;
   std::atomic<int64_t>* const token_counter_;
   const OnDoneCallback on_done_;
   grpc::ClientContext context_;
+  grpc::ClientContext session_context_;
+  v1::CreateSessionRequest session_request_;
+  v1::Session session_;
   v1::GenerateResponse response_;
   grpc::Status status_;
   bool finished_ = false;

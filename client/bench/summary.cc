@@ -97,6 +97,7 @@ class Summarizer {
     summary_.late.Add(request.sent - request.due);
     if (!request.messages.empty() && Inside(request.messages.front().at)) {
       summary_.first_token.Add(request.first_token());
+      if (request.turn > 0) summary_.first_token_later.Add(request.first_token());
       if (TimelineSlice* slice = SliceAt(request.due)) {
         slice->first_token.Add(request.first_token());
       }

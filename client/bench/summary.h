@@ -52,6 +52,7 @@ struct BenchSummary {
   // between_messages has those gaps. whole is of requests that are ok. late is how long after its
   // time this client sent a request.
   LatencySamples first_token;
+  LatencySamples first_token_later;  // of those, turns of a session after its first
   LatencySamples inter_token;
   LatencySamples between_messages;
   LatencySamples whole;

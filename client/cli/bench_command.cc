@@ -203,6 +203,7 @@ const Command kBenchCommand = {
     "  sluice bench --rate=20 --duration=1m --warmup=10s --slo-ttft=200ms --slo-itl=50ms\n"
     "  sluice bench --rate=5 --shapes=tests/bench/shapes/sharegpt-like.jsonl --html=run.html\n"
     "  sluice bench --rate=5 --requests=1000 --prompt-tokens=lognormal:200:1.2:2048 --json=b.json\n"
+    "  sluice bench --concurrency=8 --requests=400 --turns=5 --prompt-tokens=30\n"
     "  sluice bench --compare a.json b.json --html=difference.html",
     Run};
 

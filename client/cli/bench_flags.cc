@@ -14,6 +14,7 @@ namespace sluice {
 namespace {
 
 constexpr int32_t kMaxConcurrency = 100000;
+constexpr int32_t kMaxTurns = 10000;
 constexpr int64_t kDefaultWarmup = 4;
 constexpr absl::Duration kDefaultDuration = absl::Seconds(10);
 
@@ -98,6 +99,10 @@ void AddRequestFlags(BenchOptions* options, FlagSet* flags) {
               "Tokens that each request generates, in the same forms; EOS does not end it. "
               "Default: 128.",
               ToLengths(&options->new_tokens)});
+  flags->Add({"turns", "K",
+              "Each stream or arrival is a session that K requests continue, one after the other. "
+              "Sessions are removed at the end. Default: 1, no sessions.",
+              ToInt32([options](int32_t value) { options->load.turns = value; })});
   flags->Add({"temperature", "X", "Of the sampling; 0 is greedy. Default: 1.",
               ToFloat([options](float value) { options->temperature = value; })});
   flags->Add({"seed", "N", "Of lengths, prompts, sampling and arrivals. Default: 1.",
@@ -141,6 +146,9 @@ std::string CheckOptions(const BenchOptions& options) {
   const double burstiness = load.arrivals.burstiness;
   if (burstiness < 0.01 || burstiness > 1e6) return "--burstiness must be in [0.01, 1000000]";
   if (load.requests < 1) return "--requests must be at least 1";
+  if (load.turns < 1 || load.turns > kMaxTurns) {
+    return absl::StrCat("--turns is ", load.turns, ", must be in [1, ", kMaxTurns, "]");
+  }
   if (options.prompt_tokens.min() < 1) return "--prompt-tokens must be at least 1";
   if (ValidUtf8Prefix(options.prompt) < options.prompt.size()) return "--prompt is not UTF-8";
   if (!options.shapes_file.empty() && !options.prompt.empty()) {
@@ -217,14 +225,19 @@ v1::GenerateRequest MakeBenchRequest(const BenchOptions& options, int32_t vocab_
 
 std::string DescribeLoad(const BenchOptions& options) {
   const LoadOptions& load = options.load;
+  const std::string turns =
+      load.turns > 1 ? absl::StrCat(", sessions of ", load.turns, " turns") : "";
   if (load.arrivals.rate <= 0) {
     return absl::StrCat("closed loop, ", load.concurrency,
-                        load.concurrency == 1 ? " stream" : " streams");
+                        load.concurrency == 1 ? " stream" : " streams", turns);
   }
-  std::string text = absl::StrFormat("open loop, %g requests a second, ", load.arrivals.rate);
-  if (load.arrivals.process == ArrivalProcess::kUniform) return absl::StrCat(text, "evenly");
-  if (load.arrivals.burstiness == 1) return absl::StrCat(text, "Poisson");
-  return absl::StrFormat("%sgamma gaps of shape %g", text, load.arrivals.burstiness);
+  const std::string rate = absl::StrFormat("open loop, %g %s a second, ", load.arrivals.rate,
+                                           load.turns > 1 ? "arrivals" : "requests");
+  if (load.arrivals.process == ArrivalProcess::kUniform) {
+    return absl::StrCat(rate, "evenly", turns);
+  }
+  if (load.arrivals.burstiness == 1) return absl::StrCat(rate, "Poisson", turns);
+  return absl::StrFormat("%sgamma gaps of shape %g%s", rate, load.arrivals.burstiness, turns);
 }
 
 std::string DescribeRequests(const BenchOptions& options) {
@@ -264,6 +277,7 @@ std::map<std::string, std::string> OptionTexts(const BenchOptions& options) {
         {"slo-e2e", options.targets.whole}}) {
     if (value != absl::InfiniteDuration()) texts[name] = absl::FormatDuration(value);
   }
+  if (load.turns > 1) texts["turns"] = absl::StrCat(load.turns);
   if (options.bypass_prefix_cache) texts["bypass-prefix-cache"] = "true";
   if (options.temperature.has_value()) texts["temperature"] = absl::StrCat(*options.temperature);
   return texts;

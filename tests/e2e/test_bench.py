@@ -81,6 +81,20 @@ def test_shapes(daemon, tmp_path):
     daemon.wait_idle()
 
 
+def test_turns_continue_a_session(daemon):
+    """What a turn sends is its own prompt; what came before is in the session's state."""
+    before = daemon.metrics()
+    report = json.loads(bench(daemon, "--concurrency=2", "--requests=12", "--turns=3", "--warmup=0", "--prompt-tokens=8",
+                              "--max-new-tokens=4", "--json"))
+    daemon.wait_idle()
+    after = daemon.metrics()
+    assert report["ok"] == 12 and report["prompt_tokens"] == 12 * 8
+    assert report["first_token_later_turns"]["count"] == 8
+    assert after["sluice_sessions_created_total"] - before.get("sluice_sessions_created_total", 0) == 4
+    live = [sum(v for k, v in m.items() if k.startswith("sluice_sessions{")) for m in (before, after)]
+    assert live[0] == live[1], "each was removed"
+
+
 def test_same_seed_same_load(daemon):
     def lengths():
         out = bench(daemon, "--concurrency=4", "--requests=8", "--warmup=0", "--seed=5", *SHORT, "--json")

@@ -149,6 +149,29 @@ TEST_F(LoadGeneratorTest, WhatIsDueInTheWarmUpIsNotMeasured) {
   EXPECT_EQ(indexes_.size(), static_cast<size_t>(6 + warmup));
 }
 
+TEST_F(LoadGeneratorTest, TurnsContinueASessionThatIsRemovedAfterwards) {
+  EXPECT_EQ(Run({.requests = 7, .turns = 3}).ok, 7);
+  std::vector<int32_t> turns;
+  for (const RequestRecord& request : result_.requests) turns.push_back(request.turn);
+  EXPECT_EQ(turns, (std::vector<int32_t>{0, 1, 2, 0, 1, 2, 0}));
+  EXPECT_FALSE(server_.generate_request.session_id().empty());
+  EXPECT_EQ(server_.generate_affinity, server_.generate_request.session_id());
+  EXPECT_TRUE(server_.sessions.all().empty());
+}
+
+TEST_F(LoadGeneratorTest, ASessionEndsWithTheTurnThatFails) {
+  int calls = 0;
+  server_.generate = [&](grpc::ServerWriter<v1::GenerateResponse>* writer) {
+    if (++calls == 2) return grpc::Status(grpc::StatusCode::INTERNAL, "broken");
+    writer->Write(FinishedEvent(0, v1::FINISH_REASON_EOS, 0));
+    return grpc::Status::OK;
+  };
+  EXPECT_EQ(Run({.requests = 4, .turns = 5}).failed, 1);
+  std::vector<int32_t> turns;
+  for (const RequestRecord& request : result_.requests) turns.push_back(request.turn);
+  EXPECT_EQ(turns, (std::vector<int32_t>{0, 1, 0, 1}));
+}
+
 TEST_F(LoadGeneratorTest, RejectsAreNotFailures) {
   server_.status = grpc::Status(grpc::StatusCode::RESOURCE_EXHAUSTED, "full");
   const BenchSummary result = Run({.requests = 3});
