@@ -123,6 +123,11 @@ void LoadGenerator::Record(BenchStream* stream, bool cut_off, LoadResult* result
     record.outcome = Outcome::kOk;
   } else if (cut_off && absl::IsCancelled(status)) {
     record.outcome = Outcome::kCutOff;
+    // How long it takes to stop is not the run's.
+    record.ended = std::min(record.ended, result->elapsed);
+    while (!record.messages.empty() && record.messages.back().at > result->elapsed) {
+      record.messages.pop_back();
+    }
   } else {
     record.outcome = absl::IsResourceExhausted(status) ? Outcome::kRejected : Outcome::kFailed;
     record.error =

@@ -92,6 +92,11 @@ TEST_F(LoadGeneratorTest, DurationCutsOffWhatRuns) {
   EXPECT_EQ(result.failed, 0);
   EXPECT_EQ(result.cut_off, 2);
   EXPECT_GE(result.elapsed, absl::Milliseconds(100));
+  for (const RequestRecord& request : result_.requests) {
+    EXPECT_EQ(request.ended, result.elapsed);
+    ASSERT_FALSE(request.messages.empty());
+    EXPECT_LE(request.messages.back().at, result.elapsed);
+  }
 }
 
 TEST_F(LoadGeneratorTest, CancelEndsTheRun) {
