@@ -84,7 +84,7 @@ def test_shapes(daemon, tmp_path):
 def test_turns_continue_a_session(daemon):
     """What a turn sends is its own prompt; what came before is in the session's state."""
     before = daemon.metrics()
-    report = json.loads(bench(daemon, "--concurrency=2", "--requests=12", "--turns=3", "--warmup=0", "--prompt-tokens=8",
+    report = json.loads(bench(daemon, "--requests=12", "--turns=3", "--warmup=0", "--prompt-tokens=8",
                               "--max-new-tokens=4", "--json"))
     daemon.wait_idle()
     after = daemon.metrics()
