@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "absl/time/time.h"
+#include "absl/types/span.h"
 
 namespace sluice {
 
@@ -14,6 +15,7 @@ struct LatencySummary {
   absl::Duration mean;
   absl::Duration p50;
   absl::Duration p90;
+  absl::Duration p95;
   absl::Duration p99;
   absl::Duration max;
 };
@@ -23,14 +25,19 @@ class LatencySamples {
  public:
   // A latency that `weight` tokens or requests had.
   void Add(absl::Duration latency, int32_t weight = 1) { samples_.push_back({latency, weight}); }
-  void AddAll(const LatencySamples& other);
+  bool empty() const { return samples_.empty(); }
   LatencySummary Summarize() const;
+  // For each of `percents`, which ascend in [0, 100], the smallest latency that at least that share
+  // of the weight does not exceed. Empty when there are no samples.
+  std::vector<absl::Duration> Percentiles(absl::Span<const int> percents) const;
 
  private:
   struct Sample {
     absl::Duration latency;
     int32_t weight;
   };
+  std::vector<Sample> Sorted() const;
+
   std::vector<Sample> samples_;
 };
 

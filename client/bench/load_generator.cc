@@ -2,32 +2,19 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cmath>
 #include <utility>
 
 #include "absl/status/status.h"
-#include "absl/strings/str_cat.h"
 #include "client/error.h"
 
 namespace sluice {
-
-uint64_t NextRandom(uint64_t* state) {
-  uint64_t z = (*state += 0x9E3779B97F4A7C15u);
-  z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
-  z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
-  return z ^ (z >> 31);
-}
-
-absl::Duration NextArrivalGap(double rate, uint64_t* random) {
-  // In (0, 1], so that the logarithm is finite.
-  const double uniform = (static_cast<double>(NextRandom(random) >> 11) + 1) * 0x1p-53;
-  return absl::Seconds(-std::log(uniform) / rate);
-}
 
 LoadGenerator::LoadGenerator(const Client& client, MakeRequest make_request,
                              Cancellation* cancellation)
     : address_(client.address()),
       stub_(v1::InferenceService::NewStub(client.channel())),
+      session_stub_(v1::SessionService::NewStub(client.channel())),
+      session_client_(client),
       make_request_(std::move(make_request)),
       cancellation_(cancellation) {}
 
@@ -40,50 +27,76 @@ LoadResult LoadGenerator::Run(const LoadOptions& options, absl::Duration progres
   });
   LoadResult result;
   tokens_ = 0;
-  const bool open_loop = options.rate > 0;
-  const absl::Duration start = BenchNow();
+  turns_ = options.turns;
+  const bool open_loop = options.arrivals.rate > 0;
+  Arrivals arrivals(options.arrivals);
+  absl::Duration next_arrival = BenchNow();
+  const absl::Duration start = next_arrival + options.warmup;
   const absl::Duration end = start + options.duration;
-  uint64_t random = options.seed;
-  absl::Duration next_arrival = start;
-  absl::Duration next_progress = start + progress_interval;
+  absl::Duration next_progress = next_arrival + progress_interval;
   int64_t to_start = options.requests;
   for (;;) {
     CollectDone(/*cut_off=*/false, &result);
     const absl::Duration now = BenchNow();
     if (now >= end || stopped() || result.gave_up) break;
     if (to_start == 0 && running_.empty()) break;
+    for (NextTurn& next : next_turns_) {
+      if (to_start == 0) break;
+      StartStream(options, start, now, std::move(next.session_id), next.turn);
+      if (now >= start) --to_start;
+    }
+    next_turns_.clear();
     while (to_start > 0 &&
            (open_loop ? next_arrival <= now
                       : static_cast<int64_t>(running_.size()) < options.concurrency)) {
-      StartStream(open_loop ? next_arrival : now, options);
-      --to_start;
-      if (open_loop) next_arrival += NextArrivalGap(options.rate, &random);
+      const absl::Duration due = open_loop ? next_arrival : now;
+      StartStream(options, start, due);
+      if (due >= start) --to_start;
+      if (open_loop) next_arrival += arrivals.NextGap();
     }
     if (now >= next_progress) {
-      on_progress({now - start, result.ok + result.failed, static_cast<int64_t>(running_.size()),
-                   tokens_.load()});
+      on_progress({now - start, static_cast<int64_t>(result.requests.size()),
+                   static_cast<int64_t>(running_.size()), tokens_.load()});
       next_progress = now + progress_interval;
     }
     absl::Duration wake = std::min(end, next_progress);
     if (open_loop && to_start > 0) wake = std::min(wake, next_arrival);
     WaitForDone(wake);
   }
-  result.elapsed = BenchNow() - start;
-  result.new_tokens = tokens_.load();
+  result.elapsed = std::max(BenchNow() - start, absl::ZeroDuration());
   CutOffRunning(&result);
+  RemoveSessions();
   return result;
 }
 
-void LoadGenerator::StartStream(absl::Duration scheduled, const LoadOptions& options) {
-  auto stream = std::make_unique<BenchStream>(make_request_(next_index_++), scheduled,
-                                              options.timeout, &tokens_, [this](BenchStream* done) {
+void LoadGenerator::StartStream(const LoadOptions& load, absl::Duration origin, absl::Duration due,
+                                std::string session_id, int32_t turn) {
+  if (load.turns > 1 && session_id.empty()) {
+    session_id = NewSessionId();
+    sessions_.push_back(session_id);
+  }
+  StreamOptions options = {next_index_++, origin, due, load.timeout, std::move(session_id), turn};
+  auto stream = std::make_unique<BenchStream>(make_request_(options.index), options, &tokens_,
+                                              [this](BenchStream* done) {
                                                 const std::lock_guard<std::mutex> lock(mutex_);
                                                 done_.push_back(done);
                                                 changed_.notify_all();
                                               });
   BenchStream* started = stream.get();
   running_.emplace(started, std::move(stream));
-  started->Start(stub_.get());
+  started->Start(stub_.get(), session_stub_.get());
+}
+
+// Best effort: those that stay have a time to live.
+void LoadGenerator::RemoveSessions() {
+  next_turns_.clear();
+  for (const std::string& id : sessions_) {
+    v1::DeleteSessionRequest request;
+    request.set_id(id);
+    const absl::Status status = session_client_.Remove(request, {.timeout = absl::Seconds(5)});
+    if (!status.ok() && !absl::IsNotFound(status)) break;
+  }
+  sessions_.clear();
 }
 
 void LoadGenerator::CollectDone(bool cut_off, LoadResult* result) {
@@ -93,34 +106,36 @@ void LoadGenerator::CollectDone(bool cut_off, LoadResult* result) {
     done.swap(done_);
   }
   for (BenchStream* stream : done) {
-    Record(stream->result(), cut_off, result);
+    Record(stream, cut_off, result);
+    const RequestRecord& record = result->requests.back();
+    if (record.outcome == Outcome::kOk && record.turn + 1 < turns_) {
+      next_turns_.push_back({stream->session_id(), record.turn + 1});
+    }
     running_.erase(stream);
   }
 }
 
-void LoadGenerator::Record(const StreamResult& stream, bool cut_off, LoadResult* result) const {
-  const bool ok = stream.status.ok() && stream.finished;
-  if (ok) {
-    ++result->ok;
-    result->whole.Add(stream.whole);
-  } else if (cut_off && stream.status.error_code() == grpc::StatusCode::CANCELLED) {
-    ++result->cut_off;
+void LoadGenerator::Record(BenchStream* stream, bool cut_off, LoadResult* result) const {
+  RequestRecord& record = *stream->record();
+  const absl::Status status = ToAbslStatus(stream->status(), address_);
+  record.code = status.code();
+  if (status.ok() && stream->finished()) {
+    record.outcome = Outcome::kOk;
+  } else if (cut_off && absl::IsCancelled(status)) {
+    record.outcome = Outcome::kCutOff;
+    // How long it takes to stop is not the run's.
+    record.ended = std::min(record.ended, result->elapsed);
+    while (!record.messages.empty() && record.messages.back().at > result->elapsed) {
+      record.messages.pop_back();
+    }
   } else {
-    ++result->failed;
-    const absl::Status status = ToAbslStatus(stream.status, address_);
-    ++result->errors[status.ok() ? "the stream ended without a normal Finished"
-                                 : absl::StrCat(status.message(), " (",
-                                                absl::StatusCodeToString(status.code()), ")")];
+    record.outcome = absl::IsResourceExhausted(status) ? Outcome::kRejected : Outcome::kFailed;
+    record.error =
+        status.ok() ? "the stream ended without a normal Finished" : std::string(status.message());
     // Draining or gone: there is nothing left to measure.
-    if (status.code() == absl::StatusCode::kUnavailable) result->gave_up = true;
+    if (absl::IsUnavailable(status)) result->gave_up = true;
   }
-  // A prompt that was admitted but cut off before its first token was not computed, as far as one
-  // can see.
-  if (ok || stream.messages > 0) result->prompt_tokens += stream.prompt_tokens;
-  result->messages += stream.messages;
-  if (stream.messages > 0) result->first_token.Add(stream.first_token);
-  result->inter_token.AddAll(stream.inter_token);
-  result->between_messages.AddAll(stream.between_messages);
+  result->requests.push_back(std::move(record));
 }
 
 void LoadGenerator::CutOffRunning(LoadResult* result) {

@@ -1,4 +1,4 @@
-// Puts a daemon under load, closed-loop or open-loop, and measures what its clients see.
+// Puts a daemon under load, closed-loop or open-loop, and records what its clients see.
 #ifndef SLUICE_CLIENT_BENCH_LOAD_GENERATOR_H_
 #define SLUICE_CLIENT_BENCH_LOAD_GENERATOR_H_
 
@@ -7,7 +7,6 @@
 #include <cstdint>
 #include <functional>
 #include <limits>
-#include <map>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -15,54 +14,44 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/time/time.h"
-#include "client/bench/latency.h"
+#include "client/bench/arrivals.h"
+#include "client/bench/record.h"
 #include "client/bench/stream.h"
 #include "client/cancellation.h"
 #include "client/client.h"
+#include "client/session_client.h"
 
 namespace sluice {
 
 struct LoadOptions {
-  // Closed loop (rate 0): so many streams, each followed by the next as soon as it ends.
+  // Closed loop (arrivals.rate 0): so many streams, each followed by the next as soon as it ends.
   int32_t concurrency = 1;
-  // Open loop: requests per second on average, with exponential gaps, however many still run.
-  double rate = 0;
-  // Whichever comes first. Streams that run at the end of `duration` are cut off.
+  // Open loop: requests come when they are due, however many still run.
+  ArrivalOptions arrivals = {};
+  // The load runs this long before the clock starts. What was due then is not measured.
+  absl::Duration warmup = absl::ZeroDuration();
+  // Whichever comes first; both count from the end of the warm-up. Streams that run at the end of
+  // `duration` are cut off.
   int64_t requests = std::numeric_limits<int64_t>::max();
   absl::Duration duration = absl::InfiniteDuration();
   absl::Duration timeout = absl::InfiniteDuration();  // of one request
-  uint64_t seed = 0;                                  // of the open loop's gaps
+  // Above 1: each stream, and each arrival, is a session of so many requests, one after the other.
+  // One that does not end well is its session's last.
+  int32_t turns = 1;
 };
 
 struct LoadResult {
-  int64_t ok = 0;
-  int64_t failed = 0;
-  int64_t cut_off = 0;  // by the end of the duration or by a cancel: neither ok nor failed
-  std::map<std::string, int64_t> errors;  // one line -> how many times
-  absl::Duration elapsed;                 // until the last stream ended or was cut off
-  int64_t prompt_tokens = 0;
-  int64_t new_tokens = 0;  // that arrived within `elapsed`
-  int64_t messages = 0;    // that held them
-  bool gave_up = false;    // the daemon went away
-  // Over streams that were not refused: see StreamResult. `whole` is of those that are ok.
-  LatencySamples first_token;
-  LatencySamples inter_token;
-  LatencySamples between_messages;
-  LatencySamples whole;
+  std::vector<RequestRecord> requests;  // in the order in which they ended, warm-up included
+  absl::Duration elapsed;               // after the warm-up, until the last ended or was cut off
+  bool gave_up = false;                 // the daemon went away
 };
 
 struct LoadProgress {
-  absl::Duration elapsed;
+  absl::Duration elapsed;  // negative in the warm-up
   int64_t done = 0;
   int64_t running = 0;
   int64_t new_tokens = 0;
 };
-
-// The next gap between arrivals of a Poisson process. Moves *random on.
-absl::Duration NextArrivalGap(double rate, uint64_t* random);
-
-// splitmix64: the same numbers everywhere.
-uint64_t NextRandom(uint64_t* state);
 
 class LoadGenerator {
  public:
@@ -79,10 +68,18 @@ class LoadGenerator {
                  const OnProgress& on_progress);
 
  private:
-  void StartStream(absl::Duration scheduled, const LoadOptions& options);
-  // Adds the results of the streams that have ended.
+  struct NextTurn {
+    std::string session_id;
+    int32_t turn;
+  };
+
+  // Request `turn` of a session; without an id, the first of a new one if there are to be sessions.
+  void StartStream(const LoadOptions& load, absl::Duration origin, absl::Duration due,
+                   std::string session_id = "", int32_t turn = 0);
+  void RemoveSessions();
+  // Adds the records of the streams that have ended.
   void CollectDone(bool cut_off, LoadResult* result);
-  void Record(const StreamResult& stream, bool cut_off, LoadResult* result) const;
+  void Record(BenchStream* stream, bool cut_off, LoadResult* result) const;
   void CutOffRunning(LoadResult* result);
   bool stopped() const;
   // Until a stream ends, a cancel, or `until` on BenchNow's clock.
@@ -90,10 +87,15 @@ class LoadGenerator {
 
   const std::string address_;
   const std::unique_ptr<v1::InferenceService::Stub> stub_;
+  const std::unique_ptr<v1::SessionService::Stub> session_stub_;
+  const SessionClient session_client_;
   const MakeRequest make_request_;
   Cancellation* const cancellation_;
   int64_t next_index_ = 0;
-  std::atomic<int64_t> tokens_ = 0;  // of this run
+  std::atomic<int64_t> tokens_ = 0;    // of this run
+  int32_t turns_ = 1;                  // of this run
+  std::vector<std::string> sessions_;  // that this run made
+  std::vector<NextTurn> next_turns_;   // due now
   absl::flat_hash_map<BenchStream*, std::unique_ptr<BenchStream>> running_;
 
   mutable std::mutex mutex_;

@@ -1,126 +1,29 @@
 // sluice bench.
 #include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <fstream>
 #include <optional>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/time/clock.h"
+#include "client/bench/compare.h"
+#include "client/bench/html_report.h"
 #include "client/bench/load_generator.h"
 #include "client/bench/report.h"
+#include "client/bench/summary.h"
+#include "client/cli/bench_flags.h"
 #include "client/cli/command.h"
 #include "client/cli/text.h"
+#include "nlohmann/json.hpp"
 
 namespace sluice {
 namespace {
-
-constexpr int32_t kMaxConcurrency = 100000;
-constexpr int64_t kMaxPromptTokens = 1 << 20;
-constexpr int64_t kDefaultWarmup = 4;
-constexpr absl::Duration kDefaultDuration = absl::Seconds(10);
-
-struct BenchOptions {
-  LoadOptions load;
-  std::string model;
-  std::string prompt;  // empty: random tokens
-  int64_t prompt_tokens = 128;
-  int32_t max_new_tokens = 128;
-  std::optional<float> temperature;
-  int64_t warmup = -1;  // negative: the default
-  uint64_t seed = 1;
-  bool json = false;
-};
-
-void AddBenchFlags(BenchOptions* options, FlagSet* flags) {
-  flags->Section("Load");
-  flags->Add({"concurrency", "N", "Closed loop: N streams at any time. Default: 1.",
-              ToInt32([options](int32_t value) { options->load.concurrency = value; })});
-  flags->Add({"rate", "R",
-              "Open loop instead: R requests a second on average, as a Poisson process.",
-              ToDouble([options](double value) { options->load.rate = value; })});
-  flags->Add({"requests", "N", "Ends after N requests.",
-              ToInt64([options](int64_t value) { options->load.requests = value; })});
-  flags->Add({"duration", "DURATION",
-              "Ends after this long, cutting off what runs. Default: 10s, or none with --requests.",
-              ToDuration([options](absl::Duration value) { options->load.duration = value; })});
-  flags->Add({"warmup", "N", "Requests before the clock starts. Default: --concurrency, at most 4.",
-              ToInt64([options](int64_t value) { options->warmup = value; })});
-  flags->Section("Requests");
-  flags->Add({"prompt-tokens", "N", "Tokens of each prompt, drawn at random. Default: 128.",
-              ToInt64([options](int64_t value) { options->prompt_tokens = value; })});
-  flags->Add({"prompt", "TEXT", "This prompt instead.",
-              ToString([options](std::string text) { options->prompt = std::move(text); })});
-  flags->Add({"max-new-tokens", "N",
-              "Tokens that each request generates; EOS does not end it. Default: 128.",
-              ToInt32([options](int32_t value) { options->max_new_tokens = value; })});
-  flags->Add({"temperature", "X", "Of the sampling; 0 is greedy. Default: 1.",
-              ToFloat([options](float value) { options->temperature = value; })});
-  flags->Add({"seed", "N", "Of prompts, sampling and arrivals. Default: 1.",
-              ToUint64([options](uint64_t value) { options->seed = value; })});
-  flags->Add({"model", "NAME", "Refuses to run on another model than this.",
-              ToString([options](std::string text) { options->model = std::move(text); })});
-  flags->Section("Output");
-  flags->Add({"json", "", "The report as one JSON object.",
-              ToBool([options](bool value) { options->json = value; })});
-}
-
-std::string CheckOptions(const BenchOptions& options) {
-  const LoadOptions& load = options.load;
-  if (load.concurrency < 1 || load.concurrency > kMaxConcurrency) {
-    return absl::StrCat("--concurrency is ", load.concurrency, ", must be in [1, ", kMaxConcurrency,
-                        "]");
-  }
-  if (load.rate < 0 || load.rate > 1e6) return "--rate must be above 0 and at most 1000000";
-  if (load.requests < 1) return "--requests must be at least 1";
-  if (options.prompt_tokens < 1 || options.prompt_tokens > kMaxPromptTokens) {
-    return absl::StrCat("--prompt-tokens is ", options.prompt_tokens, ", must be in [1, ",
-                        kMaxPromptTokens, "]");
-  }
-  if (ValidUtf8Prefix(options.prompt) < options.prompt.size()) return "--prompt is not UTF-8";
-  return "";
-}
-
-v1::GenerateRequest MakeRequest(const BenchOptions& options, int32_t vocab_size, int64_t index) {
-  v1::GenerateRequest request;
-  request.set_model(options.model);
-  uint64_t random = options.seed ^ (static_cast<uint64_t>(index) << 32);
-  if (!options.prompt.empty()) {
-    request.set_text(options.prompt);
-  } else {
-    auto* ids = request.mutable_tokens()->mutable_ids();
-    ids->Reserve(static_cast<int>(options.prompt_tokens));
-    for (int64_t i = 0; i < options.prompt_tokens; ++i) {
-      ids->Add(static_cast<int32_t>(NextRandom(&random) % static_cast<uint64_t>(vocab_size)));
-    }
-  }
-  request.mutable_sampling()->set_seed(NextRandom(&random));
-  if (options.temperature.has_value()) {
-    request.mutable_sampling()->set_temperature(*options.temperature);
-  }
-  request.mutable_stop()->set_max_new_tokens(options.max_new_tokens);
-  request.mutable_stop()->set_ignore_eos(true);
-  request.mutable_output()->set_token_ids(true);
-  return request;
-}
-
-BenchSetup Describe(const BenchOptions& options, const v1::Model& model,
-                    const std::string& address) {
-  BenchSetup setup;
-  setup.address = address;
-  setup.model = model.name();
-  setup.device = model.device();
-  setup.load = options.load.rate > 0
-                   ? absl::StrFormat("open loop, %g requests a second", options.load.rate)
-                   : absl::StrCat("closed loop, ", options.load.concurrency,
-                                  options.load.concurrency == 1 ? " stream" : " streams");
-  setup.prompt =
-      options.prompt.empty()
-          ? absl::StrCat("prompts of ", WithCommas(options.prompt_tokens), " random tokens")
-          : "one prompt for all";
-  setup.max_new_tokens = options.max_new_tokens;
-  return setup;
-}
 
 // A line on stderr that a terminal overwrites.
 class ProgressLine {
@@ -133,11 +36,13 @@ class ProgressLine {
     return io_.err_is_terminal ? absl::Milliseconds(500) : absl::Seconds(5);
   }
   void Print(absl::string_view phase, const LoadProgress& now) {
-    const double seconds = absl::ToDoubleSeconds(now.elapsed - last_.elapsed);
-    const double rate = static_cast<double>(now.new_tokens - last_.new_tokens) / seconds;
+    const absl::Duration since = now.elapsed - last_.value_or(LoadProgress()).elapsed;
+    const int64_t tokens = now.new_tokens - last_.value_or(LoadProgress()).new_tokens;
     last_ = now;
+    const double rate = static_cast<double>(tokens) / absl::ToDoubleSeconds(since);
     io_.err << (io_.err_is_terminal ? "\r\033[K" : "")
-            << absl::StrFormat("%s %.0f s: %s done, %s running, %s tok/s", phase,
+            << absl::StrFormat("%s %.0f s: %s done, %s running, %s tok/s",
+                               now.elapsed < absl::ZeroDuration() ? "warm-up" : phase,
                                absl::ToDoubleSeconds(now.elapsed), WithCommas(now.done),
                                WithCommas(now.running), WithCommas(static_cast<int64_t>(rate)))
             << (io_.err_is_terminal ? "" : "\n") << std::flush;
@@ -145,7 +50,7 @@ class ProgressLine {
 
  private:
   const Io& io_;
-  LoadProgress last_;
+  std::optional<LoadProgress> last_;
 };
 
 // Runs a load under a progress line of its own.
@@ -156,6 +61,104 @@ LoadResult RunPhase(const char* phase, const LoadOptions& load, LoadGenerator* g
                         [&](const LoadProgress& progress) { line.Print(phase, progress); });
 }
 
+// So many requests in a closed loop. Whether the load can follow.
+bool WarmUp(const BenchOptions& options, LoadGenerator* generator, const Io& io) {
+  LoadOptions warmup = options.load;
+  warmup.arrivals.rate = 0;
+  warmup.warmup = absl::ZeroDuration();
+  warmup.duration = absl::InfiniteDuration();
+  warmup.requests = *options.warmup_requests;
+  const BenchSummary summary = Summarize(RunPhase("warm-up", warmup, generator, io), {});
+  if (io.cancellation != nullptr && io.cancellation->cancelled()) {
+    io.err << "sluice: interrupted in the warm-up\n";
+    return false;
+  }
+  if (summary.errors.empty()) return true;
+  const auto& [code, message] = summary.errors.begin()->first;
+  io.err << "sluice: warm-up: " << message << " (" << absl::StatusCodeToString(code) << ")\n";
+  return false;
+}
+
+// Before the load is made: a report must not be lost for want of a place. An existing file stays.
+absl::Status CheckWritable(const std::string& file) {
+  if (file.empty() || std::ofstream(file, std::ios::app)) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(file, ": ", std::strerror(errno)));
+}
+
+bool WriteFile(const std::string& file, absl::string_view text, const Io& io) {
+  std::ofstream out(file, std::ios::binary | std::ios::trunc);
+  out << text << std::flush;
+  if (!out) io.err << "sluice: cannot write " << file << "\n";
+  return out.good();
+}
+
+bool WriteReports(const BenchOptions& options, const BenchSetup& setup, const LoadResult& result,
+                  const BenchSummary& summary, const Io& io) {
+  nlohmann::json report = ReportJson(setup, summary);
+  io.out << (options.json ? absl::StrCat(Dump(report), "\n") : FormatReport(setup, summary));
+  if (options.json_file.empty() && options.html_file.empty()) return true;
+  report["requests"] = RequestsJson(result);
+  bool written = true;
+  if (!options.json_file.empty()) {
+    written = WriteFile(options.json_file, absl::StrCat(Dump(report), "\n"), io);
+  }
+  if (!options.html_file.empty()) {
+    written &= WriteFile(options.html_file, HtmlReport({std::move(report)}, nullptr), io);
+  }
+  return written;
+}
+
+int CompareRuns(const Command& command, const BenchOptions& options, const Invocation& call) {
+  const Io& io = call.io;
+  if (call.args.size() != 2) {
+    return UsageError(command, io, "--compare takes two files of --json=FILE");
+  }
+  absl::StatusOr<nlohmann::json> a = ReadReport(call.args[0]);
+  if (!a.ok()) return UsageError(command, io, a.status().message());
+  absl::StatusOr<nlohmann::json> b = ReadReport(call.args[1]);
+  if (!b.ok()) return UsageError(command, io, b.status().message());
+  const std::vector<ComparedFigure> figures = Compare(*a, *b);
+  const nlohmann::json comparison = ComparisonJson(figures);
+  const std::string json = absl::StrCat(Dump(comparison), "\n");
+  io.out << (options.json ? json : FormatComparison(*a, *b, figures));
+  bool written = true;
+  if (!options.json_file.empty()) written = WriteFile(options.json_file, json, io);
+  if (!options.html_file.empty()) {
+    written &=
+        WriteFile(options.html_file, HtmlReport({*std::move(a), *std::move(b)}, comparison), io);
+  }
+  return written ? kExitOk : kExitFailed;
+}
+
+int MakeLoad(const BenchOptions& options, const Invocation& call) {
+  const Io& io = call.io;
+  const Client client = call.MakeClient();
+  v1::GetModelRequest get_model;
+  get_model.set_model(options.model);
+  const absl::StatusOr<v1::Model> model = client.GetModel(get_model, call.Call());
+  if (!model.ok()) return CallFailed(io, model.status());
+  const int32_t vocab_size = std::max(model->vocab_size(), 1);
+
+  LoadGenerator generator(
+      client, [&](int64_t index) { return MakeBenchRequest(options, vocab_size, index); },
+      io.cancellation);
+  if (*options.warmup_requests > 0 && !WarmUp(options, &generator, io)) return kExitFailed;
+  BenchSetup setup;
+  setup.address = client.address();
+  setup.model = *model;
+  setup.load = DescribeLoad(options);
+  setup.requests = DescribeRequests(options);
+  setup.max_new_tokens = MaxNewTokens(options);
+  setup.started = absl::Now();
+  setup.version = SLUICE_VERSION;
+  setup.options = OptionTexts(options);
+  const LoadResult result = RunPhase("bench", options.load, &generator, io);
+  const BenchSummary summary = Summarize(result, options.targets);
+  const bool written = WriteReports(options, setup, result, summary, io);
+  const bool all_failed = summary.ok == 0 && summary.failed + summary.rejected > 0;
+  return written && !all_failed && !summary.gave_up ? kExitOk : kExitFailed;
+}
+
 int Run(const Command& command, Invocation* call) {
   BenchOptions options;
   FlagSet flags;
@@ -163,58 +166,45 @@ int Run(const Command& command, Invocation* call) {
   if (const std::optional<int> exit_code = ParseCommandLine(command, &flags, call))
     return *exit_code;
   const Io& io = call->io;
-  if (!call->args.empty()) return UsageError(command, io, "takes no arguments (--prompt=TEXT?)");
-  if (const std::string wrong = CheckOptions(options); !wrong.empty()) {
-    return UsageError(command, io, wrong);
+  for (const std::string& file : {options.json_file, options.html_file}) {
+    const absl::Status status = CheckWritable(file);
+    if (!status.ok()) return UsageError(command, io, status.message());
   }
-  const bool endless = options.load.requests == LoadOptions().requests &&
-                       options.load.duration == absl::InfiniteDuration();
-  if (endless) options.load.duration = kDefaultDuration;
+  if (options.compare) return CompareRuns(command, options, *call);
+  if (!call->args.empty()) {
+    return UsageError(command, io, "takes no arguments (--prompt=TEXT? --compare?)");
+  }
   options.load.timeout = call->connection.timeout;
-  options.load.seed = options.seed;
-
-  const Client client = call->MakeClient();
-  v1::GetModelRequest get_model;
-  get_model.set_model(options.model);
-  const absl::StatusOr<v1::Model> model = client.GetModel(get_model, call->Call());
-  if (!model.ok()) return CallFailed(io, model.status());
-  const int32_t vocab_size = std::max(model->vocab_size(), 1);
-
-  LoadGenerator generator(
-      client, [&](int64_t index) { return MakeRequest(options, vocab_size, index); },
-      io.cancellation);
-  LoadOptions warmup = options.load;
-  warmup.rate = 0;
-  warmup.duration = absl::InfiniteDuration();
-  warmup.requests = options.warmup >= 0
-                        ? options.warmup
-                        : std::min<int64_t>(options.load.concurrency, kDefaultWarmup);
-  const LoadResult warm = RunPhase("warm-up", warmup, &generator, io);
-  if (warm.failed > 0) {
-    io.err << "sluice: warm-up: " << warm.errors.begin()->first << "\n";
-    return kExitFailed;
-  }
-  const LoadResult result = RunPhase("bench", options.load, &generator, io);
-  const BenchSetup setup = Describe(options, *model, client.address());
-  io.out << (options.json ? absl::StrCat(ReportJson(setup, result), "\n")
-                          : FormatReport(setup, result));
-  return result.failed > 0 ? kExitFailed : kExitOk;
+  const absl::Status status = CompleteBenchOptions(&options);
+  if (!status.ok()) return UsageError(command, io, status.message());
+  return MakeLoad(options, *call);
 }
 
 }  // namespace
 
 const Command kBenchCommand = {
     "bench",
-    "load on the daemon: throughput and latencies",
-    "[FLAGS]",
+    "load on the daemon: throughput, latencies, objectives; compares runs",
+    "[FLAGS] | --compare A.json B.json",
     "Runs Generate calls and prints what clients see. first token: from the moment a request was\n"
     "due (in an open loop that may be before it could be sent) to its first tokens. inter-token:\n"
     "one value per token after that; the daemon merges the tokens of a slow reader into one\n"
     "message, and the gap before a message is then divided among its tokens. between messages:\n"
-    "those gaps as they were, so a stall shows there. No thread per stream. Progress is on stderr.",
+    "those gaps as they were, so a stall shows there. No thread per stream. Progress is on "
+    "stderr.\n"
+    "Rejected is what the daemon had no room for (RESOURCE_EXHAUSTED). Ctrl-C ends the run and\n"
+    "prints what there is. Exit code 1 when no request went well, or the daemon went away.\n"
+    "\n"
+    "--compare marks a difference as better or worse when its 99 % interval leaves out zero. The\n"
+    "interval comes from drawing 20 equal parts of the runs, with replacement, 1,000 times: it\n"
+    "knows of the noise within the runs, not of other machines or other days.",
     "  sluice bench --concurrency=16 --requests=200\n"
     "  sluice bench --concurrency=256 --duration=30s --prompt-tokens=1024 --max-new-tokens=64\n"
-    "  sluice bench --rate=20 --duration=1m --json > report.json",
+    "  sluice bench --rate=20 --duration=1m --warmup=10s --slo-ttft=200ms --slo-itl=50ms\n"
+    "  sluice bench --rate=5 --shapes=tests/bench/shapes/sharegpt-like.jsonl --html=run.html\n"
+    "  sluice bench --rate=5 --requests=1000 --prompt-tokens=lognormal:200:1.2:2048 --json=b.json\n"
+    "  sluice bench --concurrency=8 --requests=400 --turns=5 --prompt-tokens=30\n"
+    "  sluice bench --compare a.json b.json --html=difference.html",
     Run};
 
 }  // namespace sluice

@@ -53,7 +53,9 @@ def through_grpc(binaries, streams):
             [binaries / "sluice", f"--address={daemon.address}", "bench", f"--concurrency={streams}",
              f"--requests={streams * 6}", "--prompt-tokens=8", "--max-new-tokens=256", "--json"],
             check=True, capture_output=True, text=True).stdout
-        return json.loads(out)
+        report = json.loads(out)
+        assert report["failed"] == report["rejected"] == 0, report["errors"]
+        return report
     finally:
         daemon.stop()
 

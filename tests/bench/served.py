@@ -42,7 +42,9 @@ def through_grpc(a, daemon, streams):
     out = subprocess.run(
         [a.bin / "sluice", f"--address={daemon.address}", "bench", f"--concurrency={streams}", f"--requests={streams * 2}",
          "--prompt-tokens=8", f"--max-new-tokens={tokens}", "--json"], check=True, capture_output=True, text=True).stdout
-    return json.loads(out)["new_tokens_per_second"]
+    report = json.loads(out)
+    assert report["failed"] == report["rejected"] == 0, report["errors"]
+    return report["new_tokens_per_second"]
 
 
 def main():

@@ -1,5 +1,6 @@
 #include "client/bench/latency.h"
 
+#include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
 namespace sluice {
@@ -18,6 +19,7 @@ TEST(LatencyTest, PercentilesAreNearestRank) {
   EXPECT_EQ(summary.count, 100);
   EXPECT_EQ(summary.p50, absl::Milliseconds(50));
   EXPECT_EQ(summary.p90, absl::Milliseconds(90));
+  EXPECT_EQ(summary.p95, absl::Milliseconds(95));
   EXPECT_EQ(summary.p99, absl::Milliseconds(99));
   EXPECT_EQ(summary.max, absl::Milliseconds(100));
   EXPECT_EQ(summary.mean, absl::Microseconds(50500));
@@ -48,14 +50,14 @@ TEST(LatencyTest, WeightsCountAsSoManySamples) {
   EXPECT_EQ(a.p99, absl::Milliseconds(5));
 }
 
-TEST(LatencyTest, AddAllJoins) {
-  LatencySamples a;
-  a.Add(absl::Milliseconds(1));
-  LatencySamples b;
-  b.Add(absl::Milliseconds(3));
-  a.AddAll(b);
-  EXPECT_EQ(a.Summarize().count, 2);
-  EXPECT_EQ(a.Summarize().max, absl::Milliseconds(3));
+TEST(LatencyTest, PercentilesAscend) {
+  LatencySamples samples;
+  for (int i = 1; i <= 20; ++i) samples.Add(absl::Milliseconds(i));
+  EXPECT_THAT(samples.Percentiles({0, 5, 6, 95, 96, 100}),
+              ::testing::ElementsAre(absl::Milliseconds(1), absl::Milliseconds(1),
+                                     absl::Milliseconds(2), absl::Milliseconds(19),
+                                     absl::Milliseconds(20), absl::Milliseconds(20)));
+  EXPECT_TRUE(LatencySamples().Percentiles({50}).empty());
 }
 
 }  // namespace

@@ -1,24 +1,22 @@
 #include "client/bench/load_generator.h"
 
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <mutex>
 #include <set>
 #include <thread>
 
-#include "client/bench/report.h"
-#include "gmock/gmock.h"
+#include "client/bench/summary.h"
 #include "gtest/gtest.h"
 #include "tests/client/fake_server.h"
 
 namespace sluice {
 namespace {
 
-using ::testing::HasSubstr;
-
 class LoadGeneratorTest : public ::testing::Test {
  protected:
-  LoadResult Run(const LoadOptions& options) {
+  BenchSummary Run(const LoadOptions& options) {
     const Client client({.address = server_.address()});
     LoadGenerator generator(
         client,
@@ -27,7 +25,8 @@ class LoadGeneratorTest : public ::testing::Test {
           return v1::GenerateRequest();
         },
         &cancellation_);
-    return generator.Run(options, absl::Hours(1), [](const LoadProgress&) {});
+    result_ = generator.Run(options, absl::Hours(1), [](const LoadProgress&) {});
+    return Summarize(result_, {});
   }
 
   // Streams that send one token and then nothing until the test releases them or the client leaves.
@@ -44,10 +43,11 @@ class LoadGeneratorTest : public ::testing::Test {
   FakeServer server_;
   Cancellation cancellation_;
   std::set<int64_t> indexes_;
+  LoadResult result_;  // of the last run
 };
 
 TEST_F(LoadGeneratorTest, ClosedLoopRunsEveryRequestOnce) {
-  const LoadResult result = Run({.concurrency = 3, .requests = 10});
+  const BenchSummary result = Run({.concurrency = 3, .requests = 10});
   EXPECT_EQ(result.ok, 10);
   EXPECT_EQ(result.failed, 0);
   EXPECT_EQ(result.cut_off, 0);
@@ -80,18 +80,23 @@ TEST_F(LoadGeneratorTest, ClosedLoopKeepsToItsConcurrency) {
 }
 
 TEST_F(LoadGeneratorTest, OpenLoopRunsEveryRequestOnce) {
-  const LoadResult result = Run({.rate = 2000, .requests = 20, .seed = 3});
+  const BenchSummary result = Run({.arrivals = {.rate = 2000, .seed = 3}, .requests = 20});
   EXPECT_EQ(result.ok, 20);
   EXPECT_EQ(indexes_.size(), 20u);
 }
 
 TEST_F(LoadGeneratorTest, DurationCutsOffWhatRuns) {
   GenerateUntilCancelled();
-  const LoadResult result = Run({.concurrency = 2, .duration = absl::Milliseconds(100)});
+  const BenchSummary result = Run({.concurrency = 2, .duration = absl::Milliseconds(100)});
   EXPECT_EQ(result.ok, 0);
   EXPECT_EQ(result.failed, 0);
   EXPECT_EQ(result.cut_off, 2);
   EXPECT_GE(result.elapsed, absl::Milliseconds(100));
+  for (const RequestRecord& request : result_.requests) {
+    EXPECT_EQ(request.ended, result.elapsed);
+    ASSERT_FALSE(request.messages.empty());
+    EXPECT_LE(request.messages.back().at, result.elapsed);
+  }
 }
 
 TEST_F(LoadGeneratorTest, CancelEndsTheRun) {
@@ -100,19 +105,96 @@ TEST_F(LoadGeneratorTest, CancelEndsTheRun) {
     while (started_ < 2) std::this_thread::yield();
     EXPECT_TRUE(cancellation_.Cancel());
   });
-  const LoadResult result = Run({.concurrency = 2});
+  const BenchSummary result = Run({.concurrency = 2});
   canceller.join();
   EXPECT_EQ(result.cut_off, 2);
 }
 
-TEST_F(LoadGeneratorTest, FailuresAreCountedByTheirMessage) {
+TEST_F(LoadGeneratorTest, OpenLoopDoesNotWaitForAnswers) {
+  // Nobody is answered before all have come.
+  constexpr int kRequests = 8;
+  server_.generate = [this](grpc::ServerWriter<v1::GenerateResponse>* writer) {
+    ++started_;
+    while (started_ < kRequests) std::this_thread::yield();
+    writer->Write(FinishedEvent(0, v1::FINISH_REASON_EOS, 0));
+    return grpc::Status::OK;
+  };
+  EXPECT_EQ(Run({.arrivals = {.rate = 1000, .seed = 3}, .requests = kRequests}).ok, kRequests);
+}
+
+TEST_F(LoadGeneratorTest, LatenciesCountFromTheTimeThatWasMeant) {
+  // One thread makes and sends requests; here it needs 20 ms for each, and one is due every 1 ms.
+  const Client client({.address = server_.address()});
+  LoadGenerator slow(
+      client,
+      [](int64_t) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(20));
+        return v1::GenerateRequest();
+      },
+      nullptr);
+  const LoadResult result =
+      slow.Run({.arrivals = {.rate = 1000, .process = ArrivalProcess::kUniform}, .requests = 5},
+               absl::Hours(1), [](const LoadProgress&) {});
+  ASSERT_EQ(result.requests.size(), 5u);
+  for (const RequestRecord& request : result.requests) {
+    EXPECT_EQ(request.due, absl::Milliseconds(request.index));
+    EXPECT_GE(request.sent - request.due, absl::Milliseconds(20 + 19 * request.index));
+    EXPECT_GE(request.first_token(), request.sent - request.due);
+  }
+}
+
+TEST_F(LoadGeneratorTest, WhatIsDueInTheWarmUpIsNotMeasured) {
+  const BenchSummary result =
+      Run({.concurrency = 2, .warmup = absl::Milliseconds(50), .requests = 6});
+  EXPECT_EQ(result.ok, 6);
+  EXPECT_EQ(result.whole.Summarize().count, 6);
+  EXPECT_GT(indexes_.size(), 6u);
+  int warmup = 0;
+  for (const RequestRecord& request : result_.requests) warmup += request.measured() ? 0 : 1;
+  EXPECT_EQ(indexes_.size(), static_cast<size_t>(6 + warmup));
+}
+
+TEST_F(LoadGeneratorTest, TurnsContinueASessionThatIsRemovedAfterwards) {
+  EXPECT_EQ(Run({.requests = 7, .turns = 3}).ok, 7);
+  std::vector<int32_t> turns;
+  for (const RequestRecord& request : result_.requests) turns.push_back(request.turn);
+  EXPECT_EQ(turns, (std::vector<int32_t>{0, 1, 2, 0, 1, 2, 0}));
+  EXPECT_FALSE(server_.generate_request.session_id().empty());
+  EXPECT_EQ(server_.generate_affinity, server_.generate_request.session_id());
+  EXPECT_TRUE(server_.sessions.all().empty());
+}
+
+TEST_F(LoadGeneratorTest, ASessionEndsWithTheTurnThatFails) {
+  int calls = 0;
+  server_.generate = [&](grpc::ServerWriter<v1::GenerateResponse>* writer) {
+    if (++calls == 2) return grpc::Status(grpc::StatusCode::INTERNAL, "broken");
+    writer->Write(FinishedEvent(0, v1::FINISH_REASON_EOS, 0));
+    return grpc::Status::OK;
+  };
+  EXPECT_EQ(Run({.requests = 4, .turns = 5}).failed, 1);
+  std::vector<int32_t> turns;
+  for (const RequestRecord& request : result_.requests) turns.push_back(request.turn);
+  EXPECT_EQ(turns, (std::vector<int32_t>{0, 1, 0, 1}));
+}
+
+TEST_F(LoadGeneratorTest, RejectsAreNotFailures) {
   server_.status = grpc::Status(grpc::StatusCode::RESOURCE_EXHAUSTED, "full");
-  const LoadResult result = Run({.requests = 3});
+  const BenchSummary result = Run({.requests = 3});
   EXPECT_EQ(result.ok, 0);
-  EXPECT_EQ(result.failed, 3);
+  EXPECT_EQ(result.rejected, 3);
+  EXPECT_EQ(result.failed, 0);
+  EXPECT_EQ(result.codes.at(absl::StatusCode::kResourceExhausted), 3);
   ASSERT_EQ(result.errors.size(), 1u);
-  EXPECT_EQ(result.errors.at("full (RESOURCE_EXHAUSTED)"), 3);
+  EXPECT_EQ(result.errors.begin()->first.second, "full");
   EXPECT_FALSE(result.gave_up);
+}
+
+TEST_F(LoadGeneratorTest, FailuresAreCountedByTheirCode) {
+  server_.status = grpc::Status(grpc::StatusCode::INVALID_ARGUMENT, "n: is 0");
+  const BenchSummary result = Run({.requests = 2});
+  EXPECT_EQ(result.rejected, 0);
+  EXPECT_EQ(result.failed, 2);
+  EXPECT_EQ(result.codes.at(absl::StatusCode::kInvalidArgument), 2);
 }
 
 TEST_F(LoadGeneratorTest, AStreamWithoutFinishedIsAFailure) {
@@ -122,51 +204,9 @@ TEST_F(LoadGeneratorTest, AStreamWithoutFinishedIsAFailure) {
 
 TEST_F(LoadGeneratorTest, GivesUpWhenTheDaemonGoesAway) {
   server_.status = grpc::Status(grpc::StatusCode::UNAVAILABLE, "draining");
-  const LoadResult result = Run({.concurrency = 1, .requests = 1'000'000});
+  const BenchSummary result = Run({.concurrency = 1, .requests = 1'000'000});
   EXPECT_TRUE(result.gave_up);
   EXPECT_EQ(result.failed, 1);
-}
-
-TEST(NextArrivalGapTest, IsRepeatableAndHasTheRightMean) {
-  uint64_t a = 7;
-  uint64_t b = 7;
-  absl::Duration total;
-  constexpr int kGaps = 20000;
-  for (int i = 0; i < kGaps; ++i) {
-    const absl::Duration gap = NextArrivalGap(50, &a);
-    ASSERT_EQ(gap, NextArrivalGap(50, &b));
-    ASSERT_GE(gap, absl::ZeroDuration());
-    total += gap;
-  }
-  // The mean of exponential gaps; its standard error here is 0.14 ms.
-  EXPECT_NEAR(absl::ToDoubleMilliseconds(total / kGaps), 20, 0.7);
-}
-
-TEST(ReportTest, ShowsEveryNumber) {
-  LoadResult result;
-  result.ok = 1200;
-  result.failed = 1;
-  result.elapsed = absl::Seconds(2);
-  result.prompt_tokens = 4000;
-  result.new_tokens = 3000;
-  result.messages = 1500;
-  result.errors["full (RESOURCE_EXHAUSTED)"] = 1;
-  result.first_token.Add(absl::Microseconds(12345));
-  const BenchSetup setup = {"host:1", "tiny", "cpu", "closed loop, 2 streams", "one prompt", 16};
-  EXPECT_EQ(FormatReport(setup, result),
-            "tiny on cpu at host:1; closed loop, 2 streams; one prompt, 16 new tokens a request\n"
-            "\n"
-            "requests      1,200 ok, 1 failed, 0 cut off in 2.00 s, 600.00 ok a second\n"
-            "prompt tokens 4,000, 2,000 a second\n"
-            "new tokens    3,000, 1,500 a second, 2.00 a message\n"
-            "\n"
-            "latency in ms              mean        p50        p90        p99        max\n"
-            "first token               12.35      12.35      12.35      12.35      12.35\n"
-            "inter-token                0.00       0.00       0.00       0.00       0.00\n"
-            "between messages           0.00       0.00       0.00       0.00       0.00\n"
-            "whole request              0.00       0.00       0.00       0.00       0.00\n"
-            "failed 1 times: full (RESOURCE_EXHAUSTED)\n");
-  EXPECT_THAT(ReportJson(setup, result), HasSubstr(R"("new_tokens_per_second":1500.0)"));
 }
 
 }  // namespace

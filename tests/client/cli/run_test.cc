@@ -298,23 +298,5 @@ TEST_F(RunTest, HealthIsTheExitCode) {
   EXPECT_EQ(out_, "NOT_SERVING\nSERVING\n");
 }
 
-TEST_F(RunTest, BenchPrintsAReport) {
-  EXPECT_EQ(
-      Run({"bench", "--requests=3", "--concurrency=2", "--prompt-tokens=5", "--max-new-tokens=3"}),
-      0);
-  EXPECT_THAT(out_, StartsWith("tiny on cpu at "));
-  EXPECT_THAT(out_, HasSubstr("requests      3 ok, 0 failed, 0 cut off"));
-  EXPECT_EQ(server_.generate_request.tokens().ids_size(), 5);
-  EXPECT_TRUE(server_.generate_request.stop().ignore_eos());
-  EXPECT_TRUE(server_.generate_request.output().token_ids());
-}
-
-TEST_F(RunTest, BenchJsonIsOneLine) {
-  EXPECT_EQ(Run({"bench", "--requests=2", "--rate=1000", "--prompt=Hi", "--json"}), 0);
-  EXPECT_THAT(out_, HasSubstr(R"("ok":2)"));
-  EXPECT_EQ(std::count(out_.begin(), out_.end(), '\n'), 1);
-  EXPECT_EQ(server_.generate_request.text(), "Hi");
-}
-
 }  // namespace
 }  // namespace sluice
