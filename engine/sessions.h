@@ -116,6 +116,17 @@ class Sessions {
   // Something is not on disk yet that will be, once the jobs are run. What a failed try left behind
   // does not count: it is tried again later, for as long as somebody takes jobs.
   bool jobs_outstanding() const;
+  // A job was taken and has not come back.
+  bool job_out() const { return !out_.empty(); }
+
+  // ---- The end ----
+
+  // From now on nothing is read ahead, and what a failed try left behind is tried again at once.
+  void PrepareToStop();
+  // Whoever waits for the disk is told `why`, and nobody takes jobs or gives them back any more.
+  void GiveUp(const absl::Status& why);
+  // Sessions that have moved on since their record on disk.
+  int64_t unwritten() const;
 
   // ---- For the engine's calls ----
 

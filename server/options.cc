@@ -156,6 +156,11 @@ const std::vector<Flag>& Flags() {
       {"drain_timeout", "DURATION", kLoad,
        "on SIGTERM, running streams may take this long to finish", &Options::drain_timeout, 0,
        kNoBound},
+      {"flush_timeout", "DURATION", kLoad,
+       "and then the disk to take what sessions have not written yet; what it has not taken is "
+       "lost, "
+       "which the log and exit code 74 tell",
+       &Options::flush_timeout, 0, kNoBound},
 
       {"max_connections", "N", kConnections,
        "connections at once; one above it is closed, and so is one that the process has no file "

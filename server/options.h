@@ -61,6 +61,7 @@ struct ServerOptions {
   int32_t ring_events = 256;
   absl::Duration write_stall = absl::Seconds(10);
   absl::Duration drain_timeout = absl::Seconds(30);
+  absl::Duration flush_timeout = absl::Seconds(10);
 
   // Connections
   int32_t max_connections = 1024;

@@ -41,10 +41,11 @@ class Server {
   ~Server();
 
   // Not ready from now on; new calls are UNAVAILABLE; running ones may finish until the drain
-  // timeout, the rest gets UNAVAILABLE. Blocks until every call has its status. Once.
-  void Shutdown();
-  // Ends the wait of Shutdown. Any thread, any time.
-  void Hurry() { drain_->Hurry(); }
+  // timeout, the rest gets UNAVAILABLE; then sessions are written, until the flush timeout. Blocks
+  // until every call has its status. When the store hangs, the server cannot be destroyed. Once.
+  DeviceThread::Rest Shutdown();
+  // Ends what Shutdown waits for now: the streams, or the disk. Any thread, any time.
+  void Hurry();
 
   // Called once, from another thread, when the device has failed: nothing can be computed any more.
   void set_on_device_fault(std::function<void(absl::Status)> callback);
