@@ -107,7 +107,9 @@ const std::vector<Flag>& Flags() {
        "host memory for states: of sessions that are not on the device, and of what prompts begin "
        "with",
        &Options::host_state_bytes, 0, 1024 * kTebi},
-      {"disk_state_bytes", "N", kSessions, "room for states in --session_dir",
+      {"disk_state_bytes", "N", kSessions,
+       "room for states in --session_dir; of one that replaces another, both are there for a "
+       "moment",
        &Options::disk_state_bytes, 0, 1024 * kTebi},
       {"prefix_cache_bytes", "N", kSessions,
        "part of --host_state_bytes that may keep what prompts begin with, so that it is computed "

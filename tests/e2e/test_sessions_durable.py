@@ -126,6 +126,26 @@ def test_no_room_is_said_before_anything_runs(start_daemon):
     assert 0 < refused < 5
 
 
+def test_a_full_disk_goes_on_with_the_sessions_it_has(start_daemon, tmp_path):
+    """Room for three states, three sessions that have one: each goes on, durable or not; a fourth does not begin."""
+    full = Sessions(start_daemon(f"--session_dir={tmp_path / 'full'}", f"--disk_state_bytes={3 * STATE + 1000}"))
+    large = Sessions(start_daemon(f"--session_dir={tmp_path / 'large'}"))
+    for sessions in (full, large):
+        for name in ("a", "b", "c", "d"):
+            sessions.create(name)
+    for turn in range(12):
+        name = "abc"[turn % 3]
+        bits = [s.say(name, "The night", tokens=6, sampling={"seed": turn}, durable=turn % 2 == 0 or turn < 3)[0].bits()
+                for s in (full, large)]
+        assert bits[0] == bits[1], turn
+        wait_until(lambda: full.get(name).durable, "it is written")
+    with rpc_error(Code.RESOURCE_EXHAUSTED):
+        full.say("d", "The night", tokens=6)
+    full.delete("a")
+    full.say("d", "The night", tokens=6, durable=True)
+    assert len(list(tmp_path.glob("full/sessions/*/*/*.state"))) == 3
+
+
 class Ledger:
     """What a client was told, for one session: nothing it was told may be lost."""
 
