@@ -102,6 +102,10 @@ const std::vector<Flag>& Flags() {
        "memory for states, which bounds the sequences that run at once; 0: 64 of them on the CPU, "
        "or what a quarter of the memory holds; 1024 on a GPU, or what its free memory holds",
        &Options::device_state_bytes, 0, 1024 * kTebi},
+      {"memory_limit", "N", kMemory,
+       "bytes of memory that the process may have; above nine tenths of them no call is admitted "
+       "beside those that run; 0: what its cgroup allows, and no bound where that has none",
+       &Options::memory_limit, 0, 1024 * kTebi},
 
       {"host_state_bytes", "N", kSessions,
        "host memory for states: of sessions that are not on the device, and of what prompts begin "

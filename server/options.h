@@ -35,6 +35,7 @@ struct ServerOptions {
   // Memory and batching
   int32_t max_batch_tokens = 0;
   int64_t device_state_bytes = 0;
+  int64_t memory_limit = 0;
 
   // Sessions
   int64_t host_state_bytes = int64_t{1} << 30;

@@ -116,6 +116,8 @@ void Server::BuildCore() {
   limits.max_queued_requests = options_.max_queued_requests;
   limits.max_queued_tokens = options_.max_queued_tokens;
   admission_ = std::make_unique<Admission>(limits, &clock_);
+  if (options_.memory_limit == 0) options_.memory_limit = CgroupMemoryLimit();
+  memory_ = std::make_unique<MemoryGuard>(options_.memory_limit, admission_.get(), &clock_);
   StreamLimits stream_limits;
   stream_limits.ring_events = options_.ring_events;
   stream_limits.write_stall = options_.write_stall;
@@ -280,7 +282,8 @@ void Server::set_on_device_stuck(std::function<void()> callback) {
         health_->SetServing(false);
         Log(LogLevel::kError, "device_stuck", {{"step_seconds", running}});
         callback();
-      });
+      },
+      [this] { memory_->Look(); });
 }
 
 DeviceThread::Rest Server::Shutdown() {

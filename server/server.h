@@ -26,6 +26,7 @@
 #include "server/http/http_door.h"
 #include "server/inference_service.h"
 #include "server/listener.h"
+#include "server/memory_guard.h"
 #include "server/metrics.h"
 #include "server/model_host.h"
 #include "server/options.h"
@@ -88,6 +89,7 @@ class Server {
   std::unique_ptr<StoreThread> store_thread_;  // null: no session directory
   std::unique_ptr<DeviceThread> device_thread_;
   std::unique_ptr<Drain> drain_;
+  std::unique_ptr<MemoryGuard> memory_;
   std::unique_ptr<Watchdog> watchdog_;
   std::unique_ptr<Worker> worker_;
   std::unique_ptr<Worker> session_answers_;

@@ -3,6 +3,7 @@
 #ifndef SLUICE_SERVER_CORE_ADMISSION_H_
 #define SLUICE_SERVER_CORE_ADMISSION_H_
 
+#include <atomic>
 #include <cstdint>
 #include <map>
 #include <random>
@@ -72,6 +73,8 @@ class Admission {
   // be free, judged by how long requests took of late; UNAVAILABLE after Drain.
   absl::StatusOr<Permit> Admit(int64_t prompt_tokens, const Tenant& tenant = {},
                                absl::Duration* retry_delay = nullptr);
+  // While the memory is full, a call is let in only when it is alone. Any thread.
+  void SetMemoryFull(bool full) { memory_full_.store(full, std::memory_order_relaxed); }
   // Refuses everything from now on.
   void Drain();
 
@@ -86,6 +89,7 @@ class Admission {
   friend class Permit;
 
   AdmissionUsage usage() const;
+  absl::Status MemoryRefusal(absl::Duration* retry_delay) SLUICE_REQUIRES(mutex_);
   absl::Status Refusal(int64_t prompt_tokens, const AdmissionUsage& usage,
                        const AdmissionLimits& limits, const char* whose,
                        absl::Duration* retry_delay) SLUICE_REQUIRES(mutex_);
@@ -95,6 +99,7 @@ class Admission {
 
   const AdmissionLimits limits_;
   const Clock* const clock_;
+  std::atomic<bool> memory_full_{false};
   mutable Mutex mutex_;
   bool draining_ SLUICE_GUARDED_BY(mutex_) = false;
   AdmissionUsage all_ SLUICE_GUARDED_BY(mutex_);
