@@ -281,7 +281,11 @@ void Sessions::ReadDone(Session* session, StoreJob* job) {
   if (status.ok()) status = TakeRecord(session, job->record);
   if (!status.ok()) {
     const bool gone = absl::IsNotFound(status) || absl::IsDataLoss(status);
-    if (!absl::IsNotFound(status)) stats_->store_errors.Add();
+    if (absl::IsNotFound(status)) {
+      status = NotFound(session->key);  // how the store found out is nobody's business
+    } else {
+      stats_->store_errors.Add();
+    }
     if (gone || !session->indexed) return Remove(session, status);
   }
   const SessionKey key = session->key;

@@ -6,10 +6,12 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <random>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "gtest/gtest.h"
 #include "tests/fakes/fake_engine.h"
 #include "tests/fakes/recording_sink.h"
@@ -294,6 +296,27 @@ TEST_F(SessionsTest, TenantsDoNotSeeEachOther) {
   request.tenant = "one";
   EXPECT_TRUE(absl::IsNotFound(*Run(request)->status));
   EXPECT_EQ(Get("b", "two")->position, 0);
+}
+
+TEST_F(SessionsTest, GuessesFindNothing) {
+  Sessions& sessions = fake.engine->sessions();
+  std::vector<std::string> ids;
+  for (int i = 0; i < 12; ++i) ids.push_back(Create("", "owner")->id);
+  std::mt19937_64 random(1);
+  int64_t refused = 0;
+  for (int i = 0; i < 100000; ++i) {
+    const std::string guess =
+        absl::StrCat(absl::Hex(random(), absl::kZeroPad16), absl::Hex(random(), absl::kZeroPad16));
+    // By the owner, among whose sessions a guess may hit one; and of a session that is there, by
+    // somebody else.
+    for (const auto& [tenant, id] : {std::pair("owner", guess), std::pair("other", ids[i % 12])}) {
+      sessions.Get(tenant, id, [&](absl::StatusOr<SessionInfo> info) {
+        refused += absl::IsNotFound(info.status()) &&
+                   info.status().message() == absl::StrCat("there is no session '", id, "'");
+      });
+    }
+  }
+  EXPECT_EQ(refused, 200000);
 }
 
 TEST_F(SessionsTest, PagesAreInTheOrderOfIdsAndKeepToLabels) {
