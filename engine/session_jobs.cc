@@ -63,7 +63,8 @@ void Sessions::GiveUp(const absl::Status& why) {
   };
   for (const StatePtr& state : fetches_) fail(state);
   for (const auto& [job, state] : fetching_) fail(state);
-  for (const auto& done : told) done(why);
+  // One of its own for each: the threads that they end up on share none (device_thread.cc).
+  for (const auto& done : told) done(absl::Status(why.code(), why.message()));
 }
 
 int64_t Sessions::unwritten() const {

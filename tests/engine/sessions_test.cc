@@ -309,10 +309,10 @@ TEST_F(SessionsTest, GuessesFindNothing) {
         absl::StrCat(absl::Hex(random(), absl::kZeroPad16), absl::Hex(random(), absl::kZeroPad16));
     // By the owner, among whose sessions a guess may hit one; and of a session that is there, by
     // somebody else.
-    for (const auto& [tenant, id] : {std::pair("owner", guess), std::pair("other", ids[i % 12])}) {
-      sessions.Get(tenant, id, [&](absl::StatusOr<SessionInfo> info) {
-        refused += absl::IsNotFound(info.status()) &&
-                   info.status().message() == absl::StrCat("there is no session '", id, "'");
+    for (const auto& target : {std::pair("owner", guess), std::pair("other", ids[i % 12])}) {
+      sessions.Get(target.first, target.second, [&](absl::StatusOr<SessionInfo> info) {
+        const std::string text = absl::StrCat("there is no session '", target.second, "'");
+        refused += absl::IsNotFound(info.status()) && info.status().message() == text;
       });
     }
   }
