@@ -32,7 +32,8 @@ struct SessionUse {
   Session* session = nullptr;  // that it writes to or waits for; null: none yet, or gone
   StatePtr state;              // the committed one; null: no history
   Pin pin;
-  Room room;                // for what it commits, and for what it reads from disk
+  Room room;                // for what it commits
+  bool in_place = false;    // the room is that of `state`, which nobody else may keep meanwhile
   bool committing = false;  // on its way to the disk: too late to be cancelled
   bool outdated = false;    // another daemon has written the session meanwhile
   bool released = false;

@@ -44,10 +44,7 @@ void Sessions::Acquire(absl::string_view tenant, const std::string& id,
 
 void Sessions::Start(Session* session, const std::shared_ptr<SessionUse>& use) {
   absl::Status status = CheckEtag(*session, use->etag);
-  if (status.ok() && use->writes) {
-    status = states_->Reserve(1, 1, &use->room);
-    if (!status.ok()) stats_->room_refusals.Add();
-  }
+  if (status.ok()) status = use->writes ? ReserveFor(*session, use.get()) : KeepState(session);
   if (!status.ok()) {
     use->session = nullptr;
     return use->ready(status);
@@ -66,6 +63,48 @@ void Sessions::Start(Session* session, const std::shared_ptr<SessionUse>& use) {
     if (read.ok()) stats_->disk_restores.Add();
     use->ready(std::move(read));
   });
+}
+
+absl::Status Sessions::ReserveFor(const Session& session, SessionUse* use) {
+  absl::Status status = states_->Reserve(1, 1, &use->room);
+  if (!status.ok() && MayReplace(session)) {
+    states_->ReserveInPlace(&use->room);
+    use->in_place = true;
+    return absl::OkStatus();
+  }
+  if (!status.ok()) stats_->room_refusals.Add();
+  return status;
+}
+
+bool Sessions::MayReplace(const Session& session) const {
+  const StatePtr& state = session.now.state;
+  if (state == nullptr || (setup_.has_store && session.stored_state != state)) return false;
+  int64_t own = 0;
+  for (const StatePtr* one : {&state, &session.stored_state, &session.out.state}) {
+    if (*one == state) ++own;
+  }
+  return state.use_count() == own;
+}
+
+absl::Status Sessions::KeepState(Session* session) {
+  SessionUse* writer = session->writer.get();
+  if (writer == nullptr || !writer->in_place || writer->outdated) return absl::OkStatus();
+  absl::Status status = absl::ResourceExhaustedError(
+      "the session's state is being replaced, and there is no room to keep it");
+  if (!writer->committing) status = states_->Reserve(1, 1, &writer->room);
+  if (status.ok()) {
+    writer->in_place = false;
+  } else {
+    stats_->room_refusals.Add();
+  }
+  return status;
+}
+
+void Sessions::LeavePlace(SessionUse* use) {
+  use->pin.Release();
+  use->state.reset();
+  use->room.Release();
+  states_->Trim();
 }
 
 void Sessions::StartNext(Session* session) {
@@ -123,9 +162,12 @@ void Sessions::Commit(const std::shared_ptr<SessionUse>& use, StateInfo info, in
       committed.busy = false;
       done(std::move(committed));
     };
+    // The old state's file is there should this fail.
+    if (use->in_place) LeavePlace(use.get());
     return Change(session, std::move(change));
   }
   apply(&session->now);
+  if (use->in_place) LeavePlace(use.get());
   ++session->version;
   stats_->commits.Add();
   if (setup_.has_store) Enqueue(session);

@@ -4,6 +4,7 @@
 // job goes out, so that commits that come faster than the disk is leave out the ones between.
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -29,6 +30,49 @@ void Sessions::Enqueue(Session* session) {
 bool Sessions::jobs_outstanding() const {
   const size_t idle = idle_read_ != 0 ? 1 : 0;
   return !queue_.empty() || !fetches_.empty() || out_.size() > idle;
+}
+
+void Sessions::PrepareToStop() {
+  unread_.clear();
+  for (const auto& [when, key] : std::exchange(retries_, {})) {
+    Session* session = Lookup(key);
+    if (session == nullptr) continue;
+    session->backing_off = false;
+    Enqueue(session);
+  }
+}
+
+void Sessions::GiveUp(const absl::Status& why) {
+  std::vector<std::function<void(absl::Status)>> told;
+  for (auto& [key, session] : sessions_) {
+    for (PendingChange& change : session->changes) told.push_back(std::move(change.done));
+    for (const auto& use : session->waiting) {
+      use->session = nullptr;
+      told.push_back(use->ready);
+    }
+    std::move(session->on_read.begin(), session->on_read.end(), std::back_inserter(told));
+    std::move(session->on_deleted.begin(), session->on_deleted.end(), std::back_inserter(told));
+    session->changes.clear();
+    session->waiting.clear();
+    session->on_read.clear();
+    session->on_deleted.clear();
+  }
+  const auto fail = [&](const StatePtr& state) {
+    std::move(state->on_data.begin(), state->on_data.end(), std::back_inserter(told));
+    state->on_data.clear();
+  };
+  for (const StatePtr& state : fetches_) fail(state);
+  for (const auto& [job, state] : fetching_) fail(state);
+  // One of its own for each: the threads that they end up on share none (device_thread.cc).
+  for (const auto& done : told) done(absl::Status(why.code(), why.message()));
+}
+
+int64_t Sessions::unwritten() const {
+  if (!setup_.has_store) return 0;
+  return std::count_if(sessions_.begin(), sessions_.end(), [](const auto& entry) {
+    const Session& session = *entry.second;
+    return session.phase == SessionPhase::kLive && session.version != session.stored_version;
+  });
 }
 
 absl::Duration Sessions::NextDeadline() const {
@@ -238,7 +282,11 @@ void Sessions::ReadDone(Session* session, StoreJob* job) {
   if (status.ok()) status = TakeRecord(session, job->record);
   if (!status.ok()) {
     const bool gone = absl::IsNotFound(status) || absl::IsDataLoss(status);
-    if (!absl::IsNotFound(status)) stats_->store_errors.Add();
+    if (absl::IsNotFound(status)) {
+      status = NotFound(session->key);  // how the store found out is nobody's business
+    } else {
+      stats_->store_errors.Add();
+    }
     if (gone || !session->indexed) return Remove(session, status);
   }
   const SessionKey key = session->key;

@@ -108,6 +108,7 @@ void Sessions::Fork(absl::string_view tenant, const std::string& id, const std::
     Session* parent = *found;
     absl::Status status = CheckModel(*parent);
     if (status.ok()) status = CheckEtag(*parent, etag);
+    if (status.ok()) status = KeepState(parent);
     if (!status.ok()) return done(status);
     SessionSettings child = settings;
     if (child.affinity.empty()) child.affinity = parent->affinity;
@@ -138,6 +139,7 @@ void Sessions::Export(absl::string_view tenant, const std::string& id, const std
     Session* session = *found;
     absl::Status status = CheckModel(*session);
     if (status.ok()) status = CheckEtag(*session, etag);
+    if (status.ok()) status = KeepState(session);
     if (!status.ok()) return done(status);
     Touch(session);
     const StatePtr state = session->now.state;

@@ -96,12 +96,14 @@ class Sessions {
             Done<SessionPage> done);
   void Update(absl::string_view tenant, const std::string& id, const std::string& etag,
               SessionChange change, Done<SessionInfo> done);
-  // Of the committed state, whatever runs on the session meanwhile.
+  // Of the committed state, whatever runs on the session meanwhile. RESOURCE_EXHAUSTED as Create,
+  // and when there is no room to keep the state besides the one that a running call commits.
   void Fork(absl::string_view tenant, const std::string& id, const std::string& etag,
             SessionSettings settings, Done<SessionInfo> done);
   // The call that writes to it ends with CANCELLED.
   void Delete(absl::string_view tenant, const std::string& id, const std::string& etag,
               std::function<void(absl::Status)> done);
+  // RESOURCE_EXHAUSTED as Fork.
   void Export(absl::string_view tenant, const std::string& id, const std::string& etag,
               Done<ExportedState> done);
   // The caller has verified `info` and `data` (data empty at position 0). RESOURCE_EXHAUSTED
@@ -116,6 +118,17 @@ class Sessions {
   // Something is not on disk yet that will be, once the jobs are run. What a failed try left behind
   // does not count: it is tried again later, for as long as somebody takes jobs.
   bool jobs_outstanding() const;
+  // A job was taken and has not come back.
+  bool job_out() const { return !out_.empty(); }
+
+  // ---- The end ----
+
+  // From now on nothing is read ahead, and what a failed try left behind is tried again at once.
+  void PrepareToStop();
+  // Whoever waits for the disk is told `why`, and nobody takes jobs or gives them back any more.
+  void GiveUp(const absl::Status& why);
+  // Sessions that have moved on since their record on disk.
+  int64_t unwritten() const;
 
   // ---- For the engine's calls ----
 
@@ -172,6 +185,15 @@ class Sessions {
   void WithData(const StatePtr& state, std::function<void(absl::Status)> ready);
 
   void Start(Session* session, const std::shared_ptr<SessionUse>& use);
+  absl::Status ReserveFor(const Session& session, SessionUse* use);
+  // Whether the session's state goes with the next commit: it is nobody else's, and it could be
+  // read again should the commit fail.
+  bool MayReplace(const Session& session) const;
+  // Somebody wants to keep the session's state, whatever the call that writes to it commits.
+  // RESOURCE_EXHAUSTED when there is no room for both.
+  absl::Status KeepState(Session* session);
+  // The place of the use's state is the committed one's now.
+  void LeavePlace(SessionUse* use);
   void StartNext(Session* session);
 
   void Enqueue(Session* session);

@@ -19,6 +19,7 @@ Room& Room::operator=(Room&& other) noexcept {
   cache_ = std::exchange(other.cache_, nullptr);
   host_ = std::exchange(other.host_, 0);
   disk_ = std::exchange(other.disk_, 0);
+  lent_ = std::exchange(other.lent_, 0);
   return *this;
 }
 
@@ -26,6 +27,7 @@ void Room::Release() {
   if (cache_ == nullptr) return;
   cache_->reserved_host_ -= std::exchange(host_, 0);
   cache_->reserved_disk_ -= std::exchange(disk_, 0);
+  cache_->lent_ -= std::exchange(lent_, 0);
 }
 
 Pin::Pin(StatePtr state) : state_(std::move(state)) {
@@ -77,6 +79,15 @@ absl::Status StateCache::Reserve(int32_t host_states, int32_t disk_states, Room*
   reserved_host_ += host_states;
   reserved_disk_ += disk_states;
   return absl::OkStatus();
+}
+
+void StateCache::ReserveInPlace(Room* room) {
+  room->Release();
+  room->cache_ = this;
+  room->host_ = room->disk_ = room->lent_ = 1;
+  ++reserved_host_;
+  ++reserved_disk_;
+  ++lent_;
 }
 
 bool StateCache::FitsHost(int32_t states) {

@@ -2,8 +2,8 @@
 //
 // Each state has a place below the device for as long as anybody points at it: host memory, or a
 // file with a store (then host memory is a cache of files, and what is not written yet stays in
-// it). Room for a new one is reserved before it is computed. A slot holds a copy that can be
-// dropped at any time.
+// it). Room for a new one is reserved before it is computed; one that will replace a state that
+// nobody else needs takes that one's place. A slot holds a copy that can be dropped at any time.
 #ifndef SLUICE_ENGINE_STATE_CACHE_H_
 #define SLUICE_ENGINE_STATE_CACHE_H_
 
@@ -47,6 +47,7 @@ class Room {
   StateCache* cache_ = nullptr;
   int32_t host_ = 0;
   int32_t disk_ = 0;
+  int32_t lent_ = 0;  // of them, places that others have as long as this room is held
 };
 
 // A value that never changes; the places that hold it do. Shared by the sessions, calls and exports
@@ -120,6 +121,11 @@ class StateCache {
 
   // RESOURCE_EXHAUSTED when there is no room and none can be made.
   absl::Status Reserve(int32_t host_states, int32_t disk_states, Room* room);
+  // Room for one state in the place of another, which has none of its own any more once the room is
+  // given back.
+  void ReserveInPlace(Room* room);
+  // Brings the host memory back to its bound, after a room in place was used.
+  void Trim() { FitsHost(0); }
   // Sessions known by name alone: each may have a state on disk.
   void AddUnread(int64_t count) { unread_ += count; }
 
@@ -172,8 +178,10 @@ class StateCache {
   void DropSlot(State* state);
   bool DropOneFromHost();
   bool FitsHost(int32_t states);
-  int64_t disk_used() const { return on_disk_ + unread_ + reserved_disk_; }
-  int64_t host_used() const { return static_cast<int64_t>(in_host_.size()) + reserved_host_; }
+  int64_t disk_used() const { return on_disk_ + unread_ + reserved_disk_ - lent_; }
+  int64_t host_used() const {
+    return static_cast<int64_t>(in_host_.size()) + reserved_host_ - lent_;
+  }
 
   HostCopies* const copies_;
   Backend* const backend_;
@@ -189,6 +197,7 @@ class StateCache {
   int64_t unread_ = 0;
   int64_t reserved_host_ = 0;
   int64_t reserved_disk_ = 0;
+  int64_t lent_ = 0;            // of the reserved places: counted with whoever has them now
   std::list<State*> in_slots_;  // the least recently used first
   std::list<State*> in_host_;
   std::list<State*> reading_;  // on their way from a slot to the host

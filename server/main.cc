@@ -29,6 +29,7 @@ constexpr int kExitDrained = 0;
 constexpr int kExitBadInput = 2;  // flags, model, tokenizer, address
 constexpr int kExitMemory = 3;
 constexpr int kExitDeviceFault = 70;
+constexpr int kExitNotWritten = 74;  // drained, but the disk did not take every session
 // For those who watch the health to hear of it, before a process that hangs ends.
 constexpr std::chrono::milliseconds kTellHealth(200);
 
@@ -44,7 +45,7 @@ int Fail(const absl::Status& status) {
   _exit(kExitMemory);
 }
 
-// Serves until a signal or a fault of the device; a second signal ends the drain at once.
+// Serves until a signal or a fault of the device; each further signal ends what is waited for then.
 int Serve(const ServerOptions& options, Signals& stop) {
   absl::StatusOr<std::unique_ptr<Server>> started = Server::Start(options);
   if (!started.ok()) return Fail(started.status());
@@ -69,14 +70,21 @@ int Serve(const ServerOptions& options, Signals& stop) {
   Log(LogLevel::kInfo, "draining", {{"reason", fault ? "device fault" : "signal"}});
   if (fault) server.Hurry();
   Signals ended;
-  std::thread second([&] {
-    if (ended.Wait() == Signals::Event::kSignal) server.Hurry();
+  std::thread further([&] {
+    while (ended.Wait() == Signals::Event::kSignal) server.Hurry();
   });
-  server.Shutdown();
+  const DeviceThread::Rest rest = server.Shutdown();
   ended.Notify();
-  second.join();
+  further.join();
   Log(LogLevel::kInfo, "stopped");
-  return fault ? kExitDeviceFault : kExitDrained;
+  const int code = fault                         ? kExitDeviceFault
+                   : rest.unwritten_sessions > 0 ? kExitNotWritten
+                                                 : kExitDrained;
+  if (rest.store_hangs) {
+    StopLog();
+    _exit(code);
+  }
+  return code;
 }
 
 int Main(int argc, char** argv) {

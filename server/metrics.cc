@@ -209,7 +209,7 @@ void AddPrefixCache(const EngineStats& stats, MetricFamilies* out) {
 }
 
 constexpr std::array<const char*, kNumAdmissionRefusals> kRefusals = {
-    "max_streams", "max_queued_requests", "max_queued_tokens"};
+    "max_streams", "max_queued_requests", "max_queued_tokens", "memory_limit"};
 
 void AddRefusals(const char* name, const char* help, const Admission& admission,
                  MetricFamilies* out) {

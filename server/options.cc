@@ -102,12 +102,18 @@ const std::vector<Flag>& Flags() {
        "memory for states, which bounds the sequences that run at once; 0: 64 of them on the CPU, "
        "or what a quarter of the memory holds; 1024 on a GPU, or what its free memory holds",
        &Options::device_state_bytes, 0, 1024 * kTebi},
+      {"memory_limit", "N", kMemory,
+       "bytes of memory that the process may have; above nine tenths of them no call is admitted "
+       "beside those that run; 0: what its cgroup allows, and no bound where that has none",
+       &Options::memory_limit, 0, 1024 * kTebi},
 
       {"host_state_bytes", "N", kSessions,
        "host memory for states: of sessions that are not on the device, and of what prompts begin "
        "with",
        &Options::host_state_bytes, 0, 1024 * kTebi},
-      {"disk_state_bytes", "N", kSessions, "room for states in --session_dir",
+      {"disk_state_bytes", "N", kSessions,
+       "room for states in --session_dir; of one that replaces another, both are there for a "
+       "moment",
        &Options::disk_state_bytes, 0, 1024 * kTebi},
       {"prefix_cache_bytes", "N", kSessions,
        "part of --host_state_bytes that may keep what prompts begin with, so that it is computed "
@@ -156,6 +162,11 @@ const std::vector<Flag>& Flags() {
       {"drain_timeout", "DURATION", kLoad,
        "on SIGTERM, running streams may take this long to finish", &Options::drain_timeout, 0,
        kNoBound},
+      {"flush_timeout", "DURATION", kLoad,
+       "and then the disk to take what sessions have not written yet; what it has not taken is "
+       "lost, "
+       "which the log and exit code 74 tell",
+       &Options::flush_timeout, 0, kNoBound},
 
       {"max_connections", "N", kConnections,
        "connections at once; one above it is closed, and so is one that the process has no file "

@@ -35,6 +35,7 @@ struct ServerOptions {
   // Memory and batching
   int32_t max_batch_tokens = 0;
   int64_t device_state_bytes = 0;
+  int64_t memory_limit = 0;
 
   // Sessions
   int64_t host_state_bytes = int64_t{1} << 30;
@@ -61,6 +62,7 @@ struct ServerOptions {
   int32_t ring_events = 256;
   absl::Duration write_stall = absl::Seconds(10);
   absl::Duration drain_timeout = absl::Seconds(30);
+  absl::Duration flush_timeout = absl::Seconds(10);
 
   // Connections
   int32_t max_connections = 1024;

@@ -18,14 +18,6 @@ double Seconds(const timeval& time) {
   return static_cast<double>(time.tv_sec) + 1e-6 * static_cast<double>(time.tv_usec);
 }
 
-double ResidentBytes() {
-  std::ifstream file("/proc/self/statm");
-  double size = 0;
-  double resident = 0;
-  file >> size >> resident;
-  return resident * static_cast<double>(sysconf(_SC_PAGESIZE));
-}
-
 double OpenFds() {
   DIR* dir = opendir("/proc/self/fd");
   if (dir == nullptr) return 0;
@@ -56,6 +48,14 @@ double StartTimeSeconds() {
 
 }  // namespace
 
+int64_t ResidentBytes() {
+  std::ifstream file("/proc/self/statm");
+  int64_t size = 0;
+  int64_t resident = 0;
+  file >> size >> resident;
+  return resident * sysconf(_SC_PAGESIZE);
+}
+
 ProcessStats ReadProcessStats() {
   static const double start_time = StartTimeSeconds();
   ProcessStats stats;
@@ -64,7 +64,7 @@ ProcessStats ReadProcessStats() {
     stats.cpu_seconds = Seconds(usage.ru_utime) + Seconds(usage.ru_stime);
   rlimit limit{};
   if (getrlimit(RLIMIT_NOFILE, &limit) == 0) stats.max_fds = static_cast<double>(limit.rlim_cur);
-  stats.resident_bytes = ResidentBytes();
+  stats.resident_bytes = static_cast<double>(ResidentBytes());
   stats.open_fds = OpenFds();
   stats.start_time_seconds = start_time;
   return stats;

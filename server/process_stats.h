@@ -2,6 +2,8 @@
 #ifndef SLUICE_SERVER_PROCESS_STATS_H_
 #define SLUICE_SERVER_PROCESS_STATS_H_
 
+#include <cstdint>
+
 namespace sluice {
 
 struct ProcessStats {
@@ -14,6 +16,7 @@ struct ProcessStats {
 
 // Any thread. What cannot be read is 0.
 ProcessStats ReadProcessStats();
+int64_t ResidentBytes();
 
 }  // namespace sluice
 

@@ -116,6 +116,8 @@ void Server::BuildCore() {
   limits.max_queued_requests = options_.max_queued_requests;
   limits.max_queued_tokens = options_.max_queued_tokens;
   admission_ = std::make_unique<Admission>(limits, &clock_);
+  if (options_.memory_limit == 0) options_.memory_limit = CgroupMemoryLimit();
+  memory_ = std::make_unique<MemoryGuard>(options_.memory_limit, admission_.get(), &clock_);
   StreamLimits stream_limits;
   stream_limits.ring_events = options_.ring_events;
   stream_limits.write_stall = options_.write_stall;
@@ -280,10 +282,11 @@ void Server::set_on_device_stuck(std::function<void()> callback) {
         health_->SetServing(false);
         Log(LogLevel::kError, "device_stuck", {{"step_seconds", running}});
         callback();
-      });
+      },
+      [this] { memory_->Look(); });
 }
 
-void Server::Shutdown() {
+DeviceThread::Rest Server::Shutdown() {
   // In this order, so that whoever has seen NOT_SERVING is refused.
   inference_->Drain();
   sessions_->Drain();
@@ -291,11 +294,27 @@ void Server::Shutdown() {
   health_->SetServing(false);
   const int64_t left = drain_->Run();
   if (left > 0) Log(LogLevel::kError, "drain", {{"streams_left", left}});
+  if (host_.store != nullptr) Log(LogLevel::kInfo, "flushing");
+  const DeviceThread::Rest rest = device_thread_->Stop(options_.flush_timeout);
+  if (rest.unwritten_sessions > 0 || rest.store_hangs) {
+    Log(LogLevel::kError, "sessions_not_written",
+        {{"sessions", rest.unwritten_sessions},
+         {"why", rest.store_hangs ? "the disk does not answer" : "the disk refuses"}});
+  }
   health_->EndWatches();
   listener_->Stop();
   if (http_ != nullptr) http_->Stop();
   grpc_->Shutdown(std::chrono::system_clock::now() + kCancelAfter);
   grpc_->Wait();
+  return rest;
+}
+
+void Server::Hurry() {
+  if (drain_->state() == DrainState::kStopped) {
+    device_thread_->HurryStop();
+  } else {
+    drain_->Hurry();
+  }
 }
 
 // Reactions refer to all of the core, so gRPC goes first; whoever did not Shutdown gets a hurried

@@ -26,6 +26,7 @@
 #include "server/http/http_door.h"
 #include "server/inference_service.h"
 #include "server/listener.h"
+#include "server/memory_guard.h"
 #include "server/metrics.h"
 #include "server/model_host.h"
 #include "server/options.h"
@@ -41,10 +42,11 @@ class Server {
   ~Server();
 
   // Not ready from now on; new calls are UNAVAILABLE; running ones may finish until the drain
-  // timeout, the rest gets UNAVAILABLE. Blocks until every call has its status. Once.
-  void Shutdown();
-  // Ends the wait of Shutdown. Any thread, any time.
-  void Hurry() { drain_->Hurry(); }
+  // timeout, the rest gets UNAVAILABLE; then sessions are written, until the flush timeout. Blocks
+  // until every call has its status. When the store hangs, the server cannot be destroyed. Once.
+  DeviceThread::Rest Shutdown();
+  // Ends what Shutdown waits for now: the streams, or the disk. Any thread, any time.
+  void Hurry();
 
   // Called once, from another thread, when the device has failed: nothing can be computed any more.
   void set_on_device_fault(std::function<void(absl::Status)> callback);
@@ -87,6 +89,7 @@ class Server {
   std::unique_ptr<StoreThread> store_thread_;  // null: no session directory
   std::unique_ptr<DeviceThread> device_thread_;
   std::unique_ptr<Drain> drain_;
+  std::unique_ptr<MemoryGuard> memory_;
   std::unique_ptr<Watchdog> watchdog_;
   std::unique_ptr<Worker> worker_;
   std::unique_ptr<Worker> session_answers_;

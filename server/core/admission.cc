@@ -54,13 +54,21 @@ absl::StatusOr<Permit> Admission::Admit(int64_t prompt_tokens, const Tenant& ten
   const AdmissionUsage mine = found == tenants_.end() ? AdmissionUsage() : found->second;
   const AdmissionLimits of_tenant = {tenant.limits.max_streams, tenant.limits.max_queued_requests,
                                      tenant.limits.max_queued_tokens};
-  absl::Status refusal = Refusal(prompt_tokens, mine, of_tenant, "of your ", retry_delay);
+  absl::Status refusal = MemoryRefusal(retry_delay);
+  if (refusal.ok()) refusal = Refusal(prompt_tokens, mine, of_tenant, "of your ", retry_delay);
   if (refusal.ok()) refusal = Refusal(prompt_tokens, all_, limits_, "", retry_delay);
   if (!refusal.ok()) return refusal;
   const Permit::Usage usage = tenants_.emplace(tenant.name, AdmissionUsage()).first;
   Take(prompt_tokens, &all_);
   Take(prompt_tokens, &usage->second);
   return Permit(this, usage, prompt_tokens, clock_->Now());
+}
+
+absl::Status Admission::MemoryRefusal(absl::Duration* retry_delay) {
+  if (!memory_full_.load(std::memory_order_relaxed) || all_.permits == 0) return absl::OkStatus();
+  refused_[static_cast<size_t>(AdmissionRefusal::kMemory)].Add();
+  if (retry_delay != nullptr) *retry_delay = RetryDelay(absl::Seconds(mean_stay_));
+  return absl::ResourceExhaustedError("the daemon has nearly all the memory it may have");
 }
 
 absl::Status Admission::Refusal(int64_t prompt_tokens, const AdmissionUsage& usage,

@@ -4,6 +4,7 @@
 #define SLUICE_SERVER_CORE_ADMISSION_H_
 
 #include <array>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <map>
@@ -29,8 +30,8 @@ struct AdmissionLimits {
 class Admission;
 
 // The bound that kept somebody out.
-enum class AdmissionRefusal : uint8_t { kStreams, kQueuedRequests, kQueuedTokens };
-inline constexpr size_t kNumAdmissionRefusals = 3;
+enum class AdmissionRefusal : uint8_t { kStreams, kQueuedRequests, kQueuedTokens, kMemory };
+inline constexpr size_t kNumAdmissionRefusals = 4;
 
 // What somebody has of the bounds now.
 struct AdmissionUsage {
@@ -79,6 +80,8 @@ class Admission {
   // be free, judged by how long requests took of late; UNAVAILABLE after Drain.
   absl::StatusOr<Permit> Admit(int64_t prompt_tokens, const Tenant& tenant = {},
                                absl::Duration* retry_delay = nullptr);
+  // While the memory is full, a call is let in only when it is alone. Any thread.
+  void SetMemoryFull(bool full) { memory_full_.store(full, std::memory_order_relaxed); }
   // Refuses everything from now on.
   void Drain();
 
@@ -97,6 +100,7 @@ class Admission {
   friend class Permit;
 
   AdmissionUsage usage() const;
+  absl::Status MemoryRefusal(absl::Duration* retry_delay) SLUICE_REQUIRES(mutex_);
   absl::Status Refusal(int64_t prompt_tokens, const AdmissionUsage& usage,
                        const AdmissionLimits& limits, const char* whose,
                        absl::Duration* retry_delay) SLUICE_REQUIRES(mutex_);
@@ -107,6 +111,7 @@ class Admission {
   const AdmissionLimits limits_;
   const Clock* const clock_;
   std::array<Counter, kNumAdmissionRefusals> refused_;
+  std::atomic<bool> memory_full_{false};
   mutable Mutex mutex_;
   bool draining_ SLUICE_GUARDED_BY(mutex_) = false;
   AdmissionUsage all_ SLUICE_GUARDED_BY(mutex_);

@@ -56,13 +56,21 @@ void DeviceThread::CloseAll() {
   RingBell();
 }
 
-void DeviceThread::Stop() {
+DeviceThread::Rest DeviceThread::Stop(absl::Duration bound) {
   {
     MutexLock lock(&mutex_);
+    if (!stop_) flush_until_ = clock_->Now() + bound;
     refusing_ = stop_ = true;
     RingBell();
   }
   if (thread_.joinable()) thread_.join();
+  return rest_;
+}
+
+void DeviceThread::HurryStop() {
+  MutexLock lock(&mutex_);
+  hurry_ = true;
+  RingBell();
 }
 
 absl::Status DeviceThread::device_status() const {
@@ -101,9 +109,7 @@ void DeviceThread::RingBell() {
 
 void DeviceThread::Run() {
   while (DoCommands()) {
-    step_started_ns_.store(absl::ToInt64Nanoseconds(clock_->Now()), std::memory_order_relaxed);
-    const bool worked = engine_->Step();
-    step_started_ns_.store(kNoStep, std::memory_order_relaxed);
+    const bool worked = StepEngine();
     HandOutJobs();
     emitter_->Ring();
     LatchFault();
@@ -113,17 +119,36 @@ void DeviceThread::Run() {
   LatchFault();
 }
 
+bool DeviceThread::StepEngine() {
+  step_started_ns_.store(absl::ToInt64Nanoseconds(clock_->Now()), std::memory_order_relaxed);
+  const bool worked = engine_->Step();
+  step_started_ns_.store(kNoStep, std::memory_order_relaxed);
+  return worked;
+}
+
 // Nothing new comes in: this waits for the steps in flight and for the disk.
 void DeviceThread::Flush() {
+  Sessions& sessions = engine_->sessions();
+  sessions.PrepareToStop();
   while (true) {
-    while (engine_->Step()) {
+    while (StepEngine()) {
     }
     HandOutJobs();
     emitter_->Ring();
-    if (!engine_->sessions().jobs_outstanding()) return;
-    Sleep(absl::InfiniteDuration());
+    const bool waits = sessions.jobs_outstanding() || sessions.job_out();
+    const absl::Duration left = FlushTimeLeft();
+    if (!waits || left <= absl::ZeroDuration()) break;
+    Sleep(left);
     DoCommands();
   }
+  rest_.unwritten_sessions = sessions.unwritten();
+  rest_.store_hangs = sessions.job_out();
+  if (rest_.store_hangs) sessions.GiveUp(absl::UnavailableError("the disk does not answer"));
+}
+
+absl::Duration DeviceThread::FlushTimeLeft() const {
+  MutexLock lock(&mutex_);
+  return hurry_ ? absl::ZeroDuration() : flush_until_ - clock_->Now();
 }
 
 void DeviceThread::HandOutJobs() {

@@ -39,9 +39,18 @@ class DeviceThread {
   void Wake();
   // Closes every live request with UNAVAILABLE, and every later one when it comes. Any thread.
   void CloseAll();
-  // CloseAll, waits for the steps in flight and for what sessions have still to write to the disk,
-  // and ends the thread. One thread, not its own.
-  void Stop();
+  // What a stop could not do.
+  struct Rest {
+    int64_t unwritten_sessions = 0;  // whose last commit is not on disk
+    // The store thread does not come back from the disk: to join it would be to wait for ever.
+    bool store_hangs = false;
+  };
+  // CloseAll, waits for the steps in flight and, no longer than `bound`, for what sessions have
+  // still to write to the disk, and ends the thread. Whoever waits for the disk then is told
+  // UNAVAILABLE. Called again, says the same. One thread, not its own.
+  Rest Stop(absl::Duration bound = absl::InfiniteDuration());
+  // Ends Stop's wait for the disk. Any thread, any time.
+  void HurryStop();
 
   // Submitted and not yet closed. Any thread.
   int64_t live_requests() const { return live_requests_.load(std::memory_order_relaxed); }
@@ -76,11 +85,14 @@ class DeviceThread {
   void Run();
   // Does what others asked for since the last call. False: stop.
   bool DoCommands();
+  bool StepEngine();
   void Start(Submission* submission);
   void CloseLive();
   // Gives the store thread what the sessions want of it. What it gives back comes with DoCommands.
   void HandOutJobs();
   void Flush();
+  // For how long the disk may still be waited for.
+  absl::Duration FlushTimeLeft() const;
   void LatchFault();
   void Sleep(absl::Duration until);
   void RingBell() SLUICE_REQUIRES(mutex_);
@@ -99,6 +111,7 @@ class DeviceThread {
   std::vector<std::function<void(Sessions&)>> taken_commands_;
   std::vector<std::unique_ptr<StoreJob>> taken_jobs_;
   bool fault_latched_ = false;
+  Rest rest_;  // of whoever has joined it, afterwards
 
   mutable Mutex mutex_;
   CondVar bell_;
@@ -110,6 +123,8 @@ class DeviceThread {
   bool rung_ SLUICE_GUARDED_BY(mutex_) = false;
   bool sleeping_ SLUICE_GUARDED_BY(mutex_) = false;
   bool stop_ SLUICE_GUARDED_BY(mutex_) = false;
+  absl::Duration flush_until_ SLUICE_GUARDED_BY(mutex_);  // of stop_
+  bool hurry_ SLUICE_GUARDED_BY(mutex_) = false;
   absl::Status device_status_ SLUICE_GUARDED_BY(mutex_);
   std::function<void(absl::Status)> on_device_fault_ SLUICE_GUARDED_BY(mutex_);
 

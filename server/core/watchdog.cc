@@ -6,17 +6,18 @@
 namespace sluice {
 namespace {
 
-constexpr absl::Duration kLongestPoll = absl::Milliseconds(250);
+constexpr absl::Duration kLongestPoll = absl::Milliseconds(50);  // memory can go fast
 constexpr absl::Duration kShortestPoll = absl::Milliseconds(1);
 
 }  // namespace
 
 Watchdog::Watchdog(const DeviceThread* device, const Clock* clock, absl::Duration bound,
-                   std::function<void(absl::Duration)> on_stuck)
+                   std::function<void(absl::Duration)> on_stuck, std::function<void()> tick)
     : device_(device),
       clock_(clock),
       bound_(bound),
       on_stuck_(std::move(on_stuck)),
+      tick_(std::move(tick)),
       thread_([this] { Run(); }) {}
 
 Watchdog::~Watchdog() {
@@ -36,6 +37,7 @@ void Watchdog::Run() {
       if (!stop_) bell_.WaitFor(&mutex_, poll);
       if (stop_) return;
     }
+    if (tick_) tick_();
     const absl::Duration running = device_->StepRunningFor(clock_->Now());
     if (running > bound_) return on_stuck_(running);
   }

@@ -16,8 +16,9 @@ class Watchdog {
  public:
   // Calls `on_stuck` once, from its own thread, when the device thread has been in one step for
   // longer than `bound`, with how long. Pointers outlive the object; `on_stuck` may not return.
+  // `tick` is called from the same thread, each time that it looks: every 50 ms or more often.
   Watchdog(const DeviceThread* device, const Clock* clock, absl::Duration bound,
-           std::function<void(absl::Duration)> on_stuck);
+           std::function<void(absl::Duration)> on_stuck, std::function<void()> tick = nullptr);
   ~Watchdog();
 
  private:
@@ -27,6 +28,7 @@ class Watchdog {
   const Clock* const clock_;
   const absl::Duration bound_;
   const std::function<void(absl::Duration)> on_stuck_;
+  const std::function<void()> tick_;
   Mutex mutex_;
   CondVar bell_;
   bool stop_ SLUICE_GUARDED_BY(mutex_) = false;

@@ -1,124 +1,34 @@
 """deploy/envoy.yaml in the real Envoy, before two daemons: affinity, drain, and the bounds that the daemon's gRPC lacks."""
 
 import contextlib
-import pathlib
-import re
 import signal
-import socket
 import ssl
 import subprocess
-import sys
 import time
-import urllib.request
 
 import grpc
-import h2.config
-import h2.connection
 import h2.events
-import h2.exceptions
 import pytest
 import yaml
 
-from harness import Daemon, PATIENCE, ROOT, collect, inference_pb2_grpc, request, wait_until
+from edge import CONFIG, ENVOY, HEADERS, certificate, closed, frame, two_daemons, with_certificate  # noqa: F401
+from harness import Daemon, PATIENCE, collect, in_threads, inference_pb2_grpc, request, wait_until
 
-ENVOY = pathlib.Path(sys.executable).parent / "envoy"
-CONFIG = ROOT / "deploy/envoy.yaml"
 RUNTIME = yaml.safe_load(CONFIG.read_text())["layered_runtime"]["layers"][0]["static_layer"]
 ENDLESS = {"max_new_tokens": 1_000_000, "ignore_eos": True}
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+@pytest.fixture
+def edge(tmp_path, certificate):  # noqa: F811
+    with two_daemons(tmp_path, certificate) as edge:
+        yield edge
 
 
 @pytest.fixture(scope="module")
-def certificate(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("tls")
-    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", directory / "tls.key", "-out",
-                    directory / "tls.crt", "-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"],
-                   check=True, capture_output=True)
-    return directory
-
-
-def with_certificate(directory):
-    return CONFIG.read_text().replace("/etc/envoy/tls", str(directory))
-
-
-class Envoy:
-    """deploy/envoy.yaml with its certificate, its ports and the addresses of the daemons put in; nothing else is changed."""
-
-    def __init__(self, directory, certificate, addresses):
-        config = yaml.safe_load(with_certificate(certificate))
-        listener = config["static_resources"]["listeners"][0]
-        listener["address"]["socket_address"] = {"address": "127.0.0.1", "port_value": 0}
-        config["admin"]["address"]["socket_address"]["port_value"] = 0
-        config["static_resources"]["clusters"][0]["load_assignment"]["endpoints"] = [{"lb_endpoints": [
-            {"endpoint": {"address": {"socket_address": {"address": host, "port_value": int(port)}}}}
-            for host, port in (address.split(":") for address in addresses)]}]
-        file = directory / "envoy.yaml"
-        file.write_text(yaml.safe_dump(config))
-        admin_path = directory / "admin"
-        with open(directory / "access.log", "wb") as out, open(directory / "stderr", "wb") as err:
-            self.process = subprocess.Popen([ENVOY, "-c", file, "--admin-address-path", admin_path, "--use-dynamic-base-id",
-                                             "--concurrency", "1"], stdin=subprocess.DEVNULL, stdout=out, stderr=err)
-        try:
-            self.admin = wait_until(lambda: admin_path.exists() and admin_path.read_text(), "Envoy's admin port")
-            wait_until(lambda: self.healthy() == len(addresses), "daemons healthy to Envoy")
-            # "grpc::127.0.0.1:PORT"
-            self.address = self.get("/listeners").split("::")[1].strip()
-        except BaseException:
-            self.stop()
-            raise
-        self.certificate = (certificate / "tls.crt").read_bytes()
-
-    def get(self, path):
-        with urllib.request.urlopen(f"http://{self.admin}{path}", timeout=PATIENCE) as answer:
-            return answer.read().decode()
-
-    def stat(self, name):
-        return int(re.search(rf"^{re.escape(name)}: (\d+)$", self.get("/stats"), re.M).group(1))
-
-    def healthy(self):
-        return self.stat("cluster.sluiced.membership_healthy")
-
-    def channel(self):
-        return grpc.secure_channel(self.address, grpc.ssl_channel_credentials(self.certificate),
-                                   [("grpc.ssl_target_name_override", "localhost"), ("grpc.use_local_subchannel_pool", 1),
-                                    ("grpc.max_metadata_size", 1 << 20)])
-
-    def raw(self):
-        """A TLS connection that speaks HTTP/2, for frames of our own."""
-        context = ssl.create_default_context(cadata=self.certificate.decode())
-        context.set_alpn_protocols(["h2"])
-        host, port = self.address.split(":")
-        peer = context.wrap_socket(socket.create_connection((host, int(port)), PATIENCE), server_hostname="localhost")
-        connection = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True))
-        connection.initiate_connection()
-        peer.sendall(connection.data_to_send())
-        return peer, connection
-
-    def stop(self):
-        self.process.terminate()
-        try:
-            self.process.wait(10)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-
-
-@pytest.fixture
-def edge(tmp_path, certificate):
-    ports = [free_port(), free_port()]
-    with contextlib.ExitStack() as stack:
-        daemons = {}
-        for port in ports:
-            daemons[f"127.0.0.1:{port}"] = Daemon(f"--listen=127.0.0.1:{port}")
-            stack.callback(lambda address=f"127.0.0.1:{port}": daemons[address].kill())
-        envoy = Envoy(tmp_path, certificate, list(daemons))
-        stack.callback(envoy.stop)
-        yield envoy, daemons
+def shared_edge(tmp_path_factory, certificate):  # noqa: F811
+    """Of tests that leave both daemons as they were."""
+    with two_daemons(tmp_path_factory.mktemp("edge"), certificate) as edge:
+        yield edge
 
 
 def handled(daemon):
@@ -192,8 +102,8 @@ def test_a_killed_daemon_costs_no_new_call(edge):
             assert where(stub, {other: daemons[other]}, f"session-{i}") == other
 
 
-def test_only_the_api_passes(edge):
-    envoy, daemons = edge
+def test_only_the_api_passes(shared_edge):
+    envoy, daemons = shared_edge
     with envoy.channel() as channel:
         for path in ("/grpc.health.v1.Health/Check", "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"):
             with pytest.raises(grpc.RpcError) as error:
@@ -201,20 +111,22 @@ def test_only_the_api_passes(edge):
             assert error.value.code() == grpc.StatusCode.UNIMPLEMENTED
 
 
-def test_large_headers_stop_at_the_edge(edge):
-    envoy, daemons = edge
+def test_large_headers_stop_at_the_edge(shared_edge):
+    envoy, daemons = shared_edge
     with envoy.channel() as channel:
         stub = inference_pb2_grpc.InferenceServiceStub(channel)
-        before = sum(map(handled, daemons.values()))
-        for metadata in ([("x-large", "a" * 20_000)], [(f"x-many-{i}", "a") for i in range(120)]):
-            with pytest.raises(grpc.RpcError):
-                collect(stub.Generate(request("The"), timeout=PATIENCE, metadata=metadata))
-        assert sum(map(handled, daemons.values())) == before
+        with daemons_untouched(daemons) as figures:
+            for metadata in ([("x-large", "a" * 20_000)], [(f"x-many-{i}", "a") for i in range(120)]):
+                for _ in range(50):
+                    with pytest.raises(grpc.RpcError):
+                        collect(stub.Generate(request("The"), timeout=PATIENCE, metadata=metadata))
+        print(f"100 large headers: daemons grew by {figures['grown']} KiB")
+        assert figures["handled"] == 0
         collect(stub.Generate(request("The", stop={"max_new_tokens": 1}), timeout=PATIENCE))
 
 
-def test_streams_of_one_connection_are_bounded(edge):
-    envoy, _ = edge
+def test_streams_of_one_connection_are_bounded(shared_edge):
+    envoy, _ = shared_edge
     peer, connection = envoy.raw()
     with peer:
         end = time.monotonic() + PATIENCE
@@ -225,68 +137,76 @@ def test_streams_of_one_connection_are_bounded(edge):
         assert connection.remote_settings.max_concurrent_streams == 100
 
 
-HEADERS = [(":method", "POST"), (":scheme", "https"), (":authority", "localhost"),
-           (":path", "/sluice.v1.InferenceService/Generate"), ("content-type", "application/grpc"), ("te", "trailers")]
-
-
-def closed(peer, seconds=10):
-    """Reads until the peer closes; whether it did."""
-    peer.settimeout(seconds)
-    with contextlib.suppress(ssl.SSLError, ConnectionError):
-        try:
-            while peer.recv(65536):
-                pass
-        except TimeoutError:
-            return False
-    return True
+@contextlib.contextmanager
+def daemons_untouched(daemons):
+    """What happens inside reaches no handler of a daemon, and costs none of them memory."""
+    calls = sum(map(handled, daemons.values()))
+    rss = {address: daemon.rss_kib() for address, daemon in daemons.items()}
+    figures = {}
+    yield figures
+    figures["grown"] = max(daemons[address].rss_kib() - before for address, before in rss.items())
+    figures["handled"] = sum(map(handled, daemons.values())) - calls
+    assert figures["grown"] < 16 << 10, figures
 
 
 def test_rapid_reset_ends_the_connection(edge):
     envoy, daemons = edge
-    rss = {address: daemon.rss_kib() for address, daemon in daemons.items()}
-    peer, connection = envoy.raw()
     sent = 0
-    with peer:
-        with contextlib.suppress(ConnectionError, ssl.SSLError):
-            for _ in range(5000):
-                stream = connection.get_next_available_stream_id()
-                connection.send_headers(stream, HEADERS)
-                connection.reset_stream(stream)
-                peer.sendall(connection.data_to_send())
-                sent += 1
-        assert closed(peer)
+    with daemons_untouched(daemons) as figures:
+        peer, connection = envoy.raw()
+        with peer:
+            with contextlib.suppress(ConnectionError, ssl.SSLError):
+                for _ in range(5000):
+                    stream = connection.get_next_available_stream_id()
+                    connection.send_headers(stream, HEADERS)
+                    connection.reset_stream(stream)
+                    peer.sendall(connection.data_to_send())
+                    sent += 1
+            assert closed(peer)
     limit = RUNTIME["overload.premature_reset_total_stream_count"]
     opened = envoy.stat("http.grpc.downstream_rq_total")
-    grown = max(daemons[address].rss_kib() - before for address, before in rss.items())
-    print(f"rapid reset: cut off after {opened} streams of {sent} sent, daemons grew by {grown} KiB")
+    print(f"rapid reset: cut off after {opened} streams of {sent} sent, daemons grew by {figures['grown']} KiB")
     assert limit / 2 <= opened <= limit
     assert envoy.stat("http.grpc.downstream_rq_too_many_premature_resets") == 1
-    assert grown < 64 << 10
 
 
-def frame(kind, flags, stream, payload):
-    return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
-
-
-def test_continuation_flood_ends_the_connection(edge):
-    envoy, daemons = edge
-    before = sum(map(handled, daemons.values()))
-    peer, connection = envoy.raw()
-    headers, continuation = 1, 9
-    block = connection.encoder.encode(HEADERS)
+def continuation_flood():
     # A literal header field that is not indexed: name "x", value of 4,000 bytes.
     field = b"\x00\x01x\x7f" + bytes([(4000 - 127) & 0x7F | 0x80, (4000 - 127) >> 7]) + b"a" * 4000
-    sent = 0
-    with peer:
-        with contextlib.suppress(ConnectionError, ssl.SSLError):
-            peer.sendall(frame(headers, 0, 1, block))
-            for _ in range(20_000):
-                peer.sendall(frame(continuation, 0, 1, field))
-                sent += len(field)
-        assert closed(peer)
-    print(f"CONTINUATION flood: cut off after {sent >> 10} KiB sent of 80,000")
-    assert sent < 8 << 20
-    assert sum(map(handled, daemons.values())) == before
+    yield frame(1, 0, 1, b"\x83")
+    yield from (frame(9, 0, 1, field) for _ in range(20_000))
+
+
+FLOODS = {
+    "CONTINUATION": continuation_flood(),
+    "PING": (frame(6, 0, 0, b"12345678") * 100 for _ in range(50_000)),
+    "SETTINGS": (frame(4, 0, 0, b"\0\4\0\0\xff\xff") * 100 for _ in range(50_000)),
+    "empty DATA": (frame(0, 0, 1) * 100 for _ in range(50_000)),
+    "WINDOW_UPDATE": (frame(8, 0, 0, b"\0\0\0\1") * 100 for _ in range(50_000)),
+    "PRIORITY": (frame(2, 0, 1, b"\0\0\0\0\7") * 100 for _ in range(50_000)),
+    "garbage": (bytes(range(255, -1, -1)) * 4 for _ in range(50_000)),
+}
+
+
+def test_a_flood_ends_the_connection(shared_edge):
+    """All of them at once, each on a connection of its own."""
+    envoy, daemons = shared_edge
+
+    def flood(name):
+        peer, sent = envoy.raw()[0], 0
+        with peer:
+            with contextlib.suppress(ConnectionError, ssl.SSLError):
+                for piece in FLOODS[name]:
+                    peer.sendall(piece)
+                    sent += len(piece)
+            assert closed(peer), name
+        return sent
+
+    with daemons_untouched(daemons) as figures:
+        sent = dict(zip(FLOODS, in_threads(len(FLOODS), lambda i: flood(list(FLOODS)[i]))))
+    print(f"floods, cut off after KiB: { {name: size >> 10 for name, size in sent.items()} }, "
+          f"daemons grew by {figures['grown']} KiB")
+    assert max(sent.values()) < 32 << 20 and figures["handled"] == 0
     with envoy.channel() as channel:
         stub = inference_pb2_grpc.InferenceServiceStub(channel)
         collect(stub.Generate(request("The", stop={"max_new_tokens": 1}), timeout=PATIENCE))

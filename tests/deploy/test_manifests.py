@@ -72,10 +72,11 @@ def test_parts_fit_together(overlay):
     assert {"name": "flags", "configMap": {"name": flags["metadata"]["name"]}} in template["spec"]["volumes"]
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
     assert {port["targetPort"]: port["port"] for port in one(objects, "Service")["spec"]["ports"]} == ports
-    # The grace period holds the hook and the drain.
+    # The grace period holds the hook, the drain and what comes after it.
     drain = int(re.search(r"--drain_timeout=(\d+)s", flags["data"]["sluiced.flags"]).group(1))
     hook = int(container["lifecycle"]["preStop"]["exec"]["command"][1])
-    assert template["spec"]["terminationGracePeriodSeconds"] > drain + hook
+    slow_readers, flush = 10, 10  # the default of --flush_timeout
+    assert template["spec"]["terminationGracePeriodSeconds"] > drain + hook + slow_readers + flush
     assert ("nvidia.com/gpu" in container["resources"]["limits"]) == (overlay == "gpu")
 
 
@@ -125,7 +126,7 @@ def test_unit_verifies(tmp_path):
 
 def test_unit_and_daemon_agree(tmp_path):
     _, settings = unit()
-    assert int(settings["TimeoutStopSec"]) > 30
+    assert int(settings["TimeoutStopSec"]) > 30 + 10 + 10
     flags = tmp_path / "sluiced.flags"
     assert settings["ExecStart"] == "/usr/local/bin/sluiced --flagfile=/etc/sluice/sluiced.flags"
     flags.write_text((DEPLOY / "systemd/sluiced.flags").read_text()

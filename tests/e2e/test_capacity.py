@@ -66,3 +66,41 @@ def test_memory_does_not_grow(start_daemon):
 
     sizes = [one_round() for _ in range(10)]
     assert sizes[-1] <= sizes[4] * 1.05 + 2048, sizes
+
+
+def test_a_full_memory_is_refused_not_exceeded(start_daemon):
+    """Long prompts that wait: refused above nine tenths of the bound, taken in again once those before are gone."""
+    limit = 320 << 20
+    daemon = start_daemon(f"--memory_limit={limit}", "--max_queued_tokens=1000000000",
+                          f"--device_state_bytes={2 * 600_000}")
+    holder = daemon.inference.Generate(
+        request("The", n=2, stop={"max_new_tokens": 1_000_000, "ignore_eos": True}), timeout=PATIENCE)
+    next(holder)
+    message = request([5] * 200_000, stop={"max_new_tokens": 1})
+    waiting, refused, most = [], None, 0
+    while refused is None:
+        assert len(waiting) < 1000, f"never refused; {daemon.rss_kib()} KiB"
+        call = daemon.inference.Generate(message, timeout=PATIENCE)
+        try:
+            next(call)
+            waiting.append(call)
+        except grpc.RpcError as error:
+            refused = error
+        most = max(most, daemon.rss_kib() << 10)
+    print(f"{len(waiting)} prompts of 200,000 tokens, then refused at {most / limit:.2f} of the bound")
+    assert refused.code() == grpc.StatusCode.RESOURCE_EXHAUSTED and "memory" in refused.details()
+    assert 0.8 * limit < most < limit
+    for call in (*waiting, holder):
+        call.cancel()
+    daemon.wait_idle()
+
+    def served():
+        calls = [daemon.inference.Generate(request("The"), timeout=PATIENCE) for _ in range(2)]
+        try:
+            return all(list(call) for call in calls)
+        except grpc.RpcError as error:
+            assert error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+            return False
+
+    wait_until(served, "two calls at once are served again")
+    assert "memory_full" in daemon.stderr() and "memory_good_again" in daemon.stderr()

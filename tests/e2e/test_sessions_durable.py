@@ -93,6 +93,18 @@ def test_two_daemons_on_one_directory(start_daemon, tmp_path):
     assert one.say("a", " dark", durable=True)[1].position > there.position
 
 
+def say_once_there_is_room(sessions, name, prompt, turn):
+    """What is not written yet stays in memory: on a slow disk there may be no room for another for a moment."""
+    def say():
+        try:
+            return sessions.say(name, prompt, tokens=6, sampling={"seed": turn})[0].bits()
+        except grpc.RpcError as error:
+            assert error.code() == Code.RESOURCE_EXHAUSTED, error
+            return None
+
+    return wait_until(say, "there is room")
+
+
 def test_more_sessions_than_slots_and_memory(start_daemon, tmp_path):
     """Two slots, three states in memory, the rest on disk: equal to a daemon that has room for all."""
     small = Sessions(start_daemon(f"--session_dir={tmp_path}", f"--device_state_bytes={2 * STATE + 1000}",
@@ -106,7 +118,7 @@ def test_more_sessions_than_slots_and_memory(start_daemon, tmp_path):
     for turn in range(60):
         name = rng.choice(names)
         prompt = rng.choice(["The night", " was dark", [5, 6, 7]])
-        bits = [s.say(name, prompt, tokens=6, sampling={"seed": turn})[0].bits() for s in (small, large)]
+        bits = [say_once_there_is_room(s, name, prompt, turn) for s in (small, large)]
         assert bits[0] == bits[1], turn
     metrics = small.daemon.metrics()
     assert metrics["sluice_state_restores_total{from=disk}"] > 0
@@ -124,6 +136,26 @@ def test_no_room_is_said_before_anything_runs(start_daemon):
             assert error.code() == Code.RESOURCE_EXHAUSTED
             refused += 1
     assert 0 < refused < 5
+
+
+def test_a_full_disk_goes_on_with_the_sessions_it_has(start_daemon, tmp_path):
+    """Room for three states, three sessions that have one: each goes on, durable or not; a fourth does not begin."""
+    full = Sessions(start_daemon(f"--session_dir={tmp_path / 'full'}", f"--disk_state_bytes={3 * STATE + 1000}"))
+    large = Sessions(start_daemon(f"--session_dir={tmp_path / 'large'}"))
+    for sessions in (full, large):
+        for name in ("a", "b", "c", "d"):
+            sessions.create(name)
+    for turn in range(12):
+        name = "abc"[turn % 3]
+        bits = [s.say(name, "The night", tokens=6, sampling={"seed": turn}, durable=turn % 2 == 0 or turn < 3)[0].bits()
+                for s in (full, large)]
+        assert bits[0] == bits[1], turn
+        wait_until(lambda: full.get(name).durable, "it is written")
+    with rpc_error(Code.RESOURCE_EXHAUSTED):
+        full.say("d", "The night", tokens=6)
+    full.delete("a")
+    full.say("d", "The night", tokens=6, durable=True)
+    assert len(list(tmp_path.glob("full/sessions/*/*/*.state"))) == 3
 
 
 class Ledger:

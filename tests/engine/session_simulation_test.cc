@@ -61,6 +61,7 @@ struct Simulation {
   explicit Simulation(uint64_t s) : seed(s), rng(s) {
     slots = 2 + Below(4);
     host_states = slots + 2 + Below(12);
+    disk_states = Below(2) == 0 ? 60 : 4 + Below(12);
     faults = Below(3) == 0;
     Boot();
   }
@@ -83,7 +84,7 @@ struct Simulation {
     options.has_store = true;
     options.session_index = store->TakeIndex();
     options.session_limits.host_state_bytes = host_states * 16;
-    options.session_limits.disk_state_bytes = 60 * 16;
+    options.session_limits.disk_state_bytes = disk_states * 16;
     options.session_limits.default_ttl = absl::InfiniteDuration();
     options.random = [this] { return ids(); };
     options.prefix_cache_bytes = static_cast<int64_t>(Below(3) * 3000);
@@ -399,6 +400,7 @@ struct Simulation {
         break;
       default:
         fake->engine->Step();
+        EXPECT_LE(fake->engine->stats().host_states.value(), host_states);
         fake->clock.Advance(absl::Milliseconds(Below(8) == 0 ? 1200 : Below(5)));
     }
     for (size_t i = 0; i < calls.size();) {
@@ -453,6 +455,7 @@ struct Simulation {
   std::mt19937_64 ids{seed * 7919 + 1};
   int32_t slots = 0;
   int64_t host_states = 0;
+  int64_t disk_states = 0;
   bool faults = false;
   bool dying = false;
   FakeFiles files;

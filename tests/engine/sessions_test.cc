@@ -3,12 +3,15 @@
 #include "engine/sessions.h"
 
 #include <algorithm>
+#include <map>
 #include <memory>
 #include <optional>
+#include <random>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "gtest/gtest.h"
 #include "tests/fakes/fake_engine.h"
 #include "tests/fakes/recording_sink.h"
@@ -295,6 +298,27 @@ TEST_F(SessionsTest, TenantsDoNotSeeEachOther) {
   EXPECT_EQ(Get("b", "two")->position, 0);
 }
 
+TEST_F(SessionsTest, GuessesFindNothing) {
+  Sessions& sessions = fake.engine->sessions();
+  std::vector<std::string> ids;
+  for (int i = 0; i < 12; ++i) ids.push_back(Create("", "owner")->id);
+  std::mt19937_64 random(1);
+  int64_t refused = 0;
+  for (int i = 0; i < 100000; ++i) {
+    const std::string guess =
+        absl::StrCat(absl::Hex(random(), absl::kZeroPad16), absl::Hex(random(), absl::kZeroPad16));
+    // By the owner, among whose sessions a guess may hit one; and of a session that is there, by
+    // somebody else.
+    for (const auto& target : {std::pair("owner", guess), std::pair("other", ids[i % 12])}) {
+      sessions.Get(target.first, target.second, [&](absl::StatusOr<SessionInfo> info) {
+        const std::string text = absl::StrCat("there is no session '", target.second, "'");
+        refused += absl::IsNotFound(info.status()) && info.status().message() == text;
+      });
+    }
+  }
+  EXPECT_EQ(refused, 200000);
+}
+
 TEST_F(SessionsTest, PagesAreInTheOrderOfIdsAndKeepToLabels) {
   for (int i = 0; i < 12; ++i) {
     std::optional<absl::StatusOr<SessionInfo>> out;
@@ -365,6 +389,66 @@ TEST_F(LittleRoomTest, RoomIsRefusedBeforeACallNotAfter) {
   EXPECT_TRUE(absl::IsResourceExhausted(*Run(Continue("c", {5}, 5))->status));
   EXPECT_TRUE(Delete("a").ok());
   EXPECT_TRUE(Run(Continue("c", {5}, 5))->status->ok());
+}
+
+TEST_F(LittleRoomTest, AFullDaemonGoesOnWithTheSessionsItHas) {
+  std::map<std::string, std::vector<int32_t>> histories;
+  for (const char* id : {"a", "b", "c"}) ASSERT_TRUE(Create(id).ok());
+  const auto turn = [&](const std::string& id, int seed) {
+    const Request request = Continue(id, {5, 6 + seed}, 5, seed);
+    auto sink = Run(request);
+    ASSERT_TRUE(sink->status->ok()) << *sink->status;
+    EXPECT_EQ(sink->token_ids[0], Expected(&histories[id], request));
+    EXPECT_LE(fake.engine->stats().host_states.value(), 2);
+  };
+  for (int i = 0; i < 5; ++i) {
+    turn("a", i);
+    turn("b", i);
+    EXPECT_TRUE(absl::IsResourceExhausted(*Run(Continue("c", {5}, 5))->status));
+  }
+  // Both at once; what does not commit leaves the old state where it was.
+  RequestId id = 0;
+  auto cancelled = Submit(Continue("a", {9}, 50), &id);
+  auto other = Submit(Continue("b", {9}, 3, 9));
+  fake.engine->Step();
+  fake.engine->Cancel(id, absl::CancelledError());
+  fake.RunDry();
+  EXPECT_TRUE(absl::IsCancelled(*cancelled->status));
+  EXPECT_EQ(other->token_ids[0], Expected(&histories["b"], Continue("b", {9}, 3, 9)));
+  turn("a", 10);
+  turn("b", 10);
+  ASSERT_TRUE(Delete("a").ok());
+  turn("c", 11);
+}
+
+TEST_F(LittleRoomTest, WhoWantsTheOldStateOfARunningCallNeedsRoom) {
+  for (const char* id : {"a", "b"}) {
+    ASSERT_TRUE(Create(id).ok());
+    ASSERT_TRUE(Run(Continue(id, {5}, 5))->status->ok());
+  }
+  auto writer = Submit(Continue("a", {9}, 50));
+  Request reader = Continue("a", {9}, 5);
+  reader.commit = false;
+  EXPECT_TRUE(absl::IsResourceExhausted(Fork("a", "a2").status()));
+  EXPECT_TRUE(absl::IsResourceExhausted(*Submit(reader)->status));
+  // Of a session that nobody writes to, a fork is one more reference.
+  ASSERT_TRUE(Fork("b", "b2").ok());
+  // With room, the old state stays for whoever wants it.
+  ASSERT_TRUE(Delete("b").ok());
+  ASSERT_TRUE(Delete("b2").ok());
+  ASSERT_TRUE(Fork("a", "a2").ok());
+  ASSERT_TRUE(Fork("a", "a3").ok());
+  auto reading = Submit(reader);
+  fake.RunDry();
+  EXPECT_TRUE(writer->status->ok());
+  EXPECT_TRUE(reading->status->ok());
+  EXPECT_EQ(Get("a2")->position, 6);
+  EXPECT_EQ(Get("a")->position, 57);
+  EXPECT_EQ(fake.engine->stats().host_states.value(), 2);
+  // One state for two sessions, and no room for a third: neither can go on alone.
+  EXPECT_TRUE(absl::IsResourceExhausted(*Run(Continue("a2", {5}, 5))->status));
+  ASSERT_TRUE(Delete("a3").ok());
+  EXPECT_TRUE(Run(Continue("a2", {5}, 5))->status->ok());
 }
 
 TEST_F(SessionsTest, ExportedStatesContinueElsewhere) {

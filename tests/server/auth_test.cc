@@ -1,8 +1,11 @@
 #include "server/auth.h"
 
+#include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <fstream>
 #include <string>
+#include <vector>
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
@@ -197,6 +200,36 @@ TEST_F(AuthenticatorTest, TokensOfTheFile) {
   const std::string longest = "Bearer " + std::string(1 << 16, 'x');
   EXPECT_EQ(NameOf({.authorization = {longest}}), "UNAUTHENTICATED");
   EXPECT_EQ(auth_->stats().failures.value(), std::size(refused) + 1);
+}
+
+// 100,000 guesses that share nothing with a token, or all but the last character.
+TEST(AuthTable, ANearGuessTakesAsLongAsAFarOne) {
+  const std::string token = "0123456789abcdef0123456789abcdef";
+  std::string text;
+  for (int i = 0; i < 100; ++i) {
+    const std::string tenant = absl::StrCat("t", i);
+    absl::StrAppend(&text, "tenant ", tenant, "\n",
+                    TokenLine(tenant, i == 50 ? token : absl::StrCat("other", i)));
+  }
+  const absl::StatusOr<AuthTable> table = AuthTable::Parse(text, "f");
+  ASSERT_TRUE(table.ok()) << table.status();
+  std::vector<double> near, far;  // of 100 guesses each
+  for (int batch = 0; batch < 1000; ++batch) {
+    std::string guess = token;
+    guess[batch % 2 == 0 ? token.size() - 1 : 0] = 'x';
+    const absl::Time started = absl::Now();
+    for (int i = 0; i < 100; ++i) {
+      guess[16] = static_cast<char>('A' + i % 26);
+      ASSERT_EQ(table->FindToken(guess), nullptr);
+    }
+    (batch % 2 == 0 ? near : far).push_back(absl::ToDoubleNanoseconds(absl::Now() - started) / 100);
+  }
+  std::sort(near.begin(), near.end());
+  std::sort(far.begin(), far.end());
+  // Of those that nobody else on the machine held up.
+  const double difference = std::abs(near[50] - far[50]);
+  std::printf("a wrong token: %.0f ns; near and far differ by %.1f ns\n", near[50], difference);
+  EXPECT_LT(difference, 0.1 * near[50]);
 }
 
 TEST_F(AuthenticatorTest, SubjectsAreTenantsWithoutAFile) {
