@@ -90,6 +90,7 @@ bool Engine::Step() {
   copies_.Poll();
   states_.Poll();
   PollLoads();
+  if (DeviceFailed()) return false;
   PollReaders(now);
   AdmitWaiting(now);
   EndWithoutRows(now);
@@ -99,7 +100,13 @@ bool Engine::Step() {
   const bool finish = in_flight_.size() >= pipeline || (!launched && !in_flight_.empty());
   if (finish) FinishOldestStep();
   SetGauges();
-  return launched || finish || AwaitCopies() || copies_.AwaitOne();
+  const bool worked = launched || finish || AwaitCopies() || copies_.AwaitOne();
+  return !DeviceFailed() && worked;
+}
+
+bool Engine::DeviceFailed() {
+  if (device_status_.ok() && !copies_.status().ok()) FailDevice(copies_.status());
+  return !device_status_.ok();
 }
 
 absl::Duration Engine::NextDeadline() const {

@@ -44,7 +44,7 @@ bool Engine::ReturnSpilled() {
       continue;
     const bool copied =
         std::all_of(call->sequences.begin(), call->sequences.end(),
-                    [&](const Sequence& s) { return s.finished || backend_->Done(s.copy); });
+                    [&](const Sequence& s) { return s.finished || copies_.Done(s.copy); });
     if (!copied || !states_.FreeSlots(call->open_sequences, nullptr)) return false;
     Load(call);
   }
@@ -64,7 +64,7 @@ void Engine::PollLoads() {
     if (call->state != CallState::kLoading) continue;
     const bool loaded =
         std::all_of(call->sequences.begin(), call->sequences.end(),
-                    [&](const Sequence& s) { return s.host == nullptr || backend_->Done(s.copy); });
+                    [&](const Sequence& s) { return s.host == nullptr || copies_.Done(s.copy); });
     if (!loaded) continue;
     for (Sequence& sequence : call->sequences) sequence.host.reset();
     if (call->prompt_launched == call->reused) {
