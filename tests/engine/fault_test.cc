@@ -85,6 +85,7 @@ class World {
   FaultBackend& device() { return fake_->device; }
   FakeBackend& backend() { return fake_->backend; }
   FakeFiles& files() { return files_; }
+  FakeClock& clock() { return fake_->clock; }
 
   // Another process, or the first one.
   void Boot() {
@@ -330,6 +331,86 @@ TEST(FaultTest, ADeviceThatBreaksUnderACopyIsNotTakenForDone) {
   EXPECT_FALSE(world.engine().device_status().ok());
   world.Boot();
   EXPECT_TRUE(world.Is("a", work.base) || world.Is("a", work.HistoryAfter()));
+}
+
+SessionChange Label(const std::string& value) {
+  SessionChange change;
+  change.labels = {{"k", value}};
+  return change;
+}
+
+// A commit and two changes that wait for a state that will never arrive.
+TEST(FaultTest, ADeviceThatBreaksEndsWhateverWaitsForAState) {
+  World world({});
+  Prepare(&world, {"a"});
+  const World::Work work = world.Submit(On("a", {21, 22}, 6, true));
+  std::optional<absl::Status> forked, first, second;
+  const auto into = [](std::optional<absl::Status>* out) {
+    return [out](const absl::StatusOr<SessionInfo>& info) { *out = info.status(); };
+  };
+  while (!work.sink->token_ids.count(0) || work.sink->token_ids[0].size() < 6) {
+    world.engine().Step();
+  }
+  ASSERT_FALSE(work.sink->status.has_value());  // waits for the disk
+  world.sessions().Update("", "a", "", Label("1"), into(&first));
+  world.sessions().Update("", "a", "", Label("2"), into(&second));
+  world.device().FailWork(0);
+  world.device().ZeroState(0);
+  world.Drive();
+  EXPECT_TRUE(absl::IsUnavailable(*work.sink->status));
+  ASSERT_TRUE(first.has_value() && second.has_value());
+  EXPECT_TRUE(first->ok()) << *first;  // of what was committed before
+  EXPECT_TRUE(second->ok()) << *second;
+  EXPECT_TRUE(world.Is("a", work.base));
+  EXPECT_FALSE(world.sessions().jobs_outstanding());
+
+  const World::Work b = world.Submit(On("b", {1}, 1, true));
+  EXPECT_TRUE(absl::IsUnavailable(*b.sink->status));
+}
+
+TEST(FaultTest, AForkOfAStateThatWillNeverArriveIsNoSession) {
+  World world({});
+  Prepare(&world, {"a"});
+  const World::Work work = world.Submit(On("a", {21, 22}, 6, false));
+  while (!work.sink->status.has_value()) world.engine().Step();
+  std::optional<absl::Status> forked;
+  world.sessions().Fork("", "a", "", {.id = "fork"},
+                        [&](const auto& info) { forked = info.status(); });
+  world.device().FailWork(0);
+  world.device().ZeroState(0);
+  world.Drive();
+  ASSERT_TRUE(forked.has_value());
+  EXPECT_TRUE(absl::IsUnavailable(*forked)) << *forked;
+  EXPECT_TRUE(absl::IsNotFound(world.Get("fork").status()));
+  EXPECT_TRUE(world.Create("fork").ok());
+}
+
+// The one place where a call's end waits for a copy.
+TEST(FaultTest, ADeviceThatBreaksUnderTheCommitOfASlowReader) {
+  World world({});
+  Prepare(&world, {"a"});
+  Request slow = On("a", {21, 22}, 50, false);
+  slow.stop.time_limit = absl::Seconds(5);
+  const World::Work work = world.Submit(slow);
+  for (int i = 0; i < 6; ++i) world.engine().Step();
+  work.sink->room = 0;
+  std::vector<World::Work> others;
+  for (int32_t i = 0; i < kSlots; ++i) {
+    Request other = On("", {5, 6}, 50, false);
+    other.commit = false;
+    others.push_back(world.Submit(other));
+  }
+  while (world.engine().stats().spills.value() == 0) {
+    world.engine().Step();
+    world.clock().Advance(absl::Milliseconds(100));
+  }
+  ASSERT_FALSE(work.sink->status.has_value());
+  world.device().FailWork(0);
+  world.device().ZeroState(0);
+  world.Drive();
+  EXPECT_TRUE(absl::IsUnavailable(*work.sink->status));
+  EXPECT_EQ(world.device().work_after_told(), 0);
+  EXPECT_EQ(world.engine().live_requests(), 0);
 }
 
 }  // namespace
