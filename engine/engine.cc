@@ -187,6 +187,7 @@ void Engine::FinishOldestStep() {
       continue;
     }
     const absl::Status delivered = delivery_.Deliver(*batch, share, now);
+    if (call->numeric_fault) prefixes_.Distrust(call->request.tenant, call->request.prompt);
     if (!delivered.ok()) {
       Close(call, delivered);
     } else if (call->open_sequences == 0) {

@@ -3,6 +3,7 @@
 
 #include <cstdio>
 #include <cstring>
+#include <limits>
 #include <map>
 #include <memory>
 #include <optional>
@@ -411,6 +412,224 @@ TEST(FaultTest, ADeviceThatBreaksUnderTheCommitOfASlowReader) {
   EXPECT_TRUE(absl::IsUnavailable(*work.sink->status));
   EXPECT_EQ(world.device().work_after_told(), 0);
   EXPECT_EQ(world.engine().live_requests(), 0);
+}
+
+// ---- Numbers that are not finite ----
+
+constexpr int32_t kPoison = 4000;  // a row that has seen this token is not finite, nor its state
+
+void ExpectAsDefined(const World::Work& work) {
+  ASSERT_TRUE(work.sink->status.has_value());
+  EXPECT_TRUE(work.sink->status->ok()) << *work.sink->status;
+  for (int32_t i = 0; i < work.request.n; ++i) EXPECT_EQ(work.sink->token_ids[i], work.Expected(i));
+}
+
+TEST(FaultTest, ARowThatIsNotFiniteEndsAloneAndItsSessionStays) {
+  World world({});
+  world.backend().set_poison_token(kPoison);
+  Prepare(&world, {"a", "b", "c", "d"});
+  Everything all;
+  const World::Work decoded = world.Submit(On("d", {kPoison}, 5, true));
+  all.Run(&world);
+  for (const World::Work& work : all.calls) {
+    ExpectAsDefined(work);
+    if (!work.request.session_id.empty()) {
+      EXPECT_TRUE(world.Is(work.request.session_id, work.HistoryAfter()));
+    }
+  }
+  EXPECT_EQ(decoded.sink->finished[0].reason, FinishReason::kError);
+  EXPECT_TRUE(absl::IsInternal(decoded.sink->finished[0].status));
+  EXPECT_TRUE(decoded.sink->token_ids[0].empty());
+  EXPECT_TRUE(world.Is("d", decoded.base));
+  // Nothing is left of it: not in the slot, which others get, and not in the session.
+  const World::Work next = world.Submit(On("d", {7, 8}, 6, true));
+  world.Drive();
+  ExpectAsDefined(next);
+  EXPECT_EQ(world.engine().stats().slots_used.value(), 0);
+}
+
+TEST(FaultTest, APromptThatIsOnlyTakenInIsLookedAtToo) {
+  for (const int32_t length : {2, 5, 30}) {
+    World world({});
+    world.backend().set_poison_token(kPoison);
+    Prepare(&world, {"a"});
+    Tokens prompt(length, 5);
+    prompt[0] = kPoison;
+    const World::Work work = world.Submit(On("a", prompt, 0, true));
+    world.Drive();
+    EXPECT_TRUE(absl::IsInternal(*work.sink->status)) << length << " " << *work.sink->status;
+    EXPECT_TRUE(work.sink->finished.empty());
+    EXPECT_TRUE(world.Is("a", work.base)) << length;
+    const World::Work next = world.Submit(On("a", {7, 8}, 6, true));
+    world.Drive();
+    ExpectAsDefined(next);
+  }
+}
+
+TEST(FaultTest, WhatThePrefixCacheKeptOfABadPromptIsNotReused) {
+  World world({});
+  Request request = On("", {}, 5, false);
+  request.commit = false;
+  for (int32_t i = 0; i < 40; ++i) request.prompt.push_back(5 + i);
+  world.backend().set_poison_token(7);  // a device that errs once
+  const World::Work bad = world.Submit(request);
+  world.Drive();
+  EXPECT_EQ(bad.sink->finished[0].reason, FinishReason::kError);
+  world.backend().set_poison_token(-1);
+  const World::Work again = world.Submit(request);
+  world.Drive();
+  ExpectAsDefined(again);
+  EXPECT_EQ(world.engine().stats().prefix_hits.value(), 0u);
+}
+
+// On the real CPU backend: a state of NaNs beside sound ones, in decode rows and prompt rows.
+TEST(FaultTest, ARowThatIsNotFiniteChangesNoBitOfOthers) {
+  struct Result {
+    std::vector<std::vector<uint32_t>> bits;
+    std::vector<std::shared_ptr<RecordingSink>> bad;
+  };
+  const auto run = [](bool with_bad) {
+    RealEngine real("tests/goldens/variants/short_conv",
+                    {.threads = 1, .slots = 8, .max_batch_tokens = 136});
+    Sessions& sessions = real.engine().sessions();
+    const auto ok = [](const absl::StatusOr<SessionInfo>& info) { ASSERT_TRUE(info.ok()); };
+    std::mt19937_64 rng(5);
+    Result result;
+    std::vector<std::shared_ptr<RecordingSink>> good;
+    for (int i = 0; i < 3; ++i) {
+      const std::string id = absl::StrCat("s", i);
+      sessions.Create("", {.id = id}, ok);
+      StateInfo info;
+      info.position = 10;
+      info.last_token = 5;
+      const auto elements = static_cast<size_t>(MakeStateLayout(real.shape()).elements);
+      sessions.Import("", {.id = absl::StrCat("bad", i)}, info,
+                      StateData(elements, std::numeric_limits<float>::quiet_NaN()), ok);
+    }
+    for (int round = 0; round < 2; ++round) {
+      for (int i = 0; i < 3; ++i) {
+        Request request = MakeRequest(RandomTokens(&rng, real.vocab(), 3 + 60 * i), 12, 9);
+        request.session_id = absl::StrCat("s", i);
+        request.stop.ignore_eos = true;
+        request.output.logprobs = 2;
+        Request bad = request;
+        bad.session_id = absl::StrCat("bad", i);
+        if (i == 2) bad.stop.max_new_tokens = 0;
+        if (with_bad) {
+          result.bad.push_back(std::make_shared<RecordingSink>());
+          real.engine().Submit(bad, result.bad.back());
+        }
+        good.push_back(std::make_shared<RecordingSink>());
+        real.engine().Submit(request, good.back());
+      }
+      while (real.engine().Step()) {
+      }
+    }
+    for (const auto& sink : good) {
+      EXPECT_TRUE(sink->status->ok());
+      EXPECT_EQ(sink->token_ids[0].size(), 12u);
+      result.bits.push_back(BitsOf(*sink, 1));
+    }
+    for (int i = 0; i < 3; ++i) {
+      sessions.Get("", absl::StrCat("bad", i), [](const absl::StatusOr<SessionInfo>& info) {
+        EXPECT_EQ(info->position, 10);  // nothing was committed
+      });
+    }
+    return result;
+  };
+  const Result alone = run(false);
+  const Result beside = run(true);
+  EXPECT_EQ(alone.bits, beside.bits);
+  ASSERT_EQ(beside.bad.size(), 6u);
+  for (const auto& sink : beside.bad) {
+    ASSERT_TRUE(sink->status.has_value());
+    EXPECT_TRUE(sink->token_ids[0].empty());
+    const bool ended = sink->finished.count(0) > 0;
+    EXPECT_TRUE(absl::IsInternal(ended ? sink->finished[0].status : *sink->status));
+  }
+}
+
+// ---- Memory ----
+
+TEST(FaultTest, NoMemoryAtAnyAllocationOfTheStart) {
+  auto checkpoint = Checkpoint::Open(SourcePath("tests/goldens/variants/short_conv"));
+  ASSERT_TRUE(checkpoint.ok());
+  const ModelShape& shape = (*checkpoint)->config().shape;
+  int64_t tried = 0;
+  for (;; ++tried) {
+    const auto cpu = MakeCpuBackend({.threads = 1});
+    FaultBackend device(cpu.get());
+    device.FailAllocation(tried);
+    std::string fingerprint;
+    const auto start = [&] {
+      auto weights = (*checkpoint)->Load(&device, {}, &fingerprint);
+      absl::Status status = weights.status();
+      if (status.ok()) status = device.AllocateStates(shape, 4, 4, 68);
+      if (status.ok()) status = Model::Create(&device, shape, *std::move(weights), 68).status();
+      return status;
+    };
+    const absl::Status status = start();
+    if (device.allocations() <= tried) {
+      EXPECT_TRUE(status.ok()) << status;
+      break;
+    }
+    EXPECT_TRUE(absl::IsResourceExhausted(status)) << tried << " " << status;
+  }
+  std::printf("%lld allocations of a start\n", static_cast<long long>(tried));
+  EXPECT_GT(tried, 10);
+}
+
+// What may be refused at run time is room for states in host memory: with every amount of it from
+// none to enough.
+TEST(FaultTest, EveryAmountOfRoomForStates) {
+  for (const bool has_store : {true, false}) {
+    int64_t refused = 0;
+    int64_t states = 0;
+    for (bool all_ok = false; !all_ok; ++states) {
+      SCOPED_TRACE(absl::StrCat(has_store, ", room for ", states));
+      ASSERT_LT(states, 100);
+      World world({.has_store = has_store, .host_states = states});
+      Prepare(&world, {"a", "b", "c", "d"});
+      Everything all;
+      all.Run(&world);
+      all_ok = all.forked->ok() && all.exported->ok();
+      for (const World::Work& work : all.calls) {
+        const bool in_session = !work.request.session_id.empty();
+        const bool full = in_session && absl::IsResourceExhausted(*work.sink->status);
+        all_ok &= !full;
+        refused += full;
+        if (!full) ExpectAsDefined(work);
+        if (full) {
+          EXPECT_TRUE(work.sink->events.empty());
+        }
+        // A session whose state cannot be had for want of room is there all the same.
+        if (!in_session || states == 0) continue;
+        const Tokens history = full ? work.base : work.HistoryAfter();
+        EXPECT_EQ(world.Get(work.request.session_id)->position,
+                  static_cast<int64_t>(history.size()));
+        if (states >= 6) {
+          EXPECT_TRUE(world.Is(work.request.session_id, history));
+        }
+      }
+      // Nothing that was reserved is lost: there is room for as many again.
+      for (const char* id : {"a", "b", "c", "d", "fork"}) world.Delete(id).IgnoreError();
+      world.Drive();
+      EXPECT_EQ(world.engine().stats().slots_used.value(), 0);
+      EXPECT_EQ(world.engine().stats().disk_states.value(), 0);
+      const StateInfo info = {.position = 3, .last_token = 5, .undecoded = "", .numerics_id = "x"};
+      for (int64_t i = 0; i <= states && !has_store; ++i) {
+        std::optional<absl::Status> imported;
+        world.sessions().Import("", {.id = absl::StrCat("i", i)}, info, StateData(4),
+                                [&](const auto& made) { imported = made.status(); });
+        EXPECT_EQ(imported->ok(), i < states) << i << " " << *imported;
+      }
+      if (testing::Test::HasFailure()) return;
+    }
+    std::printf("%s store: room for 0 to %lld states, %lld calls refused\n",
+                has_store ? "with a" : "without a", static_cast<long long>(states - 1),
+                static_cast<long long>(refused));
+    EXPECT_GT(refused, 5);
+  }
 }
 
 }  // namespace
