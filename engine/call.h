@@ -78,6 +78,7 @@ struct Call {
   int64_t prompt_done = 0;      // of them, in steps that are finished
   std::vector<Sequence> sequences;
   int32_t open_sequences = 0;
+  Room spill_room;              // for the sequences' `host` states, from kSpilled to kReady
   int32_t steps_in_flight = 0;  // steps that hold pointers into this call
 
   absl::Duration submitted;

@@ -252,6 +252,7 @@ void Engine::Leave(Call* call) {
     return;
   }
   prefixes_.End(&call->plan);
+  call->spill_room.Release();
   admitted_.erase(std::find(admitted_.begin(), admitted_.end(), call));
   // Steps in flight still write the slots; whoever gets them next is ordered after.
   GiveSlots(call);

@@ -28,6 +28,8 @@ bool Engine::SpillOne(absl::Duration now) {
     if (longest == nullptr || call->paused_since < longest->paused_since) longest = call;
   }
   if (longest == nullptr) return false;
+  // Where host memory is full its slots stay its own until its reader is given up.
+  if (!states_.Reserve(longest->open_sequences, 0, &longest->spill_room).ok()) return false;
   for (Sequence& sequence : longest->sequences) {
     if (!sequence.finished) sequence.host = copies_.Read(sequence.slot, &sequence.copy);
   }
@@ -67,6 +69,7 @@ void Engine::PollLoads() {
                     [&](const Sequence& s) { return s.host == nullptr || copies_.Done(s.copy); });
     if (!loaded) continue;
     for (Sequence& sequence : call->sequences) sequence.host.reset();
+    call->spill_room.Release();
     if (call->prompt_launched == call->reused) {
       stats_.host_restore_seconds.Observe(
           absl::ToDoubleSeconds(clock_->Now() - call->load_started));

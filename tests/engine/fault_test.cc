@@ -579,6 +579,35 @@ TEST(FaultTest, NoMemoryAtAnyAllocationOfTheStart) {
   EXPECT_GT(tried, 10);
 }
 
+// States of slow readers take host memory too: no more of it than there is.
+TEST(FaultTest, SlowReadersTakeNoMoreRoomThanThereIs) {
+  constexpr int64_t kRoom = 4;
+  World world({.has_store = false, .host_states = kRoom});
+  std::vector<World::Work> calls;
+  for (int32_t i = 0; i < 20; ++i) {
+    Request request = On("", {5, i + 6}, 12, false);
+    request.commit = false;
+    calls.push_back(world.Submit(request));
+    calls.back().sink->room = 0;
+  }
+  for (int i = 0; i < 300; ++i) {
+    world.engine().Step();
+    world.clock().Advance(absl::Milliseconds(100));
+  }
+  EXPECT_EQ(world.engine().stats().spills.value(), static_cast<uint64_t>(kRoom));
+  for (const World::Work& work : calls) work.sink->room = 1 << 20;
+  world.Drive();
+  for (const World::Work& work : calls) ExpectAsDefined(work);
+  // The room is there again.
+  for (int64_t i = 0; i <= kRoom; ++i) {
+    std::optional<absl::Status> imported;
+    world.sessions().Import("", {.id = absl::StrCat("i", i)},
+                            {.position = 3, .last_token = 5, .undecoded = "", .numerics_id = ""},
+                            StateData(4), [&](const auto& made) { imported = made.status(); });
+    EXPECT_EQ(imported->ok(), i < kRoom) << i << " " << *imported;
+  }
+}
+
 // What may be refused at run time is room for states in host memory: with every amount of it from
 // none to enough.
 TEST(FaultTest, EveryAmountOfRoomForStates) {

@@ -95,6 +95,7 @@ Ticket FakeBackend::EndStep() {
   }
   most_rows_ = std::max<int64_t>(most_rows_, after.size());
   SLUICE_CHECK(after.size() <= static_cast<size_t>(max_rows_));
+  SLUICE_CHECK(static_cast<size_t>(rows.num_logits) <= max_rows_ + slots_.size());
 
   std::vector<LogitResult> results(rows.num_logits);
   for (int32_t i = 0; i < rows.num_logits; ++i) {
