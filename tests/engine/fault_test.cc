@@ -112,15 +112,18 @@ class World {
     fake_->device.set_on_told([this] { told_ = true; });
   }
 
-  // Until nothing is left to do, the writes that are tried again later too if `retries`.
+  // Until nothing is left to do for a while; with `retries`, the writes that are tried again later
+  // too.
   void Drive(bool retries = false) {
+    const absl::Duration end =
+        retries ? absl::InfiniteDuration() : clock().Now() + absl::Seconds(8);
     for (int i = 0; i < 10000; ++i) {
       const bool worked = engine().Step();
       const bool jobs = RunJobs();
       fake_->clock.Advance(absl::Milliseconds(1));
       if (worked || jobs) continue;
       const absl::Duration next = engine().NextDeadline();
-      if (next == absl::InfiniteDuration() || (!retries && engine().live_requests() == 0)) return;
+      if (next == absl::InfiniteDuration() || next > end) return;
       fake_->clock.Advance(next - fake_->clock.Now());
     }
     FAIL() << "it never settles";
@@ -658,6 +661,124 @@ TEST(FaultTest, EveryAmountOfRoomForStates) {
                 has_store ? "with a" : "without a", static_cast<long long>(states - 1),
                 static_cast<long long>(refused));
     EXPECT_GT(refused, 5);
+  }
+}
+
+// ---- The disk ----
+
+bool HasLeftovers(FakeFiles* files) {
+  for (const std::string& path : files->AllFiles("/d/tmp")) {
+    if (!absl::EndsWith(path, ".lock")) return true;
+  }
+  return false;
+}
+
+const absl::Status kFailures[] = {absl::ResourceExhaustedError("full"),
+                                  absl::UnavailableError("broken")};
+
+// One call of the file system fails: whoever waits for it is told why, all others do not notice,
+// and the session is as it was. Little room: states are also read.
+TEST(FaultTest, AnyCallOfTheFileSystemThatFails) {
+  int64_t tried = 0;
+  for (const absl::Status& failure : kFailures) {
+    for (const int64_t host_states : {100, 6}) {
+      for (int64_t n = 0;; ++n) {
+        SCOPED_TRACE(absl::StrCat(failure.message(), " at call ", n, ", room for ", host_states));
+        World world({.host_states = host_states});
+        Prepare(&world, {"a", "b", "c", "d"});
+        const int64_t before = world.files().calls();
+        world.files().FailAt(n, failure);
+        Everything all;
+        all.Run(&world);
+        if (world.files().calls() <= before + n) break;
+        world.files().FailAt(-1, absl::OkStatus());
+        ++tried;
+        bool all_ok = all.forked->ok();
+        for (const World::Work& work : all.calls) {
+          const std::string& id = work.request.session_id;
+          const absl::Status& status = *work.sink->status;
+          all_ok &= status.ok();
+          if (id.empty() || status.ok()) {
+            ExpectAsDefined(work);
+          } else {
+            EXPECT_TRUE(status.code() == failure.code() || absl::IsResourceExhausted(status))
+                << id << " " << status;
+            EXPECT_TRUE(host_states == 6 || work.request.durable) << id << " " << status;
+            EXPECT_TRUE(work.sink->finished.empty());
+          }
+          if (!id.empty()) world.History(id) = status.ok() ? work.HistoryAfter() : work.base;
+        }
+        EXPECT_TRUE(all.forked->ok() || all.forked->code() == failure.code()) << *all.forked;
+        // A removal that failed is made up for at the next start.
+        EXPECT_TRUE(all_ok || !HasLeftovers(&world.files()));
+        for (const char* id : {"a", "b", "c", "d"}) {
+          EXPECT_TRUE(world.Is(id, world.History(id))) << id;
+          const World::Work next = world.Submit(On(id, {41, 42}, 3, true));
+          world.Drive();
+          ExpectAsDefined(next);
+          world.History(id) = next.HistoryAfter();
+        }
+        world.Boot();
+        for (const char* id : {"a", "b", "c", "d"}) {
+          EXPECT_TRUE(world.Is(id, world.History(id))) << id;
+        }
+        if (all.forked->ok()) {
+          EXPECT_TRUE(world.Is("fork", all.fork_history));
+        }
+        if (testing::Test::HasFailure()) return;
+      }
+    }
+  }
+  std::printf("%lld calls of the file system\n", static_cast<long long>(tried));
+  EXPECT_GT(tried, 200);
+}
+
+// For a long time: what must be on disk is refused, what need not be goes on in memory and gets
+// there once it can.
+TEST(FaultTest, ADiskThatIsFullOrBrokenForALongTime) {
+  for (const absl::Status& failure : kFailures) {
+    SCOPED_TRACE(failure.message());
+    const bool full = absl::IsResourceExhausted(failure);
+    World world({});
+    Prepare(&world, {"a", "b", "c", "d"});
+    const auto set = [&](bool on) {
+      full ? world.files().SetFull(on) : world.files().SetBroken(on);
+    };
+    set(true);
+    for (int round = 0; round < 20; ++round) {
+      Everything all;
+      all.Run(&world);
+      for (const World::Work& work : all.calls) {
+        const std::string& id = work.request.session_id;
+        if (!work.request.durable || id.empty()) {
+          ExpectAsDefined(work);
+          if (!id.empty()) world.History(id) = work.HistoryAfter();
+          continue;
+        }
+        EXPECT_EQ(work.sink->status->code(), failure.code());
+        EXPECT_TRUE(work.sink->finished.empty());
+        EXPECT_TRUE(world.Is(id, work.base)) << id;
+      }
+      EXPECT_EQ(all.forked->code(), failure.code());
+      EXPECT_EQ(world.Create("new").code(), failure.code());
+      EXPECT_TRUE(absl::IsNotFound(world.Get("new").status()) || !full);
+      world.clock().Advance(absl::Minutes(3));  // past every pause before a write is tried again
+    }
+    EXPECT_FALSE(world.Get("a")->durable);
+    EXPECT_GT(world.engine().stats().store_errors.value(), 20u);
+    set(false);
+    EXPECT_FALSE(HasLeftovers(&world.files()));
+    world.Drive(/*retries=*/true);
+    EXPECT_TRUE(world.Get("a")->durable);
+    EXPECT_TRUE(world.Create("new").ok());
+    for (const char* id : {"b", "c"}) {
+      const World::Work next = world.Submit(On(id, {41, 42}, 3, true));
+      world.Drive();
+      ExpectAsDefined(next);
+      world.History(id) = next.HistoryAfter();
+    }
+    world.Boot();
+    for (const char* id : {"a", "b", "c", "d"}) EXPECT_TRUE(world.Is(id, world.History(id))) << id;
   }
 }
 

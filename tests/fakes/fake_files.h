@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <functional>
 #include <map>
 #include <memory>
 #include <random>
@@ -53,6 +54,8 @@ class FakeFiles : public Files {
     Forget(root_.get(), &random);
   }
   int64_t calls() const { return calls_; }
+  // Called at the beginning of every call: a slow disk does not return.
+  void set_before_call(std::function<void()> hook) { before_call_ = std::move(hook); }
 
   // ---- Looking and touching, past all of that ----
 
@@ -188,6 +191,7 @@ class FakeFiles : public Files {
   static absl::Status NoSpace() { return absl::ResourceExhaustedError("full"); }
   bool dead() const { return die_at_ >= 0 && calls_ >= die_at_ + 1; }
   absl::Status Call() {
+    if (before_call_) before_call_();
     const int64_t call = calls_++;
     if (die_at_ >= 0 && call >= die_at_) return absl::UnavailableError("the process is gone");
     if (broken_) return absl::UnavailableError("broken");
@@ -239,6 +243,7 @@ class FakeFiles : public Files {
   int64_t die_at_ = -1;
   bool full_ = false;
   bool broken_ = false;
+  std::function<void()> before_call_;
   absl::Status failure_;
 };
 
