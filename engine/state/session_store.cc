@@ -389,6 +389,8 @@ absl::Status SessionStore::Confirm(const std::string& session_dir, const Session
     if (entry.ok()) status = Moved();
   }
   files_->Remove(absl::StrCat(session_dir, "/", RecordName(record.generation))).IgnoreError();
+  // Or a loss of power could bring it back, long after the session was found without it.
+  files_->SyncDir(session_dir).IgnoreError();
   return absl::IsNotFound(status) ? Moved() : status;
 }
 
