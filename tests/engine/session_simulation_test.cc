@@ -229,7 +229,8 @@ struct Simulation {
   static std::string Lengths(const RefSession& ref, const std::vector<Tokens>& may_be) {
     std::string text;
     for (size_t i = 0; i < ref.versions.size(); ++i) {
-      absl::StrAppend(&text, " ", ref.versions[i].history.size(), i == ref.durable ? " (durable)" : "");
+      absl::StrAppend(&text, " ", ref.versions[i].history.size(),
+                      i == ref.durable ? " (durable)" : "");
     }
     for (const Tokens& history : may_be) absl::StrAppend(&text, " perhaps ", history.size());
     return text;
@@ -263,9 +264,8 @@ struct Simulation {
     for (const Tokens& history : may_be) {
       if (matches(history)) found = history;
     }
-    EXPECT_TRUE(found.has_value())
-        << id << " is at " << (*out)->info.position << ", not among what may be there:"
-        << Lengths(*ref, may_be);
+    EXPECT_TRUE(found.has_value()) << id << " is at " << (*out)->info.position
+                                   << ", not among what may be there:" << Lengths(*ref, may_be);
     if (!found.has_value()) return false;
     ref->versions = {{(*out)->session.etag, *found}};
     ref->durable = 0;
@@ -284,7 +284,7 @@ struct Simulation {
     if (sessions.empty() || Below(50) == 0) return "absent@";
     auto it = sessions.begin();
     std::advance(it, Below(sessions.size()));
-    return it->first;
+    return unsure.count(it->first) ? "absent@" : it->first;
   }
 
   void Allow(const absl::Status& status, std::set<absl::StatusCode> codes) {
@@ -310,7 +310,7 @@ struct Simulation {
         TenantOf(parent), parent, "", {.id = id},
         [this, id, parent](absl::StatusOr<SessionInfo> info) {
           Allow(info.status(), {absl::StatusCode::kNotFound});
-          if (!info.ok() || dying) return;
+          if (!info.ok() || dying || unsure.count(parent)) return;
           const auto it = graves.count(parent) ? graves.find(parent) : graves.end();
           const Tokens& from = it != graves.end() ? it->second : Now(parent).history;
           ASSERT_GE(static_cast<int64_t>(from.size()), info->position);
@@ -325,7 +325,7 @@ struct Simulation {
     fake->engine->sessions().Export(
         TenantOf(from), from, "", [this, id, from](absl::StatusOr<ExportedState> state) {
           Allow(state.status(), {absl::StatusCode::kNotFound});
-          if (!state.ok() || dying) return;
+          if (!state.ok() || dying || unsure.count(from)) return;
           Tokens history = graves.count(from) ? graves[from] : Now(from).history;
           ASSERT_GE(static_cast<int64_t>(history.size()), state->info.position);
           history.resize(state->info.position);
@@ -346,7 +346,7 @@ struct Simulation {
     fake->engine->sessions().Update(
         TenantOf(id), id, "", change, [this, id](absl::StatusOr<SessionInfo> info) {
           Allow(info.status(), {absl::StatusCode::kNotFound});
-          if (!info.ok() || !sessions.count(id)) return;
+          if (!info.ok() || !sessions.count(id) || unsure.count(id)) return;
           // What is on disk is what it was when the write began, or later.
           sessions[id].versions.push_back({info->etag, Now(id).history});
         });
@@ -376,7 +376,7 @@ struct Simulation {
     }
     fake->engine->sessions().Get(TenantOf(id), id, [this, id](absl::StatusOr<SessionInfo> info) {
       Allow(info.status(), {absl::StatusCode::kNotFound});
-      if (!info.ok() || !sessions.count(id) || dying) return;
+      if (!info.ok() || !sessions.count(id) || dying || unsure.count(id)) return;
       EXPECT_EQ(info->etag, Now(id).etag) << id;
       EXPECT_EQ(info->position, static_cast<int64_t>(Now(id).history.size())) << id;
       if (info->durable) sessions[id].durable = sessions[id].versions.size() - 1;
@@ -390,7 +390,7 @@ struct Simulation {
       if (!page.ok() || dying) return;
       for (const SessionInfo& info : page->sessions) {
         EXPECT_EQ(TenantOf(info.id), tenant);
-        if (!sessions.count(info.id)) continue;
+        if (!sessions.count(info.id) || unsure.count(info.id)) continue;
         // A page that waits for records to be read may say what was a moment ago.
         EXPECT_LE(info.position, static_cast<int64_t>(Now(info.id).history.size())) << info.id;
       }
@@ -613,7 +613,8 @@ struct Simulation {
   std::vector<std::shared_ptr<SimSink>> calls;
   std::map<std::string, RefSession> sessions;
   std::map<std::string, Tokens> graves;  // of deleted ones: forks of them may still be told
-  std::map<std::string, std::vector<Tokens>> unsure;  // commits cut off by a fault of the device
+  // Commits cut off by a fault of the device: the disk may have them or not.
+  std::map<std::string, std::vector<Tokens>> unsure;
   int64_t next_id = 0;
 };
 
