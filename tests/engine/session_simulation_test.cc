@@ -189,8 +189,9 @@ struct Simulation {
       if (sink->status.has_value() || !sink->started) continue;
       if (sink->request.commit) may_be[sink->request.session_id].push_back(sink->HistoryOf(0));
     }
-    // Some of what was out had been done.
+    // Some of what was out had been done, one job perhaps in part.
     for (auto& job : jobs) {
+      if (Below(8) == 0) files.DieAt(static_cast<int64_t>(Below(24)));
       if (Below(2)) RunStoreJob(store.get(), job.get());
     }
     tally->device_faults += fake->device.failed();

@@ -344,6 +344,31 @@ TEST(SessionStoreTest, AFailureAndThenPowerLossLoseNothing) {
   }
 }
 
+// What a process that came after a death has found stays, though the dead one never synced it.
+TEST(SessionStoreTest, ADeathAndThenPowerLossTakeNothingBackThatWasRead) {
+  int64_t read = 0;
+  for (uint64_t seed = 0; seed < 8; ++seed) {
+    for (int64_t n = 0;; ++n) {
+      FakeFiles files;
+      auto store = MustOpen(&files);
+      ASSERT_TRUE(Put(store.get(), "s", 1, 1).ok());
+      const int64_t before = files.calls();
+      files.DieAt(n);
+      (void)Put(store.get(), "s", 2, 2);
+      const bool past_the_end = files.calls() - before <= n;
+      files.Restart();
+      store = MustOpen(&files);
+      const int found = SeedOf(store.get(), "s");
+      files.PowerLoss(seed);
+      store = MustOpen(&files);
+      EXPECT_EQ(SeedOf(store.get(), "s"), found) << n;
+      ++read;
+      if (past_the_end) break;
+    }
+  }
+  EXPECT_GT(read, 100);
+}
+
 TEST(SessionStoreTest, AFailureAtEveryStepLeavesTheSessionAsItWas) {
   for (const absl::Status& failure :
        {absl::ResourceExhaustedError("full"), absl::UnavailableError("broken")}) {
