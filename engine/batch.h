@@ -12,9 +12,10 @@
 namespace sluice {
 
 inline constexpr int32_t kPromptToken = -1;
+inline constexpr int32_t kStateCheck = -2;
 
-// Whose LogitRow it is: a sequence's next token, or (sequence == kPromptToken) a token of the
-// prompt.
+// Whose LogitRow it is: a sequence's next token; or (sequence == kPromptToken) a token of the
+// prompt; or (kStateCheck) nobody's, it only tells whether the state behind the row is finite.
 struct LogitTarget {
   Call* call = nullptr;
   int32_t sequence = kPromptToken;

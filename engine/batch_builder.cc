@@ -67,6 +67,10 @@ void BatchBuilder::AddPrompt(Call* call, int64_t length, Batch* batch) const {
     for (Sequence& sequence : call->sequences) {
       if (CanDecode(*call, sequence)) AddSample(call, &sequence, batch->num_rows - 1, batch);
     }
+    const bool looked_at = call->request.output.prompt_logprobs >= 0;
+    if (call->commits && call->request.stop.max_new_tokens == 0 && !looked_at) {
+      AddStateCheck(call, batch);
+    }
   }
   share.logits_end = batch->logits.size();
   batch->shares.push_back(share);
@@ -84,6 +88,15 @@ void BatchBuilder::AddPromptScores(Call* call, int64_t begin, int64_t end, int32
     batch->logits.push_back(row);
     batch->targets.push_back({call, kPromptToken});
   }
+}
+
+// Of a state that is committed without a token sampled from it.
+void BatchBuilder::AddStateCheck(Call* call, Batch* batch) const {
+  LogitRow row;
+  row.row = batch->num_rows - 1;
+  row.target = call->request.prompt.back();
+  batch->logits.push_back(row);
+  batch->targets.push_back({call, kStateCheck});
 }
 
 void BatchBuilder::AddSample(Call* call, Sequence* sequence, int32_t row_index,

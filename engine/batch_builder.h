@@ -27,6 +27,7 @@ class BatchBuilder {
   void AddPrompt(Call* call, int64_t length, Batch* batch) const;
   void AddPromptScores(Call* call, int64_t begin, int64_t end, int32_t first_row,
                        Batch* batch) const;
+  void AddStateCheck(Call* call, Batch* batch) const;
   void AddSample(Call* call, Sequence* sequence, int32_t row, Batch* batch) const;
   void AddBannedIds(Batch* batch) const;
 

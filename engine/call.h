@@ -67,7 +67,8 @@ struct Call {
   int64_t base = 0;     // tokens of the history before prompt[0]
   int64_t echoed = 0;   // of the prompt
   int64_t reused = 0;   // prompt tokens whose state came from the prefix cache
-  PrefixPlan plan;      // what the prefix cache gets of its prompt
+  bool numeric_fault = false;          // a row of it was not finite
+  PrefixPlan plan;                     // what the prefix cache gets of its prompt
   RequestId leader = 0;                // kFollowing: whom it waits for; 0: for a copy
   int64_t leader_tokens = 0;           // to have computed
   std::unique_ptr<FinishedEvent> end;  // of a call that commits: told once it has
@@ -77,6 +78,7 @@ struct Call {
   int64_t prompt_done = 0;      // of them, in steps that are finished
   std::vector<Sequence> sequences;
   int32_t open_sequences = 0;
+  Room spill_room;              // for the sequences' `host` states, from kSpilled to kReady
   int32_t steps_in_flight = 0;  // steps that hold pointers into this call
 
   absl::Duration submitted;

@@ -23,6 +23,10 @@ void Engine::Open(Call* call) {
   call->use->ready = [this, id = call->id](absl::Status status) {
     const auto it = calls_.find(id);
     if (it == calls_.end() || it->second->state != CallState::kOpening) return;
+    // Its turn may come because the calls before it end now.
+    if (status.ok() && !device_status_.ok()) {
+      status = absl::UnavailableError("the device has failed");
+    }
     if (status.ok()) {
       Begin(it->second.get());
     } else {

@@ -17,7 +17,8 @@ bool Contains(const std::vector<int32_t>& ids, int32_t id) {
   return std::find(ids.begin(), ids.end(), id) != ids.end();
 }
 
-absl::Status NumericFault() {
+absl::Status NumericFault(Call* call) {
+  call->numeric_fault = true;
   return absl::InternalError("numeric fault: the model's logits are not finite");
 }
 
@@ -46,7 +47,7 @@ absl::Status Delivery::Deliver(const Batch& batch, const BatchShare& share,
   }
   for (size_t i = share.logits_begin; i < share.logits_end; ++i) {
     const int32_t index = batch.targets[i].sequence;
-    if (index == kPromptToken || call->sequences[index].finished) continue;
+    if (index < 0 || call->sequences[index].finished) continue;
     DeliverToken(call, &call->sequences[index], batch.results[i], now);
   }
   return absl::OkStatus();
@@ -56,8 +57,10 @@ absl::Status Delivery::DeliverPromptScores(const Batch& batch, const BatchShare&
   Call* call = share.call;
   PromptLogprobsEvent event;
   for (size_t i = share.logits_begin; i < share.logits_end; ++i) {
-    if (batch.targets[i].sequence != kPromptToken) continue;
-    if (!batch.results[i].finite) return NumericFault();
+    const int32_t index = batch.targets[i].sequence;
+    if (index >= 0) continue;
+    if (!batch.results[i].finite) return NumericFault(call);
+    if (index == kStateCheck) continue;
     call->score_total += batch.results[i].logprob;
     ++call->scored_tokens;
     if (!call->request.score_summary_only) event.logprobs.push_back(MakeLogprob(batch.results[i]));
@@ -91,7 +94,7 @@ absl::Status Delivery::DeliverScoreSummary(Call* call, const Batch& batch,
   for (size_t i = share.logits_begin; i < share.logits_end; ++i) {
     if (batch.targets[i].sequence == kPromptToken) continue;
     const LogitResult& next = batch.results[i];
-    if (!next.finite) return NumericFault();
+    if (!next.finite) return NumericFault(call);
     summary.next.assign(next.alternatives, next.alternatives + next.num_alternatives);
   }
   call->sink->Push(std::move(summary));
@@ -105,7 +108,7 @@ void Delivery::DeliverToken(Call* call, Sequence* sequence, const LogitResult& r
   if (!result.finite) {
     FinishedEvent event;
     event.reason = FinishReason::kError;
-    event.status = NumericFault();
+    event.status = NumericFault(call);
     return Finish(call, sequence, std::move(event), now);
   }
   RecordToken(*call, sequence, now);

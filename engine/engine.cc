@@ -95,6 +95,7 @@ bool Engine::Step() {
   copies_.Poll();
   states_.Poll();
   PollLoads();
+  if (DeviceFailed()) return false;
   PollReaders(now);
   AdmitWaiting(now);
   EndWithoutRows(now);
@@ -104,7 +105,13 @@ bool Engine::Step() {
   const bool finish = in_flight_.size() >= pipeline || (!launched && !in_flight_.empty());
   if (finish) FinishOldestStep();
   SetGauges();
-  return launched || finish || AwaitCopies() || copies_.AwaitOne();
+  const bool worked = launched || finish || AwaitCopies() || copies_.AwaitOne();
+  return !DeviceFailed() && worked;
+}
+
+bool Engine::DeviceFailed() {
+  if (device_status_.ok() && !copies_.status().ok()) FailDevice(copies_.status());
+  return !device_status_.ok();
 }
 
 absl::Duration Engine::NextDeadline() const {
@@ -187,6 +194,7 @@ void Engine::FinishOldestStep() {
       continue;
     }
     const absl::Status delivered = delivery_.Deliver(*batch, share, now);
+    if (call->numeric_fault) prefixes_.Distrust(call->request.tenant, call->request.prompt);
     if (!delivered.ok()) {
       Close(call, delivered);
     } else if (call->open_sequences == 0) {
@@ -251,6 +259,7 @@ void Engine::Leave(Call* call) {
     return;
   }
   prefixes_.End(&call->plan);
+  call->spill_room.Release();
   admitted_.erase(std::find(admitted_.begin(), admitted_.end(), call));
   // Steps in flight still write the slots; whoever gets them next is ordered after.
   GiveSlots(call);

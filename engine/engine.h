@@ -124,6 +124,8 @@ class Engine {
   void Leave(Call* call);
   void Release(Call* call);
   void FailDevice(const absl::Status& status);
+  // Whether the device has failed, found out by now by a step or a copy.
+  bool DeviceFailed();
   void SetGauges();
 
   Backend* const backend_;

@@ -30,7 +30,7 @@ Ticket HostCopies::Write(int32_t slot, const HostState& host) {
 
 void HostCopies::Poll() {
   for (auto it = in_flight_.begin(); it != in_flight_.end();) {
-    if (backend_->Done(it->ticket)) {
+    if (Done(it->ticket)) {
       Recycle(std::move(it->host));
       it = in_flight_.erase(it);
     } else {
@@ -39,12 +39,18 @@ void HostCopies::Poll() {
   }
 }
 
+bool HostCopies::Done(Ticket ticket) {
+  if (!status_.ok() || !backend_->Done(ticket)) return false;
+  status_.Update(backend_->Await(ticket));
+  return status_.ok();
+}
+
 bool HostCopies::AwaitOne() {
-  if (in_flight_.empty()) return false;
-  const bool ok = backend_->Await(in_flight_.front().ticket).ok();
+  if (in_flight_.empty() || !status_.ok()) return false;
+  status_.Update(backend_->Await(in_flight_.front().ticket));
   Recycle(std::move(in_flight_.front().host));
   in_flight_.pop_front();
-  return ok;
+  return status_.ok();
 }
 
 void HostCopies::Recycle(HostState host) {

@@ -31,12 +31,16 @@ class HostCopies {
   Ticket Write(int32_t slot, const HostState& host);
   // Lets go of copies that are done.
   void Poll();
+  // Whether what was copied may be used. Never once the device has failed: it calls everything
+  // done.
+  bool Done(Ticket ticket);
   // Blocks until the oldest copy is done. False: there is none, or the device has failed.
   bool AwaitOne();
   // Gives a buffer back that nobody outside the engine has ever seen.
   void Recycle(HostState host);
 
-  bool Done(Ticket ticket) { return backend_->Done(ticket); }
+  // The device's error, if a copy has met it.
+  const absl::Status& status() const { return status_; }
   int64_t elements() const { return elements_; }
   int64_t bytes() const { return elements_ * static_cast<int64_t>(sizeof(float)); }
   bool idle() const { return in_flight_.empty(); }
@@ -50,6 +54,7 @@ class HostCopies {
 
   Backend* const backend_;
   const int64_t elements_;
+  absl::Status status_;
   std::list<Copy> in_flight_;
   std::vector<HostState> spare_;
 };

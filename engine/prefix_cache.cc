@@ -114,6 +114,19 @@ void PrefixCache::End(PrefixPlan* plan) {
   Prune(node);
 }
 
+void PrefixCache::Distrust(const std::string& tenant, absl::Span<const int32_t> prompt) {
+  const auto root = roots_.find(tenant);
+  if (root == roots_.end()) return;
+  std::vector<PrefixNode*> kept;
+  const auto size = static_cast<int64_t>(prompt.size());
+  PrefixNode* node = root->second.get();
+  while (node->end + grid_ <= size && (node = Child(node, prompt)) != nullptr) {
+    if (node->state != nullptr) kept.push_back(node);
+  }
+  // The longest first: what is left of its path goes with it.
+  for (auto it = kept.rbegin(); it != kept.rend(); ++it) Drop(*it);
+}
+
 PrefixNode* PrefixCache::Child(const PrefixNode* node, absl::Span<const int32_t> prompt) const {
   const auto it = nodes_.find(Key{node, prompt.subspan(node->end, grid_)});
   return it == nodes_.end() ? nullptr : it->get();

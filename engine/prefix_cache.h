@@ -84,6 +84,8 @@ class PrefixCache {
   void Keep(PrefixPlan* plan, int32_t slot);
   // The call adds nothing more. Again: does nothing.
   void End(PrefixPlan* plan);
+  // Lets go of every state that `prompt` begins with: a row behind one of them was not finite.
+  void Distrust(const std::string& tenant, absl::Span<const int32_t> prompt);
 
   void SetGauges();
 

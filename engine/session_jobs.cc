@@ -187,7 +187,7 @@ std::unique_ptr<StoreJob> Sessions::PutJob(Session* session) {
       if (holder != nullptr && !holder->job_out) source = holder;
     }
     if (source == nullptr && !state->data_ready()) {
-      if (states_->device_failed()) return FailPut(session), nullptr;
+      if (states_->device_failed()) return FailPut(session);
       Enqueue(session);  // until its data has come, or a session that has its file is free
       return nullptr;
     }
@@ -453,11 +453,17 @@ void Sessions::FinishFetch(const StatePtr& state, const absl::Status& status) {
   for (const auto& ready : waiting) ready(status);
 }
 
-void Sessions::FailPut(Session* session) {
-  if (session->changes.empty()) return;
+// What the session says is in a state that will never arrive.
+std::unique_ptr<StoreJob> Sessions::FailPut(Session* session) {
+  const absl::Status why = absl::UnavailableError("the device has failed");
+  if (session->phase == SessionPhase::kCreating) return Remove(session, why), nullptr;
+  if (session->changes.empty()) return nullptr;
   const PendingChange change = std::move(session->changes.front());
   session->changes.pop_front();
-  change.done(absl::UnavailableError("the device has failed"));
+  const SessionKey key = session->key;
+  change.done(why);
+  session = Lookup(key);
+  return session != nullptr ? MakeJob(session) : nullptr;  // the next change may do without
 }
 
 void Sessions::Retry(Session* session) {

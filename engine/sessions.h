@@ -210,7 +210,8 @@ class Sessions {
   void DeleteDone(Session* session, StoreJob* job);
   void FetchDone(Session* holder, StoreJob* job);
   void FinishFetch(const StatePtr& state, const absl::Status& status);
-  void FailPut(Session* session);
+  // Ends what waits for a state that will never arrive; what can go on then.
+  std::unique_ptr<StoreJob> FailPut(Session* session);
   void Retry(Session* session);
   absl::Status TakeRecord(Session* session, const SessionRecord& record);
 

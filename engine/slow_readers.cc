@@ -28,6 +28,8 @@ bool Engine::SpillOne(absl::Duration now) {
     if (longest == nullptr || call->paused_since < longest->paused_since) longest = call;
   }
   if (longest == nullptr) return false;
+  // Where host memory is full its slots stay its own until its reader is given up.
+  if (!states_.Reserve(longest->open_sequences, 0, &longest->spill_room).ok()) return false;
   for (Sequence& sequence : longest->sequences) {
     if (!sequence.finished) sequence.host = copies_.Read(sequence.slot, &sequence.copy);
   }
@@ -44,7 +46,7 @@ bool Engine::ReturnSpilled() {
       continue;
     const bool copied =
         std::all_of(call->sequences.begin(), call->sequences.end(),
-                    [&](const Sequence& s) { return s.finished || backend_->Done(s.copy); });
+                    [&](const Sequence& s) { return s.finished || copies_.Done(s.copy); });
     if (!copied || !states_.FreeSlots(call->open_sequences, nullptr)) return false;
     Load(call);
   }
@@ -64,9 +66,10 @@ void Engine::PollLoads() {
     if (call->state != CallState::kLoading) continue;
     const bool loaded =
         std::all_of(call->sequences.begin(), call->sequences.end(),
-                    [&](const Sequence& s) { return s.host == nullptr || backend_->Done(s.copy); });
+                    [&](const Sequence& s) { return s.host == nullptr || copies_.Done(s.copy); });
     if (!loaded) continue;
     for (Sequence& sequence : call->sequences) sequence.host.reset();
+    call->spill_room.Release();
     if (call->prompt_launched == call->reused) {
       stats_.host_restore_seconds.Observe(
           absl::ToDoubleSeconds(clock_->Now() - call->load_started));

@@ -50,7 +50,7 @@ class Backend : public WeightStore {
 
   virtual absl::StatusOr<Activation> AllocateActivation(int64_t rows, int64_t cols) = 0;
   // Once: `slots` states, and `count_tables` tables of token counts. Fixes the model's shape and
-  // the largest step.
+  // the largest step: it has at most max_rows + slots logit rows.
   virtual absl::Status AllocateStates(const ModelShape& shape, int32_t slots, int32_t count_tables,
                                       int32_t max_rows) = 0;
   // Bytes a slot takes on the device, for sizing before AllocateStates.

@@ -108,8 +108,9 @@ const std::vector<Flag>& Flags() {
        &Options::memory_limit, 0, 1024 * kTebi},
 
       {"host_state_bytes", "N", kSessions,
-       "host memory for states: of sessions that are not on the device, and of what prompts begin "
-       "with",
+       "host memory for states: of sessions that are not on the device, of what prompts begin "
+       "with, "
+       "and of calls whose reader is too slow",
        &Options::host_state_bytes, 0, 1024 * kTebi},
       {"disk_state_bytes", "N", kSessions,
        "room for states in --session_dir; of one that replaces another, both are there for a "

@@ -201,6 +201,15 @@ std::string SessionDir(const std::string& dir, absl::string_view tenant, absl::s
 
 absl::StatusOr<SessionRecord> SessionStore::ReadRecord(const std::string& tenant,
                                                        const std::string& id) {
+  absl::StatusOr<SessionRecord> record = ReadCurrent(tenant, id);
+  if (!record.ok()) return record;
+  const absl::Status synced = files_->SyncDir(SessionDir(dir_, tenant, id));
+  if (!synced.ok()) return synced;
+  return record;
+}
+
+absl::StatusOr<SessionRecord> SessionStore::ReadCurrent(const std::string& tenant,
+                                                        const std::string& id) {
   const std::string session_dir = SessionDir(dir_, tenant, id);
   // Another daemon may replace the record between the look and the read; not for ever.
   for (int attempt = 0; attempt < 8; ++attempt) {
@@ -236,7 +245,7 @@ absl::StatusOr<StateData> SessionStore::ReadState(const SessionRecord& record) {
   absl::StatusOr<StateData> data =
       ReadStateFile(files_, absl::StrCat(session_dir, "/", name), spec_, &info);
   if (absl::IsNotFound(data.status())) {
-    const absl::StatusOr<SessionRecord> now = ReadRecord(record.tenant, record.id);
+    const absl::StatusOr<SessionRecord> now = ReadCurrent(record.tenant, record.id);
     if (now.ok() && now->generation == record.generation) {
       Quarantine(session_dir, RecordName(record.generation));
       return Lost();
@@ -296,7 +305,7 @@ absl::Status SessionStore::PutRecord(SessionRecord* record, const StateData* dat
       return absl::AlreadyExistsError("there is a session of this name");
     }
   } else {
-    const absl::StatusOr<SessionRecord> now = ReadRecord(record->tenant, record->id);
+    const absl::StatusOr<SessionRecord> now = ReadCurrent(record->tenant, record->id);
     if (!now.ok()) return now.status();
     if (now->generation != record->generation - 1) return Moved();
     next.lineage.insert(next.lineage.end(), now->lineage.begin(), now->lineage.end());
@@ -389,12 +398,14 @@ absl::Status SessionStore::Confirm(const std::string& session_dir, const Session
     if (entry.ok()) status = Moved();
   }
   files_->Remove(absl::StrCat(session_dir, "/", RecordName(record.generation))).IgnoreError();
+  // Or a loss of power could bring it back, long after the session was found without it.
+  files_->SyncDir(session_dir).IgnoreError();
   return absl::IsNotFound(status) ? Moved() : status;
 }
 
 // Whether the session's later record descends from `record`.
 bool SessionStore::IsFollowed(const SessionRecord& record) {
-  const absl::StatusOr<SessionRecord> now = ReadRecord(record.tenant, record.id);
+  const absl::StatusOr<SessionRecord> now = ReadCurrent(record.tenant, record.id);
   if (!now.ok() || now->generation < record.generation) return false;
   const uint64_t age = now->generation - record.generation;
   return age < now->lineage.size() && now->lineage[age] == record.lineage.front();

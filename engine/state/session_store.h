@@ -49,7 +49,8 @@ class SessionStore {
   // NOT_FOUND when its record is read: it was being made or deleted when its daemon died.
   std::vector<SessionName> TakeIndex() { return std::move(index_); }
 
-  // The current record. NOT_FOUND; DATA_LOSS when it was damaged, now or before;
+  // The current record, on disk for good even if it was written by a process that died before it
+  // could make sure. NOT_FOUND; DATA_LOSS when it was damaged, now or before;
   // FAILED_PRECONDITION when a daemon of another version wrote it.
   absl::StatusOr<SessionRecord> ReadRecord(const std::string& tenant, const std::string& id);
 
@@ -85,6 +86,7 @@ class SessionStore {
   void CleanUp();
   absl::Status ListAll();
 
+  absl::StatusOr<SessionRecord> ReadCurrent(const std::string& tenant, const std::string& id);
   absl::StatusOr<Entry> Look(const std::string& session_dir);
   absl::StatusOr<std::string> MakeSessionDir(const SessionRecord& record);
   absl::StatusOr<std::string> WriteTemp(absl::Span<const absl::string_view> pieces);

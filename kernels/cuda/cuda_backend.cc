@@ -39,6 +39,8 @@ constexpr int32_t kDefaultSlots = 1024;
 constexpr int32_t kDefaultBatchTokens = 4096;
 // Of what is free once weights are loaded, left to the driver: graphs, kernels, local memory.
 constexpr int64_t kReservedBytes = int64_t{1} << 30;
+// Of a sequence's biases and bans, as many as a request may have, so that no step allocates.
+constexpr int64_t kListBytes = 10 << 10;
 
 class CudaBackend : public Backend {
  public:
@@ -237,10 +239,11 @@ absl::Status CudaBackend::AllocateStates(const ModelShape& shape, int32_t slots,
   packer_.emplace(static_cast<int>(work_.chunk_capacity()));
   runner_.emplace(shape, &work_, lt_.get(), options_.batch_invariant, &latch_, stream_.get());
   graphs_.emplace(&latch_, stream_.get());
-  // A full step of decode rows or of prompt tokens, and room for lists of biases.
+  // Every row of a step may be scored, and every sequence sampled from one of them.
+  const int32_t max_logits = max_rows + slots;
   const int64_t block =
-      max_rows * static_cast<int64_t>(sizeof(cuda::LogitMeta) + 64) + (int64_t{1} << 20);
-  return steps_.Allocate(block, max_rows);
+      max_logits * static_cast<int64_t>(sizeof(cuda::LogitMeta) + 64) + slots * kListBytes;
+  return steps_.Allocate(block + (int64_t{1} << 20), max_logits);
 }
 
 // ---- Tickets ----

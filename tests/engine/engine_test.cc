@@ -229,6 +229,17 @@ TEST(EngineTest, ANumericFaultEndsItsSequenceAlone) {
   EXPECT_TRUE(absl::IsInternal(*score.sink->status));
 }
 
+// The backend's buffers hold no more (it checks).
+TEST(EngineTest, AStepHasALogitRowForEachRowAndSlotAtMost) {
+  FakeEngine fake({}, 8, 16);
+  Request request = MakeRequest(std::vector<int32_t>(16, 5), 3);
+  request.n = 8;
+  request.output.prompt_logprobs = 0;
+  Running call = Submit(&fake, request);
+  fake.RunDry();
+  ExpectAsDefined(call);
+}
+
 TEST(EngineTest, ScoresEveryTokenButTheFirst) {
   FakeEngine fake;
   std::mt19937_64 rng(3);

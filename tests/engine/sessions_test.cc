@@ -494,6 +494,7 @@ TEST_F(SessionsTest, ADeviceFaultEndsWhoeverWaits) {
   fake.RunDry();
   EXPECT_TRUE(absl::IsUnavailable(*running->status));
   EXPECT_TRUE(absl::IsUnavailable(*waiting->status));
+  EXPECT_TRUE(waiting->events.empty()) << "its turn came after the device had failed";
 }
 
 }  // namespace

@@ -66,18 +66,14 @@ absl::Status FakeBackend::AllocateStates(const ModelShape& shape, int32_t slots,
 void FakeBackend::Consume(Slot* slot, int32_t token) {
   slot->state.hash = HashNext(slot->state.hash, token);
   ++slot->state.tokens;
-  if (token == poison_token_) slot->poisoned = true;
+  if (token == poison_token_) slot->state.poisoned = 1;
 }
 
 Ticket FakeBackend::EndStep() {
   const StepRows& rows = *rows_;
   ++steps_;
   std::vector<State> after;  // the state behind each row
-  std::vector<bool> poisoned;
-  const auto record = [&](const Slot& slot) {
-    after.push_back(slot.state);
-    poisoned.push_back(slot.poisoned);
-  };
+  const auto record = [&](const Slot& slot) { after.push_back(slot.state); };
   for (int32_t i = 0; i < rows.num_decode; ++i) {
     Slot& slot = slots_.at(rows.decode[i].slot);
     const int32_t token = rows.decode[i].token;
@@ -99,13 +95,14 @@ Ticket FakeBackend::EndStep() {
   }
   most_rows_ = std::max<int64_t>(most_rows_, after.size());
   SLUICE_CHECK(after.size() <= static_cast<size_t>(max_rows_));
+  SLUICE_CHECK(static_cast<size_t>(rows.num_logits) <= max_rows_ + slots_.size());
 
   std::vector<LogitResult> results(rows.num_logits);
   for (int32_t i = 0; i < rows.num_logits; ++i) {
     const LogitRow& row = rows.logits[i];
     LogitResult& result = results[i];
     const uint64_t hash = after.at(row.row).hash;
-    result.finite = !poisoned.at(row.row);
+    result.finite = after.at(row.row).poisoned == 0;
     result.token = row.target;
     if (row.target == kNoTarget) {
       SLUICE_CHECK(row.sampling != nullptr);
@@ -131,14 +128,12 @@ Ticket FakeBackend::EndStep() {
 Ticket FakeBackend::ZeroState(int32_t slot) {
   slots_.at(slot).state = {};
   slots_.at(slot).call_begin = -1;
-  slots_.at(slot).poisoned = false;
   return Enqueue([] {});
 }
 
 Ticket FakeBackend::CopyState(int32_t from, int32_t to) {
   slots_.at(to).state = slots_.at(from).state;
   slots_.at(to).call_begin = -1;
-  slots_.at(to).poisoned = slots_.at(from).poisoned;
   return Enqueue([] {});
 }
 
@@ -152,7 +147,6 @@ Ticket FakeBackend::WriteState(int32_t slot, const float* host) {
   std::memcpy(static_cast<void*>(&state), host, sizeof state);
   slots_.at(slot).state = state;
   slots_.at(slot).call_begin = -1;
-  slots_.at(slot).poisoned = false;
   return Enqueue([host, state] { SLUICE_CHECK(std::memcmp(host, &state, sizeof state) == 0); });
 }
 

@@ -86,12 +86,12 @@ class FakeBackend : public Backend {
  private:
   struct State {
     uint64_t hash = 0;
-    uint64_t tokens = 0;
+    uint32_t tokens = 0;
+    uint32_t poisoned = 0;  // 1: as numbers, not finite
   };
   struct Slot {
     State state;
     int32_t last_sampled = -1;
-    bool poisoned = false;
     int64_t call_begin = -1;  // tokens of the state before the call in it; -1: nothing since a copy
   };
 

@@ -10,6 +10,7 @@
 #include "engine/engine.h"
 #include "tests/fakes/fake_backend.h"
 #include "tests/fakes/fake_clock.h"
+#include "tests/fakes/fault_backend.h"
 #include "tests/fakes/test_paths.h"
 
 namespace sluice {
@@ -40,14 +41,14 @@ struct FakeEngine {
     shape.heads = shape.kv_heads = 1;
     shape.dk = shape.dv = 2;
     shape.intermediate = 8;
-    SLUICE_CHECK(backend.AllocateStates(shape, slots, slots, max_batch_tokens).ok());
+    SLUICE_CHECK(device.AllocateStates(shape, slots, slots, max_batch_tokens).ok());
     Weights weights;
     weights.layers.resize(1);
-    model = std::move(*Model::Create(&backend, shape, std::move(weights), max_batch_tokens));
+    model = std::move(*Model::Create(&device, shape, std::move(weights), max_batch_tokens));
     options.slots = slots;
     options.max_batch_tokens = max_batch_tokens;
     options.eos_token_ids = {kFakeEos};
-    engine = std::make_unique<Engine>(&backend, model.get(), &BundledTokenizer(), &clock, options);
+    engine = std::make_unique<Engine>(&device, model.get(), &BundledTokenizer(), &clock, options);
   }
 
   // Steps until nothing is left to do.
@@ -57,6 +58,7 @@ struct FakeEngine {
 
   FakeClock clock;
   FakeBackend backend;
+  FaultBackend device{&backend};  // what the engine sees; sound until told otherwise
   std::unique_ptr<Model> model;
   std::unique_ptr<Engine> engine;
 };

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <functional>
 #include <map>
 #include <memory>
 #include <random>
@@ -27,12 +28,18 @@ class FakeFiles : public Files {
 
   // The n-th call from now on (0: the next) fails with `status`; a write leaves half of its bytes.
   void FailAt(int64_t n, absl::Status status) { fail_at_ = calls_ + n, failure_ = status; }
+  // From now on until told otherwise there is no space for anything new. A write leaves half of its
+  // bytes.
+  void SetFull(bool full) { full_ = full; }
+  // From now on until told otherwise every call fails.
+  void SetBroken(bool broken) { broken_ = broken; }
   // Every call from the n-th on fails and does nothing: the process is gone. A write that is the
   // n-th leaves half of its bytes.
   void DieAt(int64_t n) { die_at_ = calls_ + n; }
   // Another process comes: nothing fails any more, no lock is held.
   void Restart() {
     die_at_ = fail_at_ = -1;
+    full_ = broken_ = false;
     locks_.clear();
   }
   // As Restart, after the power went: names and bytes that were not synced are gone.
@@ -47,6 +54,8 @@ class FakeFiles : public Files {
     Forget(root_.get(), &random);
   }
   int64_t calls() const { return calls_; }
+  // Called at the beginning of every call: a slow disk does not return.
+  void set_before_call(std::function<void()> hook) { before_call_ = std::move(hook); }
 
   // ---- Looking and touching, past all of that ----
 
@@ -68,6 +77,7 @@ class FakeFiles : public Files {
     if (absl::Status status = Call(); !status.ok()) return status;
     const auto [parent, name] = Split(path);
     if (parent == nullptr) return absl::NotFoundError("mkdir");
+    if (full_ && parent->entries.count(name) == 0) return NoSpace();
     const auto [it, made] = parent->entries.emplace(name, NewDir());
     return made || it->second->is_dir ? absl::OkStatus() : absl::NotFoundError("mkdir");
   }
@@ -96,8 +106,9 @@ class FakeFiles : public Files {
   absl::Status WriteNew(const std::string& path,
                         absl::Span<const absl::string_view> pieces) override {
     const bool was_dead = dead();
-    const absl::Status status = Call();
-    if (was_dead) return status;
+    absl::Status status = Call();
+    if (was_dead || broken_) return status;
+    if (status.ok() && full_) status = NoSpace();
     const auto [parent, name] = Split(path);
     if (parent == nullptr) return absl::NotFoundError("create");
     const auto [it, made] = parent->entries.emplace(name, std::make_shared<Node>());
@@ -123,6 +134,7 @@ class FakeFiles : public Files {
     const auto node = Find(from);
     const auto [parent, name] = Split(to);
     if (node == nullptr || parent == nullptr) return absl::NotFoundError("link");
+    if (full_) return NoSpace();
     return parent->entries.emplace(name, node).second ? absl::OkStatus()
                                                       : absl::AlreadyExistsError("link");
   }
@@ -176,10 +188,13 @@ class FakeFiles : public Files {
     node->is_dir = true;
     return node;
   }
+  static absl::Status NoSpace() { return absl::ResourceExhaustedError("full"); }
   bool dead() const { return die_at_ >= 0 && calls_ >= die_at_ + 1; }
   absl::Status Call() {
+    if (before_call_) before_call_();
     const int64_t call = calls_++;
     if (die_at_ >= 0 && call >= die_at_) return absl::UnavailableError("the process is gone");
+    if (broken_) return absl::UnavailableError("broken");
     return call == fail_at_ ? failure_ : absl::OkStatus();
   }
   std::shared_ptr<Node> Find(std::string path) {
@@ -226,6 +241,9 @@ class FakeFiles : public Files {
   int64_t calls_ = 0;
   int64_t fail_at_ = -1;
   int64_t die_at_ = -1;
+  bool full_ = false;
+  bool broken_ = false;
+  std::function<void()> before_call_;
   absl::Status failure_;
 };
 
