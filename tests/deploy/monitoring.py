@@ -126,11 +126,16 @@ def draw(prometheus, start, end, path):
     matplotlib.use("Agg")
     import matplotlib.pyplot as plot
     drawn = list(panels())
-    rows = list(dict.fromkeys(row for row, *_ in drawn))
-    figure, grid = plot.subplots(len(rows), 4, figsize=(18, 2.9 * len(rows)), layout="constrained")
-    for number, row in enumerate(rows):
-        grid[number][0].set_ylabel(row, fontsize=8, fontweight="bold")
-        for axis, (_, title, unit, targets) in zip(grid[number], [panel for panel in drawn if panel[0] == row]):
+    lines = []  # of up to four panels, each of one row
+    for row in dict.fromkeys(row for row, *_ in drawn):
+        of_row = [panel for panel in drawn if panel[0] == row]
+        lines += [of_row[first:first + 4] for first in range(0, len(of_row), 4)]
+    figure, grid = plot.subplots(len(lines), 4, figsize=(18, 2.9 * len(lines)), layout="constrained")
+    for axes, line in zip(grid, lines):
+        axes[0].set_ylabel(line[0][0], fontsize=8, fontweight="bold")
+        for axis in axes[len(line):]:
+            axis.set_visible(False)
+        for axis, (_, title, unit, targets) in zip(axes, line):
             for expression, legend in targets:
                 for series in prometheus.api("query_range", query=expression, start=start, end=end, step=1)["result"]:
                     label = legend
