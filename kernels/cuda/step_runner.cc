@@ -115,7 +115,8 @@ void StepRunner::Norm(const Activation& x, const Vector& norm) {
         "the norm");
 }
 
-void StepRunner::Do(const NormProjectArgs& args) {
+template <class Args>
+void StepRunner::NormMultiply(const Args& args, RowStore store) {
   Norm(args.x, args.norm);
   Multiply({.x = work_.normed(),
             .x_cols = args.x.cols,
@@ -123,9 +124,13 @@ void StepRunner::Do(const NormProjectArgs& args) {
             .y = args.y.data,
             .y_cols = args.y.cols,
             .y_bytes = 2,
-            .store = RowStore::kBf16,
+            .store = store,
             .normed_before = std::exchange(normed_before_, false)});
 }
+
+void StepRunner::Do(const NormProjectArgs& args) { NormMultiply(args, RowStore::kBf16); }
+
+void StepRunner::Do(const NormGateUpArgs& args) { NormMultiply(args, RowStore::kSwiGlu); }
 
 void StepRunner::Do(const ProjectAddArgs& args) {
   const bool leaves = next_norm_ != nullptr && StreamsDecodeRows() && GemmRowsTakesNorms();
@@ -138,18 +143,6 @@ void StepRunner::Do(const ProjectAddArgs& args) {
             .store = RowStore::kAdd,
             .next_norm = leaves ? next_norm_->data : nullptr});
   normed_before_ = leaves;
-}
-
-void StepRunner::Do(const NormGateUpArgs& args) {
-  Norm(args.x, args.norm);
-  Multiply({.x = work_.normed(),
-            .x_cols = args.x.cols,
-            .weight = args.weight,
-            .y = args.y.data,
-            .y_cols = args.y.cols,
-            .y_bytes = 2,
-            .store = RowStore::kSwiGlu,
-            .normed_before = std::exchange(normed_before_, false)});
 }
 
 MixerArgs StepRunner::ShapeArgs(const ModelShape& s) {

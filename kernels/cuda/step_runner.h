@@ -61,6 +61,9 @@ class StepRunner {
   void Do(const LogitsArgs& args);
   // RMSNorm of x into normed(), of the rows for which the product before has not done it.
   void Norm(const Activation& x, const Vector& norm);
+  // y = RMSNorm(x) W^T, in bf16; of NormProjectArgs or NormGateUpArgs.
+  template <class Args>
+  void NormMultiply(const Args& args, RowStore store);
   void PromptMixer(const MixerArgs& mixer);
 
   struct Product {
