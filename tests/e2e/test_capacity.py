@@ -68,6 +68,8 @@ def test_memory_does_not_grow(start_daemon):
     assert sizes[-1] <= sizes[4] * 1.05 + 2048, sizes
 
 
+# Slow, and so not for sanitized daemons: what they free, they keep.
+@pytest.mark.slow
 def test_a_full_memory_is_refused_not_exceeded(start_daemon):
     """Long prompts that wait: refused above nine tenths of the bound, taken in again once those before are gone."""
     limit = 320 << 20
