@@ -124,5 +124,9 @@ int Main(int argc, char** argv) {
 int main(int argc, char** argv) {
   // As many heaps as cores. glibc would make eight times as many, each with memory that it keeps.
   mallopt(M_ARENA_MAX, static_cast<int>(std::max(2u, std::thread::hardware_concurrency())));
+  // glibc's first values, kept: it would raise both to what was freed after the checkpoint was
+  // read, and hold on to that much of every burst.
+  mallopt(M_MMAP_THRESHOLD, 128 << 10);
+  mallopt(M_TRIM_THRESHOLD, 128 << 10);
   return sluice::Main(argc, argv);
 }
