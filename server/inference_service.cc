@@ -19,6 +19,13 @@ absl::Status WorkerBusy() {
   return absl::ResourceExhaustedError("too many large texts wait to be encoded");
 }
 
+// gRPC keeps a call's message until the call ends, a prompt of a megabyte as well, and gives it as
+// const. What it holds is freed here, once nobody reads it any more.
+template <class Message>
+void Discard(const Message* message) {
+  Message().Swap(const_cast<Message*>(message));
+}
+
 }  // namespace
 
 InferenceService::InferenceService(const InferenceParts& parts, const RequestBounds& bounds,
@@ -31,15 +38,22 @@ grpc::ServerWriteReactor<v1::GenerateResponse>* InferenceService::Generate(
   GenerateConverter converter(call.request_id);
   return StartStream(context, std::move(converter), std::move(call), message->text().size(),
                      [this, message] {
-                       return ParseGenerate(*message, bounds_, *parts_.tokenizer, RandomBits());
+                       absl::StatusOr<Request> request =
+                           ParseGenerate(*message, bounds_, *parts_.tokenizer, RandomBits());
+                       Discard(message);
+                       return request;
                      });
 }
 
 grpc::ServerWriteReactor<v1::ScoreResponse>* InferenceService::Score(
     grpc::CallbackServerContext* context, const v1::ScoreRequest* message) {
   CallRecord call{.method = Method::kScore, .request_id = RequestIdFrom("")};
-  return StartStream(context, ScoreConverter(), std::move(call), message->text().size(),
-                     [this, message] { return ParseScore(*message, bounds_, *parts_.tokenizer); });
+  return StartStream(
+      context, ScoreConverter(), std::move(call), message->text().size(), [this, message] {
+        absl::StatusOr<Request> request = ParseScore(*message, bounds_, *parts_.tokenizer);
+        Discard(message);
+        return request;
+      });
 }
 
 grpc::ServerUnaryReactor* InferenceService::Tokenize(grpc::CallbackServerContext* context,
