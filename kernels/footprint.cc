@@ -12,17 +12,23 @@ namespace {
 
 constexpr int64_t kBf16Bytes = 2;
 
+absl::Status Refuse(absl::string_view what, int64_t value, absl::string_view rule) {
+  return absl::InvalidArgumentError(
+      absl::StrCat("cuda: ", what, " is ", value, ", must be ", rule));
+}
+
 }  // namespace
 
 absl::Status CheckShape(DeviceKind device, const ModelShape& shape) {
   if (device != DeviceKind::kCuda) return absl::OkStatus();
-  // In the words of kernels/cuda/shape_check.cc, which is not in every build.
-  const auto refuse = [](const char* what, int64_t value) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("cuda: ", what, " is ", value, ", must be a multiple of 8"));
-  };
-  if (shape.dk % 8 != 0) return refuse("dk (keys of a head)", shape.dk);
-  if (shape.dv % 8 != 0) return refuse("dv (values of a head)", shape.dv);
+  if (shape.dk % 8 != 0) return Refuse("dk (keys of a head)", shape.dk, "a multiple of 8");
+  if (shape.dv % 8 != 0) return Refuse("dv (values of a head)", shape.dv, "a multiple of 8");
+  if (shape.conv_size > 64) return Refuse("conv_size", shape.conv_size, "at most 64");
+  if (shape.heads > 65535) return Refuse("num_heads", shape.heads, "at most 65535");
+  constexpr int64_t kMaxDimension = int64_t{1} << 24;
+  for (int64_t dimension : {shape.vocab, shape.mixer_in_dim(), shape.intermediate, shape.hidden}) {
+    if (dimension > kMaxDimension) return Refuse("a dimension", dimension, "at most 2^24");
+  }
   return absl::OkStatus();
 }
 

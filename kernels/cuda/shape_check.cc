@@ -2,6 +2,7 @@
 #include "kernels/cuda/coverage.h"
 #include "kernels/cuda/cuda_backend.h"
 #include "kernels/cuda/step_runner.h"
+#include "kernels/footprint.h"
 
 namespace sluice {
 namespace {
@@ -9,22 +10,10 @@ namespace {
 // Of a block, on Hopper and on the least of the others (sm_86).
 constexpr size_t kHopperSharedBytes = 227 * 1024, kSharedBytes = 99 * 1024;
 
-absl::Status Refuse(absl::string_view what, int64_t value, absl::string_view rule) {
-  return absl::InvalidArgumentError(
-      absl::StrCat("cuda: ", what, " is ", value, ", must be ", rule));
-}
-
 }  // namespace
 
 absl::Status CheckCudaShape(const ModelShape& shape) {
-  if (shape.dk % 8 != 0) return Refuse("dk (keys of a head)", shape.dk, "a multiple of 8");
-  if (shape.dv % 8 != 0) return Refuse("dv (values of a head)", shape.dv, "a multiple of 8");
-  if (shape.conv_size > 64) return Refuse("conv_size", shape.conv_size, "at most 64");
-  if (shape.heads > 65535) return Refuse("num_heads", shape.heads, "at most 65535");
-  constexpr int64_t kMaxDimension = int64_t{1} << 24;
-  for (int64_t dimension : {shape.vocab, shape.mixer_in_dim(), shape.intermediate, shape.hidden}) {
-    if (dimension > kMaxDimension) return Refuse("a dimension", dimension, "at most 2^24");
-  }
+  if (absl::Status status = CheckShape(DeviceKind::kCuda, shape); !status.ok()) return status;
   const size_t bytes = cuda::GlaDecodeSharedBytes(cuda::StepRunner::ShapeArgs(shape));
   const size_t most = cuda::HasHopperCode() ? kHopperSharedBytes : kSharedBytes;
   if (bytes > most) {

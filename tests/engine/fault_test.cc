@@ -32,16 +32,7 @@ using Tokens = std::vector<int32_t>;
 constexpr int64_t kStateBytes = 16;  // of the fake engine
 constexpr int32_t kSlots = 3;        // fewer than there are sessions
 
-StateSpec Spec() {
-  ModelShape shape;
-  shape.vocab = kVocab;
-  shape.layers = 1;
-  shape.hidden = 8;
-  shape.heads = shape.kv_heads = 1;
-  shape.dk = shape.dv = 2;
-  shape.intermediate = 8;
-  return {"model", MakeStateLayout(shape)};
-}
+StateSpec Spec() { return {"model", MakeStateLayout(FakeShape())}; }
 
 struct WorldOptions {
   bool has_store = true;

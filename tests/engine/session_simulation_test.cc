@@ -114,14 +114,7 @@ struct Simulation {
   size_t Below(size_t n) { return rng() % n; }
 
   void Boot() {
-    ModelShape shape;
-    shape.vocab = kVocab;
-    shape.layers = 1;
-    shape.hidden = 8;
-    shape.heads = shape.kv_heads = 1;
-    shape.dk = shape.dv = 2;
-    shape.intermediate = 8;
-    auto opened = SessionStore::Open(&files, "/d", {"model", MakeStateLayout(shape)});
+    auto opened = SessionStore::Open(&files, "/d", {"model", MakeStateLayout(FakeShape())});
     ASSERT_TRUE(opened.ok()) << opened.status();
     store = *std::move(opened);
     EngineOptions options;

@@ -30,17 +30,23 @@ inline const Tokenizer& BundledTokenizer() {
   return *tokenizer;
 }
 
+// The fake engine's model: a state of four floats.
+inline ModelShape FakeShape() {
+  ModelShape shape;
+  shape.vocab = 4096;
+  shape.layers = 1;
+  shape.hidden = 8;
+  shape.heads = shape.kv_heads = 1;
+  shape.dk = shape.dv = 2;
+  shape.intermediate = 8;
+  return shape;
+}
+
 struct FakeEngine {
   explicit FakeEngine(const FakeBackend::Options& backend_options = {}, int32_t slots = 8,
                       int32_t max_batch_tokens = 16, EngineOptions options = {})
       : backend(backend_options) {
-    ModelShape shape;
-    shape.vocab = 4096;
-    shape.layers = 1;
-    shape.hidden = 8;
-    shape.heads = shape.kv_heads = 1;
-    shape.dk = shape.dv = 2;
-    shape.intermediate = 8;
+    const ModelShape shape = FakeShape();
     SLUICE_CHECK(device.AllocateStates(shape, slots, slots, max_batch_tokens).ok());
     Weights weights;
     weights.layers.resize(1);

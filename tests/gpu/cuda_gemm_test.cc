@@ -60,6 +60,21 @@ std::vector<uint16_t> RandomBits(size_t count, uint64_t seed) {
   return values;
 }
 
+// y (rows, n) of x (rows, k) and w (n, k).
+cuda::GemmRowsArgs Product(const void* x, int64_t k, const void* w, void* y, int64_t y_stride,
+                           int rows, int n, RowStore store) {
+  cuda::GemmRowsArgs args;
+  args.x = static_cast<const __nv_bfloat16*>(x);
+  args.x_stride = k;
+  args.w = static_cast<const __nv_bfloat16*>(w);
+  args.y = y;
+  args.y_stride = y_stride;
+  args.rows = rows;
+  args.n = args.n_valid = n;
+  args.store = store;
+  return args;
+}
+
 using LaunchProduct = cudaError_t(const cuda::GemmRowsArgs&, cudaStream_t);
 
 void CheckProduct(int n, int64_t k, LaunchProduct* launch = cuda::LaunchGemmRows) {
@@ -69,15 +84,8 @@ void CheckProduct(int n, int64_t k, LaunchProduct* launch = cuda::LaunchGemmRows
   std::vector<float> first;
   for (const int rows : {1, 7, 8, 9, 16, 17, 32, 33, 64, 65, 128, 129, 200, 256, 512, 1000, 1024}) {
     const DeviceArray<float> dy(static_cast<size_t>(rows) * n);
-    cuda::GemmRowsArgs args;
-    args.x = static_cast<const __nv_bfloat16*>(dx.data());
-    args.x_stride = k;
-    args.w = static_cast<const __nv_bfloat16*>(dw.data());
-    args.y = dy.data();
-    args.y_stride = n;
-    args.rows = rows;
-    args.n = args.n_valid = n;
-    args.store = RowStore::kFloat;
+    cuda::GemmRowsArgs args =
+        Product(dx.data(), k, dw.data(), dy.data(), n, rows, n, RowStore::kFloat);
     ASSERT_EQ(launch(args, nullptr), cudaSuccess);
     ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
     const std::vector<float> y = dy.Host();
@@ -127,28 +135,14 @@ void CheckNormBetween(int width, int n) {
     const DeviceArray<float> dr(residual), squares(kMaxRows * stride / cuda::kSquaresColumns),
         dz(static_cast<size_t>(rows) * n);
     const DeviceArray<uint16_t> between(kMaxRows * stride);
-    cuda::GemmRowsArgs a;
-    a.x = static_cast<const __nv_bfloat16*>(dx.data());
-    a.x_stride = kInner;
-    a.w = static_cast<const __nv_bfloat16*>(dw.data());
-    a.y = dr.data();
-    a.y_stride = stride;
-    a.rows = rows;
-    a.n = a.n_valid = width;
-    a.store = RowStore::kAdd;
+    cuda::GemmRowsArgs a =
+        Product(dx.data(), kInner, dw.data(), dr.data(), stride, rows, width, RowStore::kAdd);
     a.next_norm = static_cast<const float*>(dnorm.data());
     a.next_x = static_cast<__nv_bfloat16*>(between.data());
     a.next_squares = static_cast<float*>(squares.data());
     ASSERT_EQ(cuda::LaunchGemmRows(a, nullptr), cudaSuccess);
-    cuda::GemmRowsArgs b;
-    b.x = a.next_x;
-    b.x_stride = stride;
-    b.w = static_cast<const __nv_bfloat16*>(dv.data());
-    b.y = dz.data();
-    b.y_stride = n;
-    b.rows = rows;
-    b.n = b.n_valid = n;
-    b.store = RowStore::kFloat;
+    cuda::GemmRowsArgs b =
+        Product(a.next_x, stride, dv.data(), dz.data(), n, rows, n, RowStore::kFloat);
     b.squares = a.next_squares;
     b.norm_width = width;
     b.norm_eps = 1e-5f;

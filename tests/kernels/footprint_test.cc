@@ -77,6 +77,10 @@ TEST(Footprint, CudaRefusesWhatItsKernelsCannotTake) {
   shape.dk = 16;
   shape.dv = 20;
   EXPECT_FALSE(CheckShape(DeviceKind::kCuda, shape).ok());
+  shape.dv = 16;
+  shape.conv_size = 65;
+  EXPECT_EQ(CheckShape(DeviceKind::kCuda, shape).message(),
+            "cuda: conv_size is 65, must be at most 64");
 }
 
 }  // namespace

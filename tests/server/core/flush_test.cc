@@ -50,14 +50,7 @@ class SlowFiles : public FakeFiles {
 };
 
 std::unique_ptr<SessionStore> OpenStore(Files* files) {
-  ModelShape shape;  // FakeEngine's
-  shape.vocab = 4096;
-  shape.layers = 1;
-  shape.hidden = 8;
-  shape.heads = shape.kv_heads = 1;
-  shape.dk = shape.dv = 2;
-  shape.intermediate = 8;
-  auto store = SessionStore::Open(files, "/d", {"model", MakeStateLayout(shape)});
+  auto store = SessionStore::Open(files, "/d", {"model", MakeStateLayout(FakeShape())});
   SLUICE_CHECK(store.ok());
   return *std::move(store);
 }
