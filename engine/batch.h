@@ -51,6 +51,7 @@ struct Batch {
   Ticket ticket = 0;
   absl::Duration launched;
   int32_t num_rows = 0;
+  int64_t held_rows = 0;  // decode rows that were left out for another tenant's inter-token time
 
   void Clear() {
     decode.clear();
@@ -59,6 +60,7 @@ struct Batch {
     targets.clear();
     shares.clear();
     num_rows = 0;
+    held_rows = 0;
   }
 };
 

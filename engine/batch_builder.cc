@@ -6,28 +6,29 @@ namespace sluice {
 namespace {
 
 bool CanDecode(const Call& call, const Sequence& sequence) {
-  if (sequence.finished || call.ending) return false;
-  if (call.exact && sequence.launched != sequence.received) return false;
-  return sequence.launched < call.request.stop.max_new_tokens;
+  return call.goes_on(sequence) && !(call.exact && sequence.launched != sequence.received);
 }
+
+bool Decodes(const Call& call) { return call.state == CallState::kReady && !call.in_prompt(); }
 
 constexpr SamplingConfig kGreedy = {.temperature = 0.0f};
 
 }  // namespace
 
-bool BatchBuilder::Build(absl::Span<Call* const> calls, Batch* batch) const {
+bool BatchBuilder::Build(absl::Span<Call* const> calls, StepPacer* pacer, Batch* batch) {
   batch->Clear();
+  pacer->Begin(calls);
+  const bool bounded = pacer->bounded();
   for (Call* call : calls) {
-    if (call->state == CallState::kReady && !call->in_prompt()) AddDecodeRows(call, batch);
+    if (!Decodes(*call) || (bounded && !HasPromise(*call))) continue;
+    AddDecodeRows(
+        call, [](const Sequence&) { return true; }, batch);
   }
-  for (Call* call : calls) {
-    if (call->state != CallState::kReady || !call->in_prompt()) continue;
-    const int64_t length = PromptShare(call->next_cut() - call->prompt_launched,
-                                       max_batch_tokens_ - batch->num_rows, grid_);
-    if (length == 0)
-      break;  // the oldest prompt first: a younger one that would fit must not overtake it
-    AddPrompt(call, length, batch);
-  }
+  const int64_t own_rows = batch->num_rows;
+  if (bounded) AddInTurns(calls, pacer->OtherRows(own_rows), batch);
+  const bool other_rows = batch->num_rows > own_rows;
+  const bool other_prompts = AddPrompts(calls, *pacer, own_rows, batch);
+  pacer->Formed(other_rows || other_prompts);
   if (batch->shares.empty()) return false;
   AddBannedIds(batch);
   batch->results.resize(batch->logits.size());
@@ -38,10 +39,54 @@ bool BatchBuilder::Build(absl::Span<Call* const> calls, Batch* batch) const {
   return true;
 }
 
-void BatchBuilder::AddDecodeRows(Call* call, Batch* batch) const {
+// Up to `most` rows of sequences without a promise; each has its turn once in a round.
+void BatchBuilder::AddInTurns(absl::Span<Call* const> calls, int64_t most, Batch* batch) {
+  const int64_t limit = batch->num_rows + most;
+  bool all = true;
+  const auto has_turn = [&](Sequence& sequence) {
+    const bool waits = sequence.round != round_;
+    const bool taken = waits && batch->num_rows < limit;
+    if (taken) sequence.round = round_;
+    if (waits && !taken) all = false;
+    if (!taken) ++batch->held_rows;
+    return taken;
+  };
+  for (Call* call : calls) {
+    if (Decodes(*call) && !HasPromise(*call)) AddDecodeRows(call, has_turn, batch);
+  }
+  if (all) ++round_;
+}
+
+// Whether a prompt without a promise is among them.
+bool BatchBuilder::AddPrompts(absl::Span<Call* const> calls, const StepPacer& pacer,
+                              int64_t own_rows, Batch* batch) const {
+  const int64_t most =
+      pacer.bounded() ? pacer.OtherPromptTokens(own_rows, batch->num_rows) : max_batch_tokens_;
+  int64_t others = most;
+  bool others_wait = false;
+  for (Call* call : calls) {
+    const bool other = pacer.bounded() && !HasPromise(*call);
+    if (call->state != CallState::kReady || !call->in_prompt() || (other && others_wait)) continue;
+    const int64_t left = max_batch_tokens_ - batch->num_rows;
+    const int64_t length = PromptShare(call->next_cut() - call->prompt_launched,
+                                       other ? std::min(left, others) : left, grid_);
+    // The oldest prompt first: a younger one that would fit must not overtake it.
+    if (length == 0 && !other) break;
+    if (length == 0) {
+      others_wait = true;
+      continue;
+    }
+    if (other) others -= length;
+    AddPrompt(call, length, batch);
+  }
+  return others < most;
+}
+
+template <typename Wanted>
+void BatchBuilder::AddDecodeRows(Call* call, Wanted wanted, Batch* batch) const {
   BatchShare share{call, 0, 0, batch->logits.size(), 0};
   for (Sequence& sequence : call->sequences) {
-    if (!CanDecode(*call, sequence)) continue;
+    if (!CanDecode(*call, sequence) || !wanted(sequence)) continue;
     const bool known = sequence.received == sequence.launched;
     batch->decode.push_back({sequence.slot, known ? sequence.last_token : kLastSampled});
     AddSample(call, &sequence, batch->num_rows++, batch);

@@ -8,6 +8,7 @@
 #include "absl/types/span.h"
 #include "engine/batch.h"
 #include "engine/call.h"
+#include "engine/step_pacer.h"
 
 namespace sluice {
 
@@ -19,11 +20,16 @@ class BatchBuilder {
         eos_token_ids_(std::move(eos_token_ids)) {}
 
   // Every sequence that decodes gets a row; the rest of the budget computes prompts, in the order
-  // of `calls`. Marks in the calls what is launched. False: no call has work.
-  bool Build(absl::Span<Call* const> calls, Batch* batch) const;
+  // of `calls`. Where `pacer` bounds the step, calls without a promise get what it lets them have.
+  // Marks in the calls what is launched. False: no call has work.
+  bool Build(absl::Span<Call* const> calls, StepPacer* pacer, Batch* batch);
 
  private:
-  void AddDecodeRows(Call* call, Batch* batch) const;
+  void AddInTurns(absl::Span<Call* const> calls, int64_t most, Batch* batch);
+  bool AddPrompts(absl::Span<Call* const> calls, const StepPacer& pacer, int64_t own_rows,
+                  Batch* batch) const;
+  template <typename Wanted>
+  void AddDecodeRows(Call* call, Wanted wanted, Batch* batch) const;
   void AddPrompt(Call* call, int64_t length, Batch* batch) const;
   void AddPromptScores(Call* call, int64_t begin, int64_t end, int32_t first_row,
                        Batch* batch) const;
@@ -34,6 +40,7 @@ class BatchBuilder {
   int64_t grid_;
   int64_t max_batch_tokens_;
   std::vector<int32_t> eos_token_ids_;
+  uint64_t round_ = 1;  // of turns among sequences that not every step has room for
 };
 
 }  // namespace sluice

@@ -47,6 +47,7 @@ struct Sequence {
   absl::Duration first_token_time;
   absl::Duration last_token_time;
   bool finished = false;
+  uint64_t round = 0;                // of BatchBuilder's: the last in which it had its turn
   std::unique_ptr<TextOutput> text;  // null when no text is wanted and no stop string looked for
   std::unique_ptr<StreamDecoder> history;  // of a call that commits: what its text leaves undecoded
   HostState host;                          // the state while kSpilled or kLoading
@@ -101,6 +102,14 @@ struct Call {
   // Where the next step must not go beyond.
   int64_t next_cut() const { return plan.cuts.empty() ? prompt_rows() : plan.cuts.front(); }
   bool in_prompt() const { return prompt_launched < prompt_rows(); }
+  // Whether tokens are left to compute for `sequence`.
+  bool goes_on(const Sequence& sequence) const {
+    return !sequence.finished && !ending && sequence.launched < request.stop.max_new_tokens;
+  }
+  bool decodes() const {
+    return !in_prompt() && std::any_of(sequences.begin(), sequences.end(),
+                                       [&](const Sequence& s) { return goes_on(s); });
+  }
   absl::Span<const int32_t> own_prompt() const {
     return absl::MakeConstSpan(request.prompt).subspan(carried);
   }

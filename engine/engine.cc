@@ -21,6 +21,7 @@ Engine::Engine(Backend* backend, Model* model, const Tokenizer* tokenizer, const
       clock_(clock),
       options_(options),
       builder_(backend->info().prompt_grid, options.max_batch_tokens, options.eos_token_ids),
+      pacer_(backend->info().prompt_grid),
       delivery_(tokenizer, options.eos_token_ids, &stats_),
       slots_(options.slots),
       count_tables_(options.slots),
@@ -144,7 +145,7 @@ bool Engine::Launch(absl::Duration now) {
   if (idle_batches_.empty()) idle_batches_.push_back(std::make_unique<Batch>());
   std::unique_ptr<Batch> batch = std::move(idle_batches_.back());
   idle_batches_.pop_back();
-  if (!builder_.Build(admitted_, batch.get())) {
+  if (!builder_.Build(admitted_, &pacer_, batch.get())) {
     idle_batches_.push_back(std::move(batch));
     return false;
   }
@@ -159,6 +160,7 @@ bool Engine::Launch(absl::Duration now) {
   batch->ticket = model_->Step(&batch->rows);
   stats_.steps.Add();
   stats_.step_rows.Observe(batch->num_rows);
+  stats_.held_rows.Add(static_cast<uint64_t>(batch->held_rows));
   ForkAfterPrompt(*batch);
   KeepPrefixes(*batch);
   in_flight_.push_back(std::move(batch));
@@ -185,6 +187,8 @@ void Engine::FinishOldestStep() {
     return FailDevice(status);
   }
   stats_.step_seconds.Observe(absl::ToDoubleSeconds(now - batch->launched));
+  pacer_.Observe(*batch, now - std::max(batch->launched, last_finish_));
+  last_finish_ = now;
   for (const BatchShare& share : batch->shares) {
     Call* call = share.call;
     --call->steps_in_flight;

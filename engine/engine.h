@@ -33,6 +33,7 @@
 #include "engine/slot_pool.h"
 #include "engine/state_cache.h"
 #include "engine/stats.h"
+#include "engine/step_pacer.h"
 #include "engine/token_sink.h"
 #include "engine/tokenizer/tokenizer.h"
 #include "kernels/backend.h"
@@ -135,6 +136,7 @@ class Engine {
   const EngineOptions options_;
   EngineStats stats_;
   BatchBuilder builder_;
+  StepPacer pacer_;
   Delivery delivery_;
   SlotPool slots_;
   SlotPool count_tables_;
@@ -152,6 +154,7 @@ class Engine {
   std::vector<Call*> admitted_;   // with slots or spilled, in the order of their admission
   std::set<std::pair<absl::Duration, RequestId>> expiries_;  // finite ones of the live calls
   std::deque<std::unique_ptr<Batch>> in_flight_;
+  absl::Duration last_finish_;  // of a step
   std::vector<std::unique_ptr<Batch>> idle_batches_;
 };
 

@@ -57,9 +57,11 @@ struct Request {
 
   std::string tenant;
   int32_t tenant_weight = 1;  // its share beside other tenants that wait
-  std::string session_id;     // "": none
-  std::string etag;           // the session's must be this one; "": any
-  bool commit = true;         // to the session; needs n == 1. A score never does.
+  // What the tenant was promised between two tokens, at the cost of tenants without a promise.
+  absl::Duration inter_token = absl::InfiniteDuration();
+  std::string session_id;  // "": none
+  std::string etag;        // the session's must be this one; "": any
+  bool commit = true;      // to the session; needs n == 1. A score never does.
   OnConflict on_conflict = OnConflict::kFail;
   bool durable = false;  // the end is told once the commit is on disk
   std::vector<int32_t>

@@ -107,6 +107,7 @@ struct EngineStats {
   Counter steps;
   Counter orphan_rows;     // of steps that were formed after their call had ended
   Counter discarded_rows;  // of steps that were in flight when it ended
+  Counter held_rows;       // decode rows left out of a step for another tenant's inter_token
   Counter spills;          // states moved to the host to free a slot
 
   // Sessions.

@@ -25,6 +25,7 @@ absl::StatusOr<Permit> AdmitRequest(const Tenant& tenant, Admission* admission, 
   if (absl::IsResourceExhausted(permit.status())) return WithRetry(permit.status(), retry_delay);
   request->tenant = tenant.name;
   request->tenant_weight = tenant.limits.weight;
+  request->inter_token = tenant.limits.inter_token;
   return permit;
 }
 

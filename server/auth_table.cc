@@ -12,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
+#include "absl/time/time.h"
 
 namespace sluice {
 namespace {
@@ -21,8 +22,10 @@ constexpr size_t kMaxSubject = 512;
 constexpr absl::string_view kDigestPrefix = "sha256:";
 constexpr int64_t kMaxLimit = int64_t{1} << 40;
 constexpr int64_t kMaxWeight = 1000;
+constexpr absl::Duration kLeastInterToken = absl::Microseconds(1);
+constexpr absl::Duration kMostInterToken = absl::Hours(1);
 constexpr TenantLimits kDefaultLimits = {
-    .max_streams = 64, .max_queued_requests = 64, .max_queued_tokens = 1 << 20, .weight = 1};
+    .max_streams = 64, .max_queued_requests = 64, .max_queued_tokens = 1 << 20};
 
 bool IsTenantName(absl::string_view name) {
   const auto legal = [](char c) {
@@ -53,9 +56,23 @@ bool ParseDigest(absl::string_view text, TokenDigest* digest) {
   return true;
 }
 
+absl::Status ParseInterToken(absl::string_view text, absl::Duration* inter_token) {
+  if (text == "none") {
+    *inter_token = absl::InfiniteDuration();
+    return absl::OkStatus();
+  }
+  if (absl::ParseDuration(text, inter_token) && *inter_token >= kLeastInterToken &&
+      *inter_token <= kMostInterToken) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(
+      "inter_token must be none or a time from 1us to 1h, such as 5ms");
+}
+
 absl::Status ParseSetting(absl::string_view setting, TenantLimits* limits) {
   const std::pair<absl::string_view, absl::string_view> parts =
       absl::StrSplit(setting, absl::MaxSplits('=', 1));
+  if (parts.first == "inter_token") return ParseInterToken(parts.second, &limits->inter_token);
   int64_t* field = nullptr;
   int64_t weight = 0;
   if (parts.first == "max_streams") field = &limits->max_streams;
@@ -64,7 +81,8 @@ absl::Status ParseSetting(absl::string_view setting, TenantLimits* limits) {
   if (parts.first == "weight") field = &weight;
   if (field == nullptr) {
     return absl::InvalidArgumentError(
-        "a tenant has max_streams, max_queued_requests, max_queued_tokens and weight alone");
+        "a tenant has max_streams, max_queued_requests, max_queued_tokens, weight and inter_token "
+        "alone");
   }
   const int64_t most = field == &weight ? kMaxWeight : kMaxLimit;
   if (!absl::SimpleAtoi(parts.second, field) || *field < 1 || *field > most) {

@@ -3,15 +3,21 @@
 //
 //   # Of the tenants below that do not say.
 //   tenant *     max_streams=64
-//   tenant acme  max_streams=256 weight=4
+//   tenant acme  max_streams=256 weight=4 inter_token=5ms
 //   token  acme  sha256:HEX
 //   # The subject of a client certificate.
 //   cert   acme  CN=worker,O=Acme
 //
 // `tenant` comes before the tenant's tokens and certs, any number of each, so that a key can be
 // replaced without a gap. Its settings, all optional: max_streams (64), max_queued_requests (64),
-// max_queued_tokens (1048576), weight (1). `token` has the SHA-256 of the token's bytes, never the
-// token, which should be random, for instance:
+// max_queued_tokens (1048576), weight (1), inter_token (none).
+//
+// `inter_token` is a promise: while a call of the tenant generates, calls of tenants without one
+// get no more of a step than it has room for if it is to take no longer, a sixteenth of the time at
+// the least. What the device takes for the tenant's own rows no promise makes shorter.
+//
+// `token` has the SHA-256 of the token's bytes, never the token, which should be random, for
+// instance:
 //
 //   token=$(openssl rand -hex 32); printf %s "$token" | sha256sum
 #ifndef SLUICE_SERVER_AUTH_TABLE_H_

@@ -106,6 +106,9 @@ void AddEngine(const MetricSources& sources, MetricFamilies* out) {
   out->AddCounter("sluice_discarded_rows_total",
                   "Rows of steps that were in flight when their call ended.",
                   Value(stats.discarded_rows));
+  out->AddCounter("sluice_held_rows_total",
+                  "Decode rows that waited for another step to keep another tenant's inter_token.",
+                  Value(stats.held_rows));
   const double used = Value(stats.slots_used);
   const double total = Value(stats.slots_total);
   out->AddGauge("sluice_state_slots", "States that fit on the device.", used,

@@ -6,6 +6,8 @@
 #include <limits>
 #include <string>
 
+#include "absl/time/time.h"
+
 namespace sluice {
 
 struct TenantLimits {
@@ -16,6 +18,8 @@ struct TenantLimits {
   int64_t max_queued_requests = kNoBound;
   int64_t max_queued_tokens = kNoBound;
   int32_t weight = 1;  // its share of the device beside other tenants that wait
+  // Promised between two tokens of a sequence, at the cost of tenants without a promise.
+  absl::Duration inter_token = absl::InfiniteDuration();
 };
 
 struct Tenant {

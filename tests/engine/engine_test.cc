@@ -39,6 +39,7 @@ TEST(EngineTest, ACallsTokensDependOnTheCallAlone) {
         Request request = MakeRequest(RandomPrompt(&rng, 1 + rng() % 40), rng() % 30, rng());
         request.n = 1 + rng() % 3;
         request.priority = static_cast<int32_t>(rng() % 3);
+        if (rng() % 6 == 0) request.inter_token = absl::Milliseconds(rng() % 600);
         request.stop.min_new_tokens = static_cast<int32_t>(rng() % 4);
         // Half of the vocabulary stops such a call early.
         if (rng() % 4 == 0) {

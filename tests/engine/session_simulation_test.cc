@@ -106,6 +106,7 @@ struct Simulation {
       tenant.limits.max_queued_requests = 1 + static_cast<int64_t>(Below(12));
       tenant.limits.max_queued_tokens = 20 + static_cast<int64_t>(Below(300));
       tenant.limits.weight = 1 + static_cast<int32_t>(Below(4));
+      if (Below(3) == 0) tenant.limits.inter_token = absl::Milliseconds(Below(20));
       tenants.push_back(tenant);
     }
     Boot();
@@ -471,6 +472,7 @@ struct Simulation {
     const Tenant& tenant = *std::find_if(tenants.begin(), tenants.end(),
                                          [&](const Tenant& t) { return t.name == request.tenant; });
     request.tenant_weight = tenant.limits.weight;
+    request.inter_token = tenant.limits.inter_token;
     auto permit = Admit(static_cast<int64_t>(request.prompt.size()), tenant);
     if (!permit.has_value()) return;
     auto sink = std::make_shared<SimSink>(this, request);

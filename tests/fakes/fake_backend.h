@@ -44,6 +44,8 @@ class FakeBackend : public Backend {
   // Rows whose state was reached through this token have logits that are not finite.
   void set_poison_token(int32_t token) { poison_token_ = token; }
 
+  // The step begun last, until it was awaited.
+  const StepRows& step() const { return *rows_; }
   int64_t steps() const { return steps_; }
   int64_t most_rows() const { return most_rows_; }
 

@@ -20,6 +20,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     const sluice::TenantLimits& limits = tenant->limits;
     SLUICE_CHECK(limits.max_streams >= 1 && limits.max_queued_requests >= 1);
     SLUICE_CHECK(limits.max_queued_tokens >= 1 && limits.weight >= 1 && limits.weight <= 1000);
+    SLUICE_CHECK(limits.inter_token > absl::ZeroDuration());
   }
   const sluice::TenantRef found = table->FindToken(text.substr(0, 64));
   SLUICE_CHECK(found == nullptr || table->tokens() > 0);

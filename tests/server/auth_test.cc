@@ -42,11 +42,12 @@ TEST(AuthTable, DigestIsSha256) {
 
 TEST(AuthTable, FindsTenantsByTokenAndBySubject) {
   const absl::StatusOr<AuthTable> table = AuthTable::Parse(
-      absl::StrCat("# a comment\n\ntenant * max_streams=7\ntenant acme weight=4\n",
-                   TokenLine("acme", "one"), TokenLine("acme", "two"),
-                   "tenant b-2.c max_streams=9 max_queued_requests=2 max_queued_tokens=300\r\n",
-                   "  cert  b-2.c   CN=two words,O=B # no comment  \n",
-                   TokenLine("b-2.c", "three")),
+      absl::StrCat(
+          "# a comment\n\ntenant * max_streams=7 inter_token=2.5ms\ntenant acme weight=4\n",
+          TokenLine("acme", "one"), TokenLine("acme", "two"),
+          "tenant b-2.c max_streams=9 max_queued_requests=2 max_queued_tokens=300 "
+          "inter_token=none\r\n",
+          "  cert  b-2.c   CN=two words,O=B # no comment  \n", TokenLine("b-2.c", "three")),
       "f");
   ASSERT_TRUE(table.ok()) << table.status();
   EXPECT_EQ(table->tenants().size(), 2u);
@@ -56,11 +57,13 @@ TEST(AuthTable, FindsTenantsByTokenAndBySubject) {
   EXPECT_EQ(table->FindToken("one")->limits.max_streams, 7);
   EXPECT_EQ(table->FindToken("one")->limits.weight, 4);
   EXPECT_EQ(table->FindToken("one")->limits.max_queued_tokens, 1 << 20);
+  EXPECT_EQ(table->FindToken("one")->limits.inter_token, absl::Microseconds(2500));
   const TenantRef b = table->FindToken("three");
   ASSERT_NE(b, nullptr);
   EXPECT_EQ(b->limits.max_streams, 9);
   EXPECT_EQ(b->limits.max_queued_requests, 2);
   EXPECT_EQ(b->limits.max_queued_tokens, 300);
+  EXPECT_EQ(b->limits.inter_token, absl::InfiniteDuration());
   EXPECT_EQ(table->FindSubject("CN=two words,O=B # no comment"), b);
   for (const char* wrong : {"", "One", "ONE", "one ", " one", "onetwo", "four"}) {
     EXPECT_EQ(table->FindToken(wrong), nullptr) << wrong;
@@ -82,6 +85,10 @@ TEST(AuthTable, ErrorsNameTheLineAndNoToken) {
                 HasSubstr("max_streams must be a whole number in [1, "));
   }
   EXPECT_THAT(ErrorOf("tenant a weight=1001\n"), HasSubstr("weight must be"));
+  for (const char* value : {"", "0ms", "-1ms", "5", "x", "inf", "61m", "0.1us"}) {
+    EXPECT_THAT(ErrorOf(absl::StrCat("tenant a inter_token=", value)),
+                HasSubstr("inter_token must be none or a time from 1us to 1h"));
+  }
   EXPECT_THAT(ErrorOf("token a sha256:00\n"), HasSubstr("a line above"));
   EXPECT_THAT(ErrorOf("token * sha256:00\n"), HasSubstr("a line above"));
   EXPECT_THAT(
