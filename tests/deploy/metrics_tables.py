@@ -34,7 +34,7 @@ def unit(name):
     stem = name.removesuffix("_total")
     for suffix, word in (("_seconds", "s"), ("_bytes", "bytes"), ("_info", "1"), ("_perc", "0 to 1"), ("_healthy", "0 or 1"),
                          ("tokens", "tokens"), ("orphan_rows", "tokens"),
-                         ("discarded_rows", "tokens"), ("prefix_cache_queries", "tokens"), ("prefix_cache_hits", "tokens")):
+                         ("discarded_rows", "tokens"), ("held_rows", "tokens"), ("prefix_cache_queries", "tokens"), ("prefix_cache_hits", "tokens")):
         if stem.endswith(suffix):
             return word
     return "tokens" if stem.endswith("step_rows") else "see meaning" if stem == "sluice_limit" else "count"

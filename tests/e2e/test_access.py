@@ -132,6 +132,35 @@ def test_a_guess_takes_as_long_whatever_it_is(start_daemon, tenants):
     assert abs(difference) < max(spread, 20_000)
 
 
+def test_a_promised_time_between_tokens_holds_others_back(start_daemon, tmp_path):
+    tenants = tmp_path / "tenants"
+    tenants.write_text(f"tenant fast inter_token=1us\ntoken fast {digest('f-token')}\n"
+                       f"tenant slow\ntoken slow {digest('s-token')}\n")
+    daemon = start_daemon(f"--auth_tokens_file={tenants}")
+
+    def tokens(stream):
+        return [token for message in stream for token in message.delta.token_ids]
+
+    def generate(token, seed, **stop):
+        message = request("The sea", sampling={"temperature": 1, "seed": seed}, stop={"ignore_eos": True, **stop})
+        return daemon.inference.Generate(message, metadata=bearer(token), timeout=PATIENCE)
+
+    alone = tokens(generate("f-token", 1, max_new_tokens=400))
+    slow = tokens(generate("s-token", 2, max_new_tokens=60))
+    assert daemon.metrics()["sluice_held_rows_total"] == 0
+    endless = [generate("s-token", seed, max_new_tokens=1_000_000) for seed in range(3, 7)]
+    for stream in endless:
+        next(stream)
+    fast = generate("f-token", 1, max_new_tokens=400)
+    beside = generate("s-token", 2, max_new_tokens=60)
+    assert tokens(fast) == alone
+    assert tokens(beside) == slow
+    assert daemon.metrics()["sluice_held_rows_total"] > 400
+    for stream in endless:
+        stream.cancel()
+    daemon.wait_idle()
+
+
 def test_limits_of_a_tenant_are_its_own(start_daemon, tenants):
     daemon = start_daemon(f"--auth_tokens_file={tenants}")
     held = [daemon.inference.Generate(request("The", stop=ENDLESS), metadata=bearer("s-token")) for _ in range(2)]

