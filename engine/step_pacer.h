@@ -4,7 +4,7 @@
 //
 // So that nobody stands still whatever was promised, one step in kWideEvery is wide: it may take
 // kWide times as long, and has at least one row or one cut of a prompt of theirs; rows and prompts
-// take turns. That is a sixteenth of the time at least.
+// take turns. That is a thirty-second of the time.
 #ifndef SLUICE_ENGINE_STEP_PACER_H_
 #define SLUICE_ENGINE_STEP_PACER_H_
 
@@ -20,7 +20,7 @@ namespace sluice {
 
 class StepPacer {
  public:
-  static constexpr int32_t kWideEvery = 256;
+  static constexpr int32_t kWideEvery = 512;
   static constexpr int32_t kWide = 16;
 
   explicit StepPacer(int64_t grid) : grid_(grid) {}
