@@ -214,8 +214,8 @@ int RunCudaKernelsBench(int device, const std::vector<std::string>& parts) {
   if (wants("decode")) Decode(gpu);
   if (wants("gemm")) Gemm(gpu);
   if (wants("mixer")) PromptMixer(gpu);
-  if (wants("step") || wants("prefill"))
-    CudaStepsBench(device, gpu.limits, wants("step"), wants("prefill"));
+  if (wants("step") || wants("mixed") || wants("prefill"))
+    CudaStepsBench(device, gpu.limits, wants("step"), wants("mixed"), wants("prefill"));
   return 0;
 }
 

@@ -7,7 +7,7 @@
 namespace sluice {
 
 // Prints tables, batch-invariant and not.
-void CudaStepsBench(int device, const GpuLimits& limits, bool decode, bool prefill);
+void CudaStepsBench(int device, const GpuLimits& limits, bool decode, bool mixed, bool prefill);
 
 }  // namespace sluice
 

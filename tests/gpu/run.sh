@@ -88,7 +88,7 @@ show e2e 6 'passed|failed|^FAILED'
 show memcheck 2
 for share in 0 1 2; do show racecheck_$share 1; done
 show portable 4 'FAILED|PASSED|argmax'
-show kernels 90
+show kernels 125
 show portable_kernels 12
 show fault 12 'ratio|overload|tenant|passed|failed'
 show served 20
