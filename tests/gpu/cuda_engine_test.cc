@@ -136,12 +136,15 @@ TEST_P(CudaEngineTest, WithAndWithoutThePrefixCache) {
     EngineOnGpu gpu(dir, 4, 4096);
     const std::vector<int32_t> common = RandomTokens(6000, gpu.vocab, 7);
     for (int i = 0; i < 8; ++i) {
-      probes.push_back(RandomRequest(&random, gpu.vocab, 1 + static_cast<int64_t>(random() % 700)));
+      // Of the last, a hit leaves as little as a short prompt has.
+      const bool little = i == 7;
+      const auto own = little ? 16 : 1 + static_cast<int64_t>(random() % 700);
+      const auto shared = little ? 1024 : static_cast<int64_t>(random() % 6000);
+      probes.push_back(RandomRequest(&random, gpu.vocab, own));
       Request& probe = probes.back();
       if (i > 1) probe.output.prompt_logprobs = -1;
       probe.n = 1 + static_cast<int32_t>(random() % 2);
-      probe.prompt.insert(probe.prompt.begin(), common.begin(),
-                          common.begin() + static_cast<int64_t>(random() % 6000));
+      probe.prompt.insert(probe.prompt.begin(), common.begin(), common.begin() + shared);
       auto sink = std::make_shared<RecordingSink>();
       gpu.engine->Submit(probe, sink);
       while (gpu.engine->Step()) {

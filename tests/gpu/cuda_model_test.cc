@@ -106,7 +106,7 @@ TEST_P(VariantTest, AgreesWithTheCpu) {
                                      {7, 0, RandomTokens(16, vocab, 9)},
                                      {2, 0, RandomTokens(513, vocab, 8)}});
   for (int i = 0; i < 20; ++i)
-    compare({{0, i}, {5, i + 1}, {2, i + 2}, {6, i + 3}, {4, i + 4}, {7, i + 5}}, {});
+    compare({{0, i}, {5, i + 1}, {2, i + 2}, {6, i + 3}, {4, i + 4}}, {});
   for (int32_t slot = 0; slot < 8; ++slot) {
     worst_state = std::max(worst_state, RelativeRms(gpu.State(slot), cpu.State(slot)));
   }
@@ -122,7 +122,8 @@ TEST_P(VariantTest, BitsDoNotDependOnCompanyOrCuts) {
   const TestModel model(variant.shape, variant.options);
   const int64_t vocab = variant.shape.vocab;
   Runner alone(CudaOrDie(), model, 64, 2048), beside(CudaOrDie(), model, 64, 2048);
-  const std::vector<int32_t> prompt = RandomTokens(1200, vocab, 11);
+  // Its last part is as short as a short prompt, but not the beginning of one.
+  const std::vector<int32_t> prompt = RandomTokens(1060, vocab, 11);
   const auto part = [&](int64_t begin, int64_t end) {
     return std::vector<int32_t>(prompt.begin() + begin, prompt.begin() + end);
   };
@@ -130,7 +131,7 @@ TEST_P(VariantTest, BitsDoNotDependOnCompanyOrCuts) {
   // The same prompt cut at multiples of the grid, beside other prompts and decode rows.
   beside.Step({}, {{7, 0, RandomTokens(33, vocab, 12)}, {9, 0, part(0, 512)}});
   beside.Step({{7, 3}}, {{9, 512, part(512, 1024)}, {8, 0, RandomTokens(100, vocab, 13)}});
-  auto cut = beside.Step({{7, 3}, {8, 4}}, {{9, 1024, part(1024, 1200)}});
+  auto cut = beside.Step({{7, 3}, {8, 4}}, {{9, 1024, part(1024, 1060)}});
   EXPECT_EQ(cut[2], whole[0]);
   EXPECT_EQ(beside.State(9), alone.State(0));
   // Then decoded in batches of every size.
