@@ -9,7 +9,7 @@
 //
 // A row's results are a function of that row's own sequence: never of the other rows, of how many
 // there are, or of how a prompt was cut on the grid. Decode rows and prompt rows may use different
-// orders of summation.
+// orders of summation, and so may prompts of different lengths.
 //
 // Threads: one thread drives a backend. Errors of the device latch: once a call has returned one,
 // every later call returns it too and touches the device no more.

@@ -34,7 +34,7 @@ using cuda::MemoryKind;
 using cuda::Stride;
 
 // Part of numerics_id. Raise it with every change that changes bits.
-constexpr int kKernelRevision = 2;
+constexpr int kKernelRevision = 3;
 constexpr int32_t kDefaultSlots = 1024;
 constexpr int32_t kDefaultBatchTokens = 4096;
 // Of what is free once weights are loaded, left to the driver: graphs, kernels, local memory.
@@ -134,6 +134,7 @@ class CudaBackend : public Backend {
 
   void RunStep(const StepRows& rows);
   void Prepare();
+  void RunWithoutRows();
   void AwaitWrites(const StepRows& rows);
   void AwaitWrite(int32_t slot);
 
@@ -393,6 +394,7 @@ void CudaBackend::Prepare() {
                           nullptr});
     });
   }
+  RunWithoutRows();
   // A whole span and a part of one, in the slot that is no sequence's.
   const int32_t length = std::min(cuda::kSpan + 1, work_.max_rows());
   const std::vector<int32_t> tokens(length, 0);
@@ -411,6 +413,17 @@ void CudaBackend::Prepare() {
   rows.results = &result;
   RunStep(rows);
   latch_.Check(cudaStreamSynchronize(stream_.get()), "the first step");
+}
+
+// Short prompts bring the products more rows than there are slots: runs their kernels for any
+// number. None of the rows is a real one, so no slot is touched.
+void CudaBackend::RunWithoutRows() {
+  const StepRows none;
+  bool grown = false;
+  if (!latch_.Check(steps_.Upload(none, &*packer_, stream_.get(), &plan_, &grown))) return;
+  for (int32_t rows = 8; rows <= std::min(work_.max_rows(), 512); rows *= 2) {
+    runner_->Run(ops_, {steps_.meta(), &plan_, rows, std::min(rows, work_.logit_tile()), nullptr});
+  }
 }
 
 }  // namespace

@@ -14,9 +14,9 @@ namespace sluice {
 
 struct CudaOptions {
   int device = 0;
-  // A row's bits never depend on how many rows there are. Off: from a few dozen decode rows on,
-  // products go to the library with all rows of the step together, which is faster and changes bits
-  // with the number of rows.
+  // A row's bits never depend on how many rows there are. Off: from a few dozen rows on, products
+  // go to the library with all rows of the step together, which is faster and changes bits with the
+  // number of rows.
   bool batch_invariant = true;
   // Decode steps are captured once per number of rows (rounded up) and replayed: all of them when a
   // step without rows comes, which computes nothing, or each when it is first needed.

@@ -1,7 +1,7 @@
-// y = x W^T for decode rows, with one order of summation over K whatever the number of rows is: K
-// is cut into kSlices slices of whole tiles of 64; each slice is one chain of tensor-core steps;
-// the slices' sums are added in their order. How many blocks share a product, and how many rows a
-// block takes, changes no bit.
+// y = x W^T for decode rows and short prompts, with one order of summation over K whatever the
+// number of rows is: K is cut into kSlices slices of whole tiles of 64; each slice is one chain of
+// tensor-core steps; the slices' sums are added in their order. How many blocks share a product,
+// and how many rows a block takes, changes no bit.
 #ifndef SLUICE_KERNELS_CUDA_GEMM_ROWS_H_
 #define SLUICE_KERNELS_CUDA_GEMM_ROWS_H_
 
@@ -44,6 +44,7 @@ struct GemmRowsArgs {
 // Columns whose squares are summed together.
 inline constexpr int kSquaresColumns = 64;
 
+// What it launches changes past 8, 16, 32, 64, 128 and 256 rows.
 cudaError_t LaunchGemmRows(const GemmRowsArgs& args, cudaStream_t stream);
 // Whether it takes and leaves norms.
 bool GemmRowsTakesNorms();

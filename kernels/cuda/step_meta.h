@@ -65,7 +65,7 @@ struct StepHeader {
   int32_t num_rows;
   int32_t num_logits;
   int32_t rows;    // offsets in bytes from the header: RowMeta (num_decode)
-  int32_t tokens;  // int32_t (num_rows - num_decode): the prompts' tokens
+  int32_t tokens;  // int32_t (num_rows - num_decode): the prompts' tokens, in the order of rows
   int32_t logits;  // LogitMeta (num_logits)
   int32_t chunks;  // ChunkMeta
   int32_t spans;   // SpanMeta

@@ -33,9 +33,9 @@ class Writer {
   int64_t at_;
 };
 
-LogitMeta MakeLogitMeta(const LogitRow& row) {
+LogitMeta MakeLogitMeta(const LogitRow& row, const RowOrder& order) {
   LogitMeta m = {};
-  m.row = row.row;
+  m.row = order.Place(row.row);
   m.slot = row.slot;
   m.target = row.target;
   m.alternatives = row.alternatives;
@@ -67,7 +67,7 @@ int64_t StepPacker::MaxBytes(const StepRows& rows) {
          biases * static_cast<int64_t>(sizeof(TokenBias)) + kPadding;
 }
 
-void StepPacker::CutPrompts(const StepRows& rows, StepPlan* plan) {
+void StepPacker::CutPrompts(StepPlan* plan) {
   chunks_.clear();
   spans_.clear();
   scans_.clear();
@@ -86,9 +86,8 @@ void StepPacker::CutPrompts(const StepRows& rows, StepPlan* plan) {
     wave.first_span = static_cast<int>(spans_.size());
     wave.first_scan = static_cast<int>(scans_.size());
   };
-  int32_t row = rows.num_decode;
-  for (int32_t i = 0; i < rows.num_prompts; ++i) {
-    const PromptSegment& segment = rows.prompts[i];
+  for (const RowOrder::Prompt& prompt : order_.prompts()) {
+    const PromptSegment& segment = *prompt.segment;
     bool scanning = false;  // the segment's last span in this wave was whole
     for (int32_t done = 0; done < segment.length;) {
       const int32_t length = std::min(segment.length - done, kSpan);
@@ -109,23 +108,24 @@ void StepPacker::CutPrompts(const StepRows& rows, StepPlan* plan) {
       }
       for (int32_t c = 0; c < length; c += kChunk) {
         const int32_t tokens = std::min(length - c, kChunk);
-        chunks_.push_back({row + done + c, tokens, segment.slot, done + c,
+        chunks_.push_back({prompt.row + done + c, tokens, segment.slot, done + c,
                            done + c + tokens == segment.length ? 1 : 0});
       }
       wave.chunks += span_chunks;
       done += length;
     }
-    row += segment.length;
   }
   end_wave();
-  plan->num_prompt = row - rows.num_decode;
   plan->num_chunks = static_cast<int32_t>(chunks_.size());
 }
 
 void StepPacker::Pack(const StepRows& rows, LogitResult* results, char* block, StepPlan* plan) {
   plan->num_decode = rows.num_decode;
   plan->num_logits = rows.num_logits;
-  CutPrompts(rows, plan);
+  order_.Arrange(rows);
+  plan->num_short = order_.short_rows();
+  plan->num_prompt = order_.prompt_rows();
+  CutPrompts(plan);
   Writer writer(block);
   StepHeader header = {};
   header.num_decode = rows.num_decode;
@@ -136,8 +136,8 @@ void StepPacker::Pack(const StepRows& rows, LogitResult* results, char* block, S
   for (int32_t i = 0; i < rows.num_decode; ++i)
     decode[i] = {rows.decode[i].slot, rows.decode[i].token};
   int32_t* tokens = writer.Reserve<int32_t>(plan->num_prompt, &header.tokens);
-  for (int32_t i = 0; i < rows.num_prompts; ++i) {
-    tokens = std::copy_n(rows.prompts[i].tokens, rows.prompts[i].length, tokens);
+  for (const RowOrder::Prompt& prompt : order_.prompts()) {
+    tokens = std::copy_n(prompt.segment->tokens, prompt.segment->length, tokens);
   }
   header.chunks = writer.Add(chunks_.data(), chunks_.size());
   header.spans = writer.Add(spans_.data(), spans_.size());
@@ -145,7 +145,7 @@ void StepPacker::Pack(const StepRows& rows, LogitResult* results, char* block, S
   LogitMeta* logits = writer.Reserve<LogitMeta>(rows.num_logits, &header.logits);
   int64_t num_biases = 0, num_banned = 0;
   for (int32_t i = 0; i < rows.num_logits; ++i) {
-    logits[i] = MakeLogitMeta(rows.logits[i]);
+    logits[i] = MakeLogitMeta(rows.logits[i], order_);
     logits[i].bias = static_cast<int32_t>(num_biases);
     logits[i].banned = static_cast<int32_t>(num_banned);
     num_biases += rows.logits[i].num_bias;

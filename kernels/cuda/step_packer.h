@@ -1,11 +1,12 @@
-// Lays out a step for the device (step_meta.h) and cuts its prompts into chunks and spans. Host
-// code only.
+// Lays out a step for the device (step_meta.h, row_order.h) and cuts its prompts into chunks and
+// spans. Host code only.
 #ifndef SLUICE_KERNELS_CUDA_STEP_PACKER_H_
 #define SLUICE_KERNELS_CUDA_STEP_PACKER_H_
 
 #include <cstdint>
 #include <vector>
 
+#include "kernels/cuda/row_order.h"
 #include "kernels/cuda/step_meta.h"
 #include "kernels/ops.h"
 
@@ -22,7 +23,8 @@ struct ChunkRange {
 
 struct StepPlan {
   int32_t num_decode = 0;
-  int32_t num_prompt = 0;  // rows
+  int32_t num_short = 0;   // rows of short prompts, the first after the decode rows
+  int32_t num_prompt = 0;  // rows of all prompts
   int32_t num_logits = 0;
   int32_t num_chunks = 0;
   std::vector<ChunkRange> waves;
@@ -41,9 +43,10 @@ class StepPacker {
   void Pack(const StepRows& rows, LogitResult* results, char* block, StepPlan* plan);
 
  private:
-  void CutPrompts(const StepRows& rows, StepPlan* plan);
+  void CutPrompts(StepPlan* plan);
 
   const int chunk_capacity_;
+  RowOrder order_;
   std::vector<ChunkMeta> chunks_;
   std::vector<SpanMeta> spans_, partial_;
   std::vector<ScanMeta> scans_;

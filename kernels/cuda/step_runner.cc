@@ -90,12 +90,9 @@ void StepRunner::MultiplyMany(const Product& p, int64_t first, int64_t rows) {
 }
 
 void StepRunner::Multiply(const Product& product) {
-  if (!StreamsDecodeRows()) {
-    MultiplyMany(product, 0, all_rows());
-    return;
-  }
-  MultiplyRows(product, step_.decode);
-  MultiplyMany(product, step_.decode, step_.plan->num_prompt);
+  const int32_t streamed = streamed_rows();
+  MultiplyRows(product, streamed);
+  MultiplyMany(product, streamed, all_rows() - streamed);
 }
 
 // ---- Ops ----
@@ -108,7 +105,7 @@ void StepRunner::Do(const EmbedArgs& args) {
 }
 
 void StepRunner::Norm(const Activation& x, const Vector& norm) {
-  const int32_t first = normed_before_ ? step_.decode : 0, rows = all_rows() - first;
+  const int32_t first = normed_before_ ? streamed_rows() : 0, rows = all_rows() - first;
   if (rows == 0) return;
   Check(LaunchRmsNorm(step_.meta, first, static_cast<const float*>(x.data), norm.data, x.cols,
                       shape_.norm_eps, work_.normed(), rows, stream_),
@@ -133,7 +130,7 @@ void StepRunner::Do(const NormProjectArgs& args) { NormMultiply(args, RowStore::
 void StepRunner::Do(const NormGateUpArgs& args) { NormMultiply(args, RowStore::kSwiGlu); }
 
 void StepRunner::Do(const ProjectAddArgs& args) {
-  const bool leaves = next_norm_ != nullptr && StreamsDecodeRows() && GemmRowsTakesNorms();
+  const bool leaves = next_norm_ != nullptr && streamed_rows() > 0 && GemmRowsTakesNorms();
   Multiply({.x = static_cast<const Bf16*>(args.a.data),
             .x_cols = args.a.cols,
             .weight = args.weight,

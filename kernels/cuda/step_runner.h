@@ -74,18 +74,21 @@ class StepRunner {
     int64_t y_cols;
     int64_t y_bytes;  // of an element
     RowStore store;
-    const float* next_norm = nullptr;  // decode rows leave this norm of y for the next product
+    const float* next_norm = nullptr;  // streamed rows leave this norm of y for the next product
     bool normed_before = false;        // and so they have been left x
   };
-  // Whether decode rows go through MultiplyRows, also beside prompt rows.
-  bool StreamsDecodeRows() const { return batch_invariant_ || all_rows() <= kStreamRows; }
-  // y = x W^T for the step's decode rows, then for its prompt rows.
+  // y = x W^T for the streamed rows, then for all others.
   void Multiply(const Product& product);
   void MultiplyRows(const Product& product, int64_t rows);
   void MultiplyMany(const Product& product, int64_t first, int64_t rows);
 
   bool Check(cudaError_t error, absl::string_view what) { return latch_.Check(error, what); }
   int32_t all_rows() const { return step_.decode + step_.plan->num_prompt; }
+  // The first rows, which go through MultiplyRows: decode rows and short prompts.
+  int32_t streamed_rows() const {
+    const bool streams = batch_invariant_ || all_rows() <= kStreamRows;
+    return streams ? step_.decode + step_.plan->num_short : 0;
+  }
 
   const ModelShape shape_;
   const Workspace& work_;
@@ -95,7 +98,7 @@ class StepRunner {
   const cudaStream_t stream_;
   StepView step_;
   const Vector* next_norm_ = nullptr;  // of the op after this one, if it begins with a norm
-  bool normed_before_ = false;         // what this op's norm is of, decode rows have been left
+  bool normed_before_ = false;         // what this op's norm is of, streamed rows have been left
 };
 
 }  // namespace sluice::cuda

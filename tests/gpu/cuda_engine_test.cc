@@ -3,7 +3,10 @@
 // is cut, whatever of it came from the prefix cache, and after its state went to the host and back.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstring>
+#include <limits>
+#include <memory>
 #include <random>
 #include <string>
 #include <utility>
@@ -65,7 +68,7 @@ class CudaEngineTest : public testing::TestWithParam<const char*> {};
 TEST_P(CudaEngineTest, AloneAndInAnyCompany) {
   const std::string dir = DirOf(GetParam());
   constexpr int32_t kSlots = 72;
-  constexpr int64_t kPrompts[] = {1, 70, 512, 1300};
+  constexpr int64_t kPrompts[] = {1, 16, 64, 65, 70, 512, 1300};
   std::mt19937_64 random(20);
   std::vector<Request> probes;
   std::vector<std::vector<uint32_t>> alone;
@@ -73,7 +76,8 @@ TEST_P(CudaEngineTest, AloneAndInAnyCompany) {
     EngineOnGpu gpu(dir, 4, 4096);
     for (const int64_t prompt : kPrompts) {
       probes.push_back(RandomRequest(&random, gpu.vocab, prompt));
-      probes.back().n = prompt == 70 ? 3 : 1;
+      probes.back().n = prompt == 16 || prompt == 70 ? 3 : 1;
+      if (prompt == 64 || prompt == 65) probes.back().output.prompt_logprobs = 2;
       auto sink = std::make_shared<RecordingSink>();
       gpu.engine->Submit(probes.back(), sink);
       while (gpu.engine->Step()) {
@@ -132,12 +136,15 @@ TEST_P(CudaEngineTest, WithAndWithoutThePrefixCache) {
     EngineOnGpu gpu(dir, 4, 4096);
     const std::vector<int32_t> common = RandomTokens(6000, gpu.vocab, 7);
     for (int i = 0; i < 8; ++i) {
-      probes.push_back(RandomRequest(&random, gpu.vocab, 1 + static_cast<int64_t>(random() % 700)));
+      // Of the last, a hit leaves as little as a short prompt has.
+      const bool little = i == 7;
+      const auto own = little ? 16 : 1 + static_cast<int64_t>(random() % 700);
+      const auto shared = little ? 1024 : static_cast<int64_t>(random() % 6000);
+      probes.push_back(RandomRequest(&random, gpu.vocab, own));
       Request& probe = probes.back();
       if (i > 1) probe.output.prompt_logprobs = -1;
       probe.n = 1 + static_cast<int32_t>(random() % 2);
-      probe.prompt.insert(probe.prompt.begin(), common.begin(),
-                          common.begin() + static_cast<int64_t>(random() % 6000));
+      probe.prompt.insert(probe.prompt.begin(), common.begin(), common.begin() + shared);
       auto sink = std::make_shared<RecordingSink>();
       gpu.engine->Submit(probe, sink);
       while (gpu.engine->Step()) {
@@ -173,6 +180,65 @@ TEST_P(CudaEngineTest, WithAndWithoutThePrefixCache) {
     from_host += stats.host_restores.value();
   }
   for (const uint64_t count : {reused, waits, from_slots, from_host}) EXPECT_GT(count, 0u);
+}
+
+// Four calls decode and the state of one turns into NaNs: it ends, the others do not notice, and
+// its slot is as good as any for the next.
+TEST_P(CudaEngineTest, AStateThatIsNotFiniteEndsItsCallAlone) {
+  constexpr int32_t kCalls = 4, kPoisoned = 1;
+  constexpr size_t kTokens = 40;
+  struct Round {
+    std::vector<std::shared_ptr<RecordingSink>> sinks;
+    std::vector<size_t> before;  // tokens of each call when the state is written
+  };
+  const auto run = [](EngineOnGpu* gpu, bool poison) {
+    std::mt19937_64 random(22);
+    Round round;
+    for (int32_t i = 0; i < kCalls; ++i) {
+      Request request = RandomRequest(&random, gpu->vocab, 3 + 30 * i);
+      request.stop.max_new_tokens = kTokens;
+      round.sinks.push_back(std::make_shared<RecordingSink>());
+      gpu->engine->Submit(std::move(request), round.sinks.back());
+    }
+    for (int i = 0; i < 10; ++i) gpu->engine->Step();
+    for (const auto& sink : round.sinks) round.before.push_back(sink->token_ids[0].size());
+    if (poison) {
+      const auto elements = static_cast<size_t>(MakeStateLayout(gpu->model->shape()).elements);
+      const std::vector<float> state(elements, std::numeric_limits<float>::quiet_NaN());
+      // There are as many slots as calls, so it is one of theirs.
+      EXPECT_TRUE(gpu->backend->Await(gpu->backend->WriteState(kPoisoned, state.data())).ok());
+    }
+    while (gpu->engine->Step()) {
+    }
+    return round;
+  };
+  EngineOnGpu sound(DirOf(GetParam()), kCalls, 1024), gpu(DirOf(GetParam()), kCalls, 1024);
+  const Round expected = run(&sound, false), beside = run(&gpu, true);
+  int faults = 0;
+  for (int32_t i = 0; i < kCalls; ++i) {
+    RecordingSink& sink = *beside.sinks[i];
+    const std::vector<int32_t>& tokens = expected.sinks[i]->token_ids[0];
+    ASSERT_EQ(tokens.size(), kTokens);
+    ASSERT_EQ(sink.finished.count(0), 1u);
+    if (sink.finished[0].status.ok()) {
+      EXPECT_EQ(BitsOf(sink, 1), BitsOf(*expected.sinks[i], 1)) << "call " << i;
+      continue;
+    }
+    ++faults;
+    EXPECT_EQ(sink.finished[0].status,
+              absl::InternalError("numeric fault: the model's logits are not finite"));
+    const std::vector<int32_t>& own = sink.token_ids[0];
+    EXPECT_GT(beside.before[i], 0u);
+    EXPECT_GE(own.size(), beside.before[i]);
+    // Of steps that were on their way when the state was written.
+    EXPECT_LE(own.size(), beside.before[i] + 2);
+    EXPECT_TRUE(std::equal(own.begin(), own.end(), tokens.begin()));
+  }
+  EXPECT_EQ(faults, 1);
+  const Round after = run(&gpu, false);
+  for (int32_t i = 0; i < kCalls; ++i) {
+    EXPECT_EQ(BitsOf(*after.sinks[i], 1), BitsOf(*expected.sinks[i], 1)) << "call " << i;
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, CudaEngineTest,

@@ -1,8 +1,11 @@
 // Whole steps of small models against the CPU backend, and a row's bits in every company.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstdio>
+#include <random>
 #include <string>
+#include <vector>
 
 #include "tests/gpu/gpu_testing.h"
 
@@ -64,6 +67,12 @@ std::vector<Variant> Variants() {
   return all;
 }
 
+std::vector<float> Flat(const std::vector<std::vector<float>>& rows) {
+  std::vector<float> all;
+  for (const std::vector<float>& row : rows) all.insert(all.end(), row.begin(), row.end());
+  return all;
+}
+
 constexpr double kLogitsTolerance = 1e-2;
 constexpr double kStateTolerance = 2e-2;
 
@@ -92,12 +101,13 @@ TEST_P(VariantTest, AgreesWithTheCpu) {
                {3, 0, RandomTokens(1, vocab, 4)},
                {4, 0, RandomTokens(137, vocab, 5)},
                {5, 0, RandomTokens(1100, vocab, 6)}});
-  // Decode rows beside a prompt.
-  compare({{1, 5}, {5, 6}, {3, 7}},
-          {{6, 0, RandomTokens(70, vocab, 7)}, {2, 0, RandomTokens(513, vocab, 8)}});
+  // Decode rows beside prompts, a short one between the others.
+  compare({{1, 5}, {5, 6}, {3, 7}}, {{6, 0, RandomTokens(70, vocab, 7)},
+                                     {7, 0, RandomTokens(16, vocab, 9)},
+                                     {2, 0, RandomTokens(513, vocab, 8)}});
   for (int i = 0; i < 20; ++i)
     compare({{0, i}, {5, i + 1}, {2, i + 2}, {6, i + 3}, {4, i + 4}}, {});
-  for (int32_t slot = 0; slot < 7; ++slot) {
+  for (int32_t slot = 0; slot < 8; ++slot) {
     worst_state = std::max(worst_state, RelativeRms(gpu.State(slot), cpu.State(slot)));
   }
   const double logits = RelativeRms(all_actual, all_expected);
@@ -112,7 +122,8 @@ TEST_P(VariantTest, BitsDoNotDependOnCompanyOrCuts) {
   const TestModel model(variant.shape, variant.options);
   const int64_t vocab = variant.shape.vocab;
   Runner alone(CudaOrDie(), model, 64, 2048), beside(CudaOrDie(), model, 64, 2048);
-  const std::vector<int32_t> prompt = RandomTokens(1200, vocab, 11);
+  // Its last part is as short as a short prompt, but not the beginning of one.
+  const std::vector<int32_t> prompt = RandomTokens(1060, vocab, 11);
   const auto part = [&](int64_t begin, int64_t end) {
     return std::vector<int32_t>(prompt.begin() + begin, prompt.begin() + end);
   };
@@ -120,7 +131,7 @@ TEST_P(VariantTest, BitsDoNotDependOnCompanyOrCuts) {
   // The same prompt cut at multiples of the grid, beside other prompts and decode rows.
   beside.Step({}, {{7, 0, RandomTokens(33, vocab, 12)}, {9, 0, part(0, 512)}});
   beside.Step({{7, 3}}, {{9, 512, part(512, 1024)}, {8, 0, RandomTokens(100, vocab, 13)}});
-  auto cut = beside.Step({{7, 3}, {8, 4}}, {{9, 1024, part(1024, 1200)}});
+  auto cut = beside.Step({{7, 3}, {8, 4}}, {{9, 1024, part(1024, 1060)}});
   EXPECT_EQ(cut[2], whole[0]);
   EXPECT_EQ(beside.State(9), alone.State(0));
   // Then decoded in batches of every size.
@@ -141,6 +152,52 @@ TEST_P(VariantTest, BitsDoNotDependOnCompanyOrCuts) {
   EXPECT_EQ(beside.State(9), alone.State(0));
 }
 
+// Prompts on both sides of the length at which products take other orders: the bits of each alone
+// are those beside any others, in any order, with and without decode rows.
+TEST_P(VariantTest, BitsOfShortPromptsDoNotDependOnCompany) {
+  const Variant& variant = GetParam();
+  const TestModel model(variant.shape, variant.options);
+  const int64_t vocab = variant.shape.vocab;
+  constexpr int32_t kSlots = 80, kMaxRows = 4096, kOthers = 20;
+  Runner alone(CudaOrDie(), model, 1, kMaxRows), beside(CudaOrDie(), model, kSlots, kMaxRows);
+  struct Expected {
+    std::vector<float> logits, state;
+  };
+  std::vector<Runner::Prompt> probes;
+  std::vector<Expected> expected;
+  for (const int64_t length : {1, 5, 16, 63, 64, 65, 100, 512, 600}) {
+    const auto slot = static_cast<int32_t>(probes.size());
+    probes.push_back({slot, 0, RandomTokens(length, vocab, 30 + length)});
+    alone.Zero(0);
+    const auto logits = alone.Step({}, {{0, 0, probes.back().tokens}});
+    expected.push_back({logits[0], alone.State(0)});
+  }
+  std::mt19937_64 random(31);
+  for (const int32_t decoding : {0, 1, 7, 40}) {
+    for (const int32_t others : {0, 3, kOthers}) {
+      std::vector<Runner::Prompt> prompts = probes;
+      for (int32_t i = 0; i < others; ++i) {
+        const int64_t length = 1 + static_cast<int64_t>(random() % (i % 4 == 0 ? 200 : 64));
+        prompts.push_back(
+            {static_cast<int32_t>(prompts.size()), 0, RandomTokens(length, vocab, random())});
+      }
+      std::shuffle(prompts.begin(), prompts.end(), random);
+      std::vector<Runner::Decode> decode;
+      for (int32_t i = 0; i < decoding; ++i) decode.push_back({kSlots - 1 - i, i});
+      for (const Runner::Prompt& prompt : prompts) beside.Zero(prompt.slot);
+      const auto logits = beside.Step(decode, prompts);
+      for (size_t i = 0; i < prompts.size(); ++i) {
+        const auto slot = static_cast<size_t>(prompts[i].slot);
+        if (slot >= probes.size()) continue;
+        EXPECT_EQ(logits[decode.size() + i], expected[slot].logits)
+            << prompts[i].tokens.size() << " tokens beside " << decoding << " decode rows and "
+            << others << " more prompts";
+        EXPECT_EQ(beside.State(prompts[i].slot), expected[slot].state);
+      }
+    }
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Cuda, VariantTest, testing::ValuesIn(Variants()),
                          [](const auto& tested) { return tested.param.name; });
 
@@ -152,6 +209,22 @@ TEST(CudaBackendTest, GraphsChangeNoBits) {
   for (int i = 0; i < 5; ++i) {
     EXPECT_EQ(with.Step({{0, i}, {1, i}}, {}), without.Step({{0, i}, {1, i}}, {}));
     EXPECT_EQ(with.Step({{0, i}}, {}), without.Step({{0, i}}, {}));
+  }
+}
+
+// Whatever a step without rows takes through the model to have everything made, the slots keep
+// their states.
+TEST(CudaBackendTest, PreparingTouchesNoSlot) {
+  for (const bool graphs : {true, false}) {
+    const TestModel model(Shape(128, 2, 1, 64, 96), {});
+    Runner gpu(CudaOrDie(true, graphs), model, 3, 600);
+    gpu.Step({}, {{0, 0, RandomTokens(40, 257, 1)},
+                  {1, 0, RandomTokens(100, 257, 2)},
+                  {2, 0, RandomTokens(9, 257, 3)}});
+    std::vector<std::vector<float>> before;
+    for (int32_t slot = 0; slot < 3; ++slot) before.push_back(gpu.State(slot));
+    EXPECT_TRUE(gpu.Prepare().ok());
+    for (int32_t slot = 0; slot < 3; ++slot) EXPECT_EQ(gpu.State(slot), before[slot]);
   }
 }
 
@@ -169,6 +242,12 @@ TEST(CudaBackendTest, LibraryProductsAgreeToo) {
   const auto expected = cpu.Step(decode, {}), actual = gpu.Step(decode, {});
   for (size_t i = 0; i < expected.size(); ++i)
     EXPECT_LE(RelativeRms(actual[i], expected[i]), kLogitsTolerance);
+  // Few enough rows for the products of decode rows, short prompts among them.
+  const std::vector<Runner::Decode> few = {{1, 2}, {3, 4}};
+  const std::vector<Runner::Prompt> beside = {{50, 0, RandomTokens(7, 257, 60)},
+                                              {51, 0, RandomTokens(20, 257, 61)}};
+  EXPECT_LE(RelativeRms(Flat(gpu.Step(few, beside)), Flat(cpu.Step(few, beside))),
+            kLogitsTolerance);
 }
 
 TEST(CudaBackendTest, StatesMove) {

@@ -1,0 +1,52 @@
+// The order in which a step's rows lie on the device: decode rows, then those of short prompts,
+// which are multiplied together with them, then all other prompts'. Host code only.
+#ifndef SLUICE_KERNELS_CUDA_ROW_ORDER_H_
+#define SLUICE_KERNELS_CUDA_ROW_ORDER_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "kernels/cuda/step_meta.h"
+#include "kernels/ops.h"
+
+namespace sluice::cuda {
+
+inline constexpr int32_t kShortPrompt = 64;  // tokens of the longest
+
+// A function of the prompt alone: prompts are cut at multiples of kSpan, so a segment that begins
+// one and is shorter than that is all of it.
+inline bool IsShortPrompt(const PromptSegment& segment) {
+  static_assert(kShortPrompt < kSpan);
+  return segment.start == 0 && segment.length <= kShortPrompt;
+}
+
+class RowOrder {
+ public:
+  struct Prompt {
+    const PromptSegment* segment;
+    int32_t row;  // its first, on the device
+  };
+
+  // What `rows` points to outlives the uses of prompts().
+  void Arrange(const StepRows& rows);
+
+  // By their rows on the device; of each kind, as the step has them.
+  const std::vector<Prompt>& prompts() const { return prompts_; }
+  int32_t short_rows() const { return short_rows_; }    // of short prompts
+  int32_t prompt_rows() const { return prompt_rows_; }  // of all prompts
+  // Where row `row` of the step lies.
+  int32_t Place(int32_t row) const;
+
+ private:
+  struct Move {
+    int32_t from, to;  // a segment's first row: of the step, on the device
+  };
+
+  int32_t num_decode_ = 0, short_rows_ = 0, prompt_rows_ = 0;
+  std::vector<Prompt> prompts_;
+  std::vector<Move> moves_;  // a segment each, ascending
+};
+
+}  // namespace sluice::cuda
+
+#endif  // SLUICE_KERNELS_CUDA_ROW_ORDER_H_
