@@ -13,8 +13,8 @@
 // max_queued_tokens (1048576), weight (1), inter_token (none).
 //
 // `inter_token` is a promise: while a call of the tenant generates, calls of tenants without one
-// get no more of a step than it has room for if it is to take no longer, a sixteenth of the time at
-// the least. What the device takes for the tenant's own rows no promise makes shorter.
+// get no more of a step than it has room for if it is to take no longer, a thirty-second of the
+// time at the least. What the device takes for the tenant's own rows no promise makes shorter.
 //
 // `token` has the SHA-256 of the token's bytes, never the token, which should be random, for
 // instance:
