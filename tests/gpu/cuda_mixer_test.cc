@@ -8,6 +8,7 @@
 #include <random>
 
 #include "kernels/cuda/layout.h"
+#include "kernels/cuda/row_order.h"
 #include "tests/gpu/gpu_testing.h"
 
 namespace sluice {
@@ -50,11 +51,19 @@ class MixerRunner {
   std::vector<float> Run(const std::vector<float>& in, const std::vector<DecodeRow>& decode,
                          const std::vector<PromptSegment>& prompts, int64_t layer) {
     const int64_t cols = shape_.mixer_in_dim(), rows = in.size() / cols;
+    StepRows step;
+    step.decode = decode.data();
+    step.num_decode = static_cast<int32_t>(decode.size());
+    step.prompts = prompts.data();
+    step.num_prompts = static_cast<int32_t>(prompts.size());
+    cuda::RowOrder order;  // of the rows on the device
+    order.Arrange(step);
     if (cuda_) {
       const int64_t stride = cuda::Stride(cols);
       std::vector<uint16_t> host(rows * stride);
       for (int64_t r = 0; r < rows; ++r) {
-        for (int64_t c = 0; c < cols; ++c) host[r * stride + c] = ToBf16(in[r * cols + c]);
+        uint16_t* row = &host[order.Place(static_cast<int32_t>(r)) * stride];
+        for (int64_t c = 0; c < cols; ++c) row[c] = ToBf16(in[r * cols + c]);
       }
       EXPECT_EQ(cudaMemcpy(args_.in.data, host.data(), host.size() * 2, cudaMemcpyHostToDevice),
                 cudaSuccess);
@@ -67,11 +76,6 @@ class MixerRunner {
         std::copy_n(&in[r * cols], cols, static_cast<float*>(args_.in.data) + r * stride);
       }
     }
-    StepRows step;
-    step.decode = decode.data();
-    step.num_decode = static_cast<int32_t>(decode.size());
-    step.prompts = prompts.data();
-    step.num_prompts = static_cast<int32_t>(prompts.size());
     backend_->BeginStep(&step);
     args_.layer = layer;
     backend_->Mix(args_);
@@ -85,8 +89,8 @@ class MixerRunner {
       EXPECT_EQ(cudaMemcpy(host.data(), args_.out.data, host.size() * 2, cudaMemcpyDeviceToHost),
                 cudaSuccess);
       for (int64_t r = 0; r < rows; ++r) {
-        for (int64_t c = 0; c < out_cols; ++c)
-          out[r * out_cols + c] = FromBf16(host[r * stride + c]);
+        const uint16_t* row = &host[order.Place(static_cast<int32_t>(r)) * stride];
+        for (int64_t c = 0; c < out_cols; ++c) out[r * out_cols + c] = FromBf16(row[c]);
       }
     } else {
       const int64_t stride = (out_cols + 15) / 16 * 16;

@@ -101,9 +101,11 @@ TEST_P(VariantTest, AgreesWithTheCpu) {
                {3, 0, RandomTokens(1, vocab, 4)},
                {4, 0, RandomTokens(137, vocab, 5)},
                {5, 0, RandomTokens(1100, vocab, 6)}});
-  // Decode rows beside prompts, a short one between the others.
+  // Decode rows beside prompts, a short one between the others. (Seed 9 would begin with a token
+  // whose q k is near zero in a head of fp32_checkpoint: factors of 1 +- 2^-8 at the weights move
+  // the state behind it by 0.18 in float64 too.)
   compare({{1, 5}, {5, 6}, {3, 7}}, {{6, 0, RandomTokens(70, vocab, 7)},
-                                     {7, 0, RandomTokens(16, vocab, 9)},
+                                     {7, 0, RandomTokens(16, vocab, 10)},
                                      {2, 0, RandomTokens(513, vocab, 8)}});
   for (int i = 0; i < 20; ++i)
     compare({{0, i}, {5, i + 1}, {2, i + 2}, {6, i + 3}, {4, i + 4}}, {});
