@@ -28,8 +28,8 @@ bool BatchBuilder::Build(absl::Span<Call* const> calls, StepPacer* pacer, Batch*
   if (bounded) AddInTurns(calls, pacer->OtherRows(own_rows), batch);
   const bool other_rows = batch->num_rows > own_rows;
   const bool other_prompts = AddPrompts(calls, *pacer, own_rows, batch);
-  pacer->Formed(other_rows || other_prompts);
   if (batch->shares.empty()) return false;
+  pacer->Formed(other_rows || other_prompts);
   AddBannedIds(batch);
   batch->results.resize(batch->logits.size());
   batch->rows = {batch->decode.data(),  static_cast<int32_t>(batch->decode.size()),

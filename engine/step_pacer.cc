@@ -17,7 +17,7 @@ void StepPacer::Begin(absl::Span<Call* const> calls) {
     }
   }
   wide_ = Wide::kNo;
-  if (!bounded() || ++since_wide_ < kWideEvery) return;
+  if (!bounded() || since_wide_ < kWideEvery) return;
   if (others_decode && others_prompt) {
     wide_ = last_wide_ == Wide::kRows ? Wide::kPrompts : Wide::kRows;
   } else if (others_decode || others_prompt) {
@@ -43,6 +43,8 @@ int64_t StepPacer::OtherPromptTokens(int64_t own, int64_t rows) const {
 }
 
 void StepPacer::Formed(bool others_served) {
+  if (!bounded()) return;
+  ++since_wide_;
   if (wide_ == Wide::kNo || !others_served) return;
   last_wide_ = wide_;
   since_wide_ = 0;
