@@ -124,8 +124,9 @@ struct TokenBias {
 inline constexpr int32_t kNoTarget = -1;
 
 struct LogitRow {
-  int32_t row = 0;             // of the step
-  int32_t slot = 0;            // where a sampled token is kept as `kLastSampled`
+  int32_t row = 0;  // of the step
+  // Where a sampled token is kept as `kLastSampled`; of one sampled row of a step alone.
+  int32_t slot = 0;
   int32_t target = kNoTarget;  // given: score this token and sample nothing
   int32_t alternatives = -1;   // most likely tokens to report; -1: no log-probabilities at all
   const SamplingConfig* sampling = nullptr;  // outlives the step; required when target is kNoTarget

@@ -290,13 +290,13 @@ TEST(CpuBackendTest, AStepWithoutRowsChangesNothing) {
 
 TEST(CpuBackendTest, OneRowCanBeSampledSeveralTimes) {
   const TestModel model(SmallShape(), {});
-  TestDevice device(model, 2, 8, 128);
+  TestDevice device(model, 2, 60, 128);
   const std::vector<int32_t> tokens = RandomTokens(70, model.shape().vocab, 3);
   const SamplingConfig config;
   std::vector<LogitRow> rows;
   for (int32_t i = 0; i < 60; ++i) {
     rows.push_back({.row = 69,
-                    .slot = i % 8,
+                    .slot = i,
                     .sampling = &config,
                     .seed = 3,
                     .sequence = static_cast<uint32_t>(i)});
