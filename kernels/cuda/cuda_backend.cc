@@ -14,6 +14,7 @@
 #include "kernels/cuda/decode_graphs.h"
 #include "kernels/cuda/fault_latch.h"
 #include "kernels/cuda/gemm_lt.h"
+#include "kernels/cuda/gemm_rows.h"
 #include "kernels/cuda/layout.h"
 #include "kernels/cuda/sampler.h"
 #include "kernels/cuda/state_copier.h"
@@ -237,7 +238,7 @@ absl::Status CudaBackend::AllocateStates(const ModelShape& shape, int32_t slots,
   absl::Status status = work_.Allocate(shape, slots, count_tables, max_rows);
   if (status.ok()) status = copier_->Allocate(work_.slot_bytes());
   if (!status.ok()) return status;
-  packer_.emplace(static_cast<int>(work_.chunk_capacity()));
+  packer_.emplace(static_cast<int>(work_.chunk_capacity()), cuda::LongestShortPrompt());
   runner_.emplace(shape, &work_, lt_.get(), options_.batch_invariant, &latch_, stream_.get());
   graphs_.emplace(&latch_, stream_.get());
   // Every row of a step may be scored, and every sequence sampled from one of them.
@@ -394,7 +395,7 @@ void CudaBackend::Prepare() {
                           nullptr});
     });
   }
-  RunWithoutRows();
+  if (cuda::LongestShortPrompt() > 0) RunWithoutRows();
   // A whole span and a part of one, in the slot that is no sequence's.
   const int32_t length = std::min(cuda::kSpan + 1, work_.max_rows());
   const std::vector<int32_t> tokens(length, 0);

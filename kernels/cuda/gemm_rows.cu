@@ -373,6 +373,8 @@ constexpr int kMiddle = 132 * 64;
 
 bool GemmRowsTakesNorms() { return HasHopperCode(); }
 
+int32_t LongestShortPrompt() { return HasHopperCode() ? 64 : 0; }
+
 cudaError_t LaunchGemmRows(const GemmRowsArgs& a, cudaStream_t stream) {
   if (!HasHopperCode()) return LaunchPortableGemmRows(a, stream);
   const bool narrow = a.n <= kNarrow, middle = a.n <= kMiddle;

@@ -18,7 +18,7 @@ void RowOrder::Arrange(const StepRows& rows) {
   const auto take = [&](bool is_short) {
     for (int32_t i = 0; i < rows.num_prompts; ++i) {
       const PromptSegment& segment = rows.prompts[i];
-      if (IsShortPrompt(segment) != is_short) continue;
+      if (IsShort(segment) != is_short) continue;
       prompts_.push_back({&segment, row});
       moves_[i].to = row;
       row += segment.length;

@@ -11,21 +11,15 @@
 
 namespace sluice::cuda {
 
-inline constexpr int32_t kShortPrompt = 64;  // tokens of the longest
-
-// A function of the prompt alone: prompts are cut at multiples of kSpan, so a segment that begins
-// one and is shorter than that is all of it.
-inline bool IsShortPrompt(const PromptSegment& segment) {
-  static_assert(kShortPrompt < kSpan);
-  return segment.start == 0 && segment.length <= kShortPrompt;
-}
-
 class RowOrder {
  public:
   struct Prompt {
     const PromptSegment* segment;
     int32_t row;  // its first, on the device
   };
+
+  // Prompts of up to `longest_short` tokens, fewer than kSpan, are short; 0: none is.
+  explicit RowOrder(int32_t longest_short) : longest_short_(longest_short) {}
 
   // What `rows` points to outlives the uses of prompts().
   void Arrange(const StepRows& rows);
@@ -42,6 +36,13 @@ class RowOrder {
     int32_t from, to;  // a segment's first row: of the step, on the device
   };
 
+  // A function of the prompt alone: prompts are cut at multiples of kSpan, so a segment that begins
+  // one and is shorter than that is all of it.
+  bool IsShort(const PromptSegment& segment) const {
+    return segment.start == 0 && segment.length <= longest_short_;
+  }
+
+  const int32_t longest_short_;
   int32_t num_decode_ = 0, short_rows_ = 0, prompt_rows_ = 0;
   std::vector<Prompt> prompts_;
   std::vector<Move> moves_;  // a segment each, ascending

@@ -33,8 +33,9 @@ struct StepPlan {
 
 class StepPacker {
  public:
-  // `chunk_capacity`: chunks of a wave, at least kSpanChunks.
-  explicit StepPacker(int chunk_capacity) : chunk_capacity_(chunk_capacity) {}
+  // `chunk_capacity`: chunks of a wave, at least kSpanChunks. `longest_short`: RowOrder's.
+  StepPacker(int chunk_capacity, int32_t longest_short)
+      : chunk_capacity_(chunk_capacity), order_(longest_short) {}
 
   // Bytes that Pack writes at most.
   static int64_t MaxBytes(const StepRows& rows);

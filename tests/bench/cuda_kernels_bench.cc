@@ -68,7 +68,7 @@ struct MixerBench {
 };
 
 Memory UploadStep(const StepRows& rows, int chunk_capacity, cuda::StepPlan* plan) {
-  cuda::StepPacker packer(chunk_capacity);
+  cuda::StepPacker packer(chunk_capacity, cuda::LongestShortPrompt());
   std::vector<char> block(cuda::StepPacker::MaxBytes(rows));
   packer.Pack(rows, nullptr, block.data(), plan);
   Memory meta = DeviceBytes(static_cast<int64_t>(block.size()));

@@ -7,6 +7,7 @@
 #include <cstring>
 #include <random>
 
+#include "kernels/cuda/gemm_rows.h"
 #include "kernels/cuda/layout.h"
 #include "kernels/cuda/row_order.h"
 #include "tests/gpu/gpu_testing.h"
@@ -56,7 +57,7 @@ class MixerRunner {
     step.num_decode = static_cast<int32_t>(decode.size());
     step.prompts = prompts.data();
     step.num_prompts = static_cast<int32_t>(prompts.size());
-    cuda::RowOrder order;  // of the rows on the device
+    cuda::RowOrder order(cuda::LongestShortPrompt());  // of the rows on the device
     order.Arrange(step);
     if (cuda_) {
       const int64_t stride = cuda::Stride(cols);

@@ -19,7 +19,8 @@ using cuda::StepHeader;
 
 // Every row of a step wants logits, and no two prompt tokens are the same.
 struct Step {
-  Step(int32_t num_decode, std::vector<PromptSegment> segments) : prompts(std::move(segments)) {
+  Step(int32_t num_decode, std::vector<PromptSegment> segments, int32_t longest = 64)
+      : prompts(std::move(segments)), longest_short(longest) {
     for (int32_t i = 0; i < num_decode; ++i) decode.push_back({i, kLastSampled});
     int32_t row = num_decode;
     for (size_t i = 0; i < prompts.size(); ++i) {
@@ -41,7 +42,7 @@ struct Step {
     rows.logits = logits.data();
     rows.num_logits = row;
     block.resize(cuda::StepPacker::MaxBytes(rows));
-    cuda::StepPacker(16).Pack(rows, nullptr, block.data(), &plan);
+    cuda::StepPacker(16, longest_short).Pack(rows, nullptr, block.data(), &plan);
     header = reinterpret_cast<const StepHeader*>(block.data());
   }
   // Of the row that lies at `row`.
@@ -51,6 +52,7 @@ struct Step {
 
   std::vector<DecodeRow> decode;
   std::vector<PromptSegment> prompts;
+  const int32_t longest_short;
   std::vector<int32_t> tokens;
   std::vector<LogitRow> logits;
   StepRows rows;
@@ -89,7 +91,7 @@ void CheckLayout(const Step& step) {
       EXPECT_EQ(step.TokenAt(chunks[i].row + t), prompt.tokens[done[at] + t]);
     done[at] += chunks[i].tokens;
     EXPECT_EQ(chunks[i].last, done[at] == prompt.length ? 1 : 0);
-    const bool is_short = prompt.start == 0 && prompt.length <= 64;
+    const bool is_short = prompt.start == 0 && prompt.length <= step.longest_short;
     EXPECT_EQ(chunks[i].row - decode < step.plan.num_short, is_short);
     if (is_short) short_rows += chunks[i].tokens;
   }
@@ -111,6 +113,10 @@ TEST(CudaStepPackerTest, ShortPromptsComeFirst) {
   CheckLayout(only_short);
   EXPECT_EQ(only_short.plan.num_short, 21);
   EXPECT_EQ(only_short.plan.num_short, only_short.plan.num_prompt);
+  const Step none(2, {{0, 0, 65}, {0, 0, 1}, {0, 0, 64}}, 0);
+  CheckLayout(none);
+  EXPECT_EQ(none.plan.num_short, 0);
+  EXPECT_EQ(none.TokenAt(2), none.prompts[0].tokens[0]) << "in the step's own order";
 }
 
 TEST(CudaStepPackerTest, AnyMixture) {
@@ -121,7 +127,7 @@ TEST(CudaStepPackerTest, AnyMixture) {
       prompt.start = random() % 4 == 0 ? 512 : 0;
       prompt.length = 1 + static_cast<int32_t>(random() % (random() % 3 == 0 ? 1500 : 80));
     }
-    CheckLayout(Step(static_cast<int32_t>(random() % 50), prompts));
+    CheckLayout(Step(static_cast<int32_t>(random() % 50), prompts, i % 3 == 0 ? 0 : 64));
   }
 }
 
