@@ -12,6 +12,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <climits>
 #include <cstring>
 #include <optional>
 #include <utility>
@@ -28,6 +29,13 @@ constexpr int kBacklog = 1024;
 constexpr int64_t kReservedFiles = 64;
 // When there is no descriptor even to close a connection with: somebody else must give one back.
 constexpr int kNoFilesPollMs = 10;
+
+// TCP_USER_TIMEOUT of a socket, in milliseconds; 0: the system's own.
+unsigned UserTimeout(absl::Duration lost_after) {
+  if (lost_after == absl::InfiniteDuration()) return 0;
+  return static_cast<unsigned>(
+      std::clamp<int64_t>(absl::ToInt64Milliseconds(lost_after), 1, INT_MAX));
+}
 
 int OpenReserve() { return open("/dev/null", O_RDONLY | O_CLOEXEC); }
 
@@ -112,7 +120,8 @@ Listener::Listener(int listen_fd, int wake_fd, const Address& address,
       wake_fd_(wake_fd),
       reserve_fd_(OpenReserve()),
       address_(address),
-      options_(options) {}
+      options_(options),
+      lost_after_ms_(UserTimeout(options.lost_after)) {}
 
 Listener::~Listener() {
   Stop();
@@ -138,6 +147,12 @@ int64_t Listener::open_connections() {
   MutexLock lock(&mutex_);
   ForgetClosed();
   return static_cast<int64_t>(connections_.size());
+}
+
+void Listener::CutConnections() {
+  MutexLock lock(&mutex_);
+  ForgetClosed();
+  for (const Connection& connection : connections_) shutdown(connection.fd, SHUT_RDWR);
 }
 
 void Listener::Run(const std::function<void(int fd)>& handle) {
@@ -171,6 +186,7 @@ bool Listener::AcceptOne(const std::function<void(int fd)>& handle) {
   }
   const int on = 1;
   setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+  setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &lost_after_ms_, sizeof(lost_after_ms_));
   stats_.accepted.Add();
   {
     MutexLock lock(&mutex_);

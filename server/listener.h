@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "engine/stats.h"
 #include "server/address.h"
 #include "server/core/mutex.h"
@@ -24,6 +25,9 @@ namespace sluice {
 struct ListenerOptions {
   int32_t max_connections = 1024;  // open at once; lowered where the process may not have as many
   int32_t max_connections_per_peer = 0;  // from one address; 0: no bound of its own
+  // The system ends a connection whose peer has acknowledged nothing of what was sent for so long.
+  // gRPC's own ping waits behind what is to be sent, where a lost peer takes none of it, for ever.
+  absl::Duration lost_after = absl::InfiniteDuration();
 };
 
 struct ListenerStats {
@@ -56,6 +60,8 @@ class Listener {
   const ListenerStats& stats() const { return stats_; }
   // Accepted and not yet closed by whoever owns them. Any thread.
   int64_t open_connections();
+  // Ends those: their owners see errors. After Stop; any thread.
+  void CutConnections();
 
  private:
   // An accepted connection, whose descriptor belongs to somebody else: its number may mean another
@@ -83,6 +89,7 @@ class Listener {
   int reserve_fd_;     // of the thread
   const Address address_;
   const ListenerOptions options_;
+  const unsigned lost_after_ms_;  // as sockets take it
   ListenerStats stats_;
   Mutex mutex_;
   std::vector<Connection> connections_ SLUICE_GUARDED_BY(mutex_);

@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <chrono>
+#include <future>
 #include <limits>
+#include <thread>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -15,7 +17,9 @@ namespace sluice {
 namespace {
 
 constexpr size_t kMaxWaitingTexts = 64;
-constexpr std::chrono::seconds kCancelAfter(1);  // what is still open when all streams have ended
+// When all streams have ended, what is still open is cancelled, then cut off.
+constexpr std::chrono::seconds kCancelAfter(1);
+constexpr std::chrono::seconds kCutAfter(2);
 
 }  // namespace
 
@@ -184,11 +188,14 @@ RequestBounds Server::Bounds() const {
   return bounds;
 }
 
+ListenerOptions Server::Connections() const {
+  return {.max_connections = options_.max_connections,
+          .max_connections_per_peer = options_.max_connections_per_peer,
+          .lost_after = options_.keepalive_time + options_.keepalive_timeout};
+}
+
 absl::Status Server::Listen() {
-  ListenerOptions limits;
-  limits.max_connections = options_.max_connections;
-  limits.max_connections_per_peer = options_.max_connections_per_peer;
-  absl::StatusOr<std::unique_ptr<Listener>> listener = Listener::Bind(listen_, limits);
+  absl::StatusOr<std::unique_ptr<Listener>> listener = Listener::Bind(listen_, Connections());
   if (!listener.ok()) return listener.status();
   listener_ = *std::move(listener);
   address_ = FormatAddress(listener_->address());
@@ -217,8 +224,7 @@ absl::Status Server::StartHttp() {
   if (options_.http_listen.empty()) return absl::OkStatus();
   HttpDoorOptions options;
   options.listen = http_listen_;
-  options.connections.max_connections = options_.max_connections;
-  options.connections.max_connections_per_peer = options_.max_connections_per_peer;
+  options.connections = Connections();
   options.max_header_bytes = options_.max_metadata_bytes;
   options.keepalive_time = options_.keepalive_time;
   options.keepalive_timeout = options_.keepalive_timeout;
@@ -304,9 +310,20 @@ DeviceThread::Rest Server::Shutdown() {
   health_->EndWatches();
   listener_->Stop();
   if (http_ != nullptr) http_->Stop();
+  ShutDownGrpc();
+  return rest;
+}
+
+// A call whose last write waits for a peer that is lost ends with its connection alone.
+void Server::ShutDownGrpc() {
+  std::promise<void> ended;
+  std::thread cutter([this, done = ended.get_future()] {
+    if (done.wait_for(kCutAfter) == std::future_status::timeout) listener_->CutConnections();
+  });
   grpc_->Shutdown(std::chrono::system_clock::now() + kCancelAfter);
   grpc_->Wait();
-  return rest;
+  ended.set_value();
+  cutter.join();
 }
 
 void Server::Hurry() {

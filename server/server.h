@@ -69,10 +69,12 @@ class Server {
   absl::Status OpenDoor();
   absl::Status CheckHttp();
   void BuildCore();
+  ListenerOptions Connections() const;
   absl::Status Listen();
   absl::Status StartHttp();
   InferenceParts Parts();
   absl::Status StartAdmin();
+  void ShutDownGrpc();
   RequestBounds Bounds() const;
 
   ServerOptions options_;

@@ -149,6 +149,19 @@ TEST(Listener, RefusesOnceStopped) {
   EXPECT_EQ(Connect(*listener), -1);
 }
 
+TEST(Listener, CutsOffWhatItsOwnersHold) {
+  Owner owner;
+  const std::unique_ptr<Listener> listener = MakeListener({}, &owner);
+  const int fd = Connect(*listener);
+  owner.Await(1);
+  listener->Stop();
+  listener->CutConnections();
+  char byte;
+  EXPECT_EQ(read(fd, &byte, 1), 0);
+  EXPECT_EQ(listener->open_connections(), 1) << "its owner closes it";
+  close(fd);
+}
+
 TEST(Listener, SaysWhyItCannotListen) {
   Owner owner;
   const auto first = MakeListener({}, &owner);
