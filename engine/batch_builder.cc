@@ -60,26 +60,29 @@ void BatchBuilder::AddInTurns(absl::Span<Call* const> calls, int64_t most, Batch
 // Whether a prompt without a promise is among them.
 bool BatchBuilder::AddPrompts(absl::Span<Call* const> calls, const StepPacer& pacer,
                               int64_t own_rows, Batch* batch) const {
-  const int64_t most =
+  int64_t others_left =
       pacer.bounded() ? pacer.OtherPromptTokens(own_rows, batch->num_rows) : max_batch_tokens_;
-  int64_t others = most;
   bool others_wait = false;
+  bool others_served = false;
   for (Call* call : calls) {
     const bool other = pacer.bounded() && !HasPromise(*call);
     if (call->state != CallState::kReady || !call->in_prompt() || (other && others_wait)) continue;
     const int64_t left = max_batch_tokens_ - batch->num_rows;
     const int64_t length = PromptShare(call->next_cut() - call->prompt_launched,
-                                       other ? std::min(left, others) : left, grid_);
+                                       other ? std::min(left, others_left) : left, grid_);
     // The oldest prompt first: a younger one that would fit must not overtake it.
     if (length == 0 && !other) break;
     if (length == 0) {
       others_wait = true;
       continue;
     }
-    if (other) others -= length;
+    if (other) {
+      others_left -= length;
+      others_served = true;
+    }
     AddPrompt(call, length, batch);
   }
-  return others < most;
+  return others_served;
 }
 
 template <typename Wanted>

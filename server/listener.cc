@@ -120,8 +120,7 @@ Listener::Listener(int listen_fd, int wake_fd, const Address& address,
       wake_fd_(wake_fd),
       reserve_fd_(OpenReserve()),
       address_(address),
-      options_(options),
-      lost_after_ms_(UserTimeout(options.lost_after)) {}
+      options_(options) {}
 
 Listener::~Listener() {
   Stop();
@@ -186,7 +185,8 @@ bool Listener::AcceptOne(const std::function<void(int fd)>& handle) {
   }
   const int on = 1;
   setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-  setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &lost_after_ms_, sizeof(lost_after_ms_));
+  const unsigned lost_after = UserTimeout(options_.lost_after);
+  setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &lost_after, sizeof(lost_after));
   stats_.accepted.Add();
   {
     MutexLock lock(&mutex_);

@@ -89,7 +89,6 @@ class Listener {
   int reserve_fd_;     // of the thread
   const Address address_;
   const ListenerOptions options_;
-  const unsigned lost_after_ms_;  // as sockets take it
   ListenerStats stats_;
   Mutex mutex_;
   std::vector<Connection> connections_ SLUICE_GUARDED_BY(mutex_);
