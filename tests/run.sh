@@ -10,7 +10,7 @@ set -uo pipefail
 cd "$(dirname "$0")/.."
 
 # A floor, so that tests cannot disappear unnoticed. Raise it when you add some.
-min_cpp_tests=77
+min_cpp_tests=78
 
 mode=${1:-all}
 case "$mode" in
@@ -141,6 +141,9 @@ format_check() {
     xargs -0 "$clang_format" --dry-run -Werror
 }
 
+# What gla computes to the bit is recorded once for each instruction set, from the commit that defines it.
+frozen_records() { bash tests/goldens/frozen/record.sh --missing build/bin/frozen_bits_test; }
+
 api_lint() { (cd proto && ../.venv/bin/buf lint); }
 
 # pytest's exit code 5 (no test found) is a failure too.
@@ -196,6 +199,7 @@ if [ "$mode" = all ] || [ "$mode" = --fast ]; then
   stage "Release build" release_build || finish
 fi
 if [ "$mode" = --fast ]; then
+  stage "records of new instruction sets" frozen_records
   stage "C++ tests (fast, golden)" cpp_tests build -L 'fast|golden'
   stage "end-to-end tests (not slow)" end_to_end -m "not slow" tests/e2e tests/client/python
   stage "deployment files (not slow)" end_to_end -m "not slow" tests/deploy
@@ -205,6 +209,7 @@ if [ "$mode" = all ]; then
   stage "test floor" test_floor
   stage "format" format_check
   stage "API lint" api_lint
+  stage "records of new instruction sets" frozen_records
   stage "C++ tests" cpp_tests build
   stage "quickstart --check" bash deploy/quickstart.sh --check
 fi
