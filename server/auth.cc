@@ -166,8 +166,17 @@ absl::StatusOr<AuthTable> Authenticator::ReadFile() const {
 void Authenticator::Poll() {
   const FileVersion version = VersionOf(options_.tokens_file);
   const bool stands_still = version == std::exchange(seen_, version);
-  if (!stands_still || version == loaded_) return;
-  loaded_ = version;
+  if (stands_still && version != loaded_) Take(version);
+}
+
+void Authenticator::Reload() {
+  MutexLock lock(&mutex_);
+  reload_ = true;
+  bell_.NotifyOne();
+}
+
+void Authenticator::Take(const FileVersion& version) {
+  loaded_ = seen_ = version;
   absl::StatusOr<AuthTable> table = ReadFile();
   if (!table.ok()) {
     stats_.reload_failures.Add();
@@ -185,12 +194,18 @@ void Authenticator::Poll() {
 
 void Authenticator::Watch() {
   while (true) {
+    bool now;
     {
       MutexLock lock(&mutex_);
-      if (!stop_) bell_.WaitFor(&mutex_, kPollInterval);
+      if (!stop_ && !reload_) bell_.WaitFor(&mutex_, kPollInterval);
       if (stop_) return;
+      now = std::exchange(reload_, false);
     }
-    Poll();
+    if (now) {
+      Take(VersionOf(options_.tokens_file));
+    } else {
+      Poll();
+    }
   }
 }
 

@@ -61,6 +61,8 @@ class Authenticator {
 
   // Looks at the file now. The first of two looks that find the same change takes it.
   void Poll();
+  // Has the file read now, changed or not. Any thread; returns at once.
+  void Reload();
   // Tenants that the file names; 0 without one.
   int64_t tenants() const;
   const AuthStats& stats() const { return stats_; }
@@ -81,6 +83,7 @@ class Authenticator {
   absl::StatusOr<AuthTable> ReadFile() const;
   absl::StatusOr<TenantRef> Find(const Credentials& credentials) const;
   std::shared_ptr<const AuthTable> table() const;
+  void Take(const FileVersion& version);
   void Watch();
 
   const AuthOptions options_;
@@ -95,6 +98,7 @@ class Authenticator {
   mutable Mutex mutex_;
   CondVar bell_;
   std::shared_ptr<const AuthTable> table_ SLUICE_GUARDED_BY(mutex_);
+  bool reload_ SLUICE_GUARDED_BY(mutex_) = false;  // Reload was called
   bool stop_ SLUICE_GUARDED_BY(mutex_) = false;
   std::thread watcher_;  // last: starts when all else is there
 };

@@ -9,6 +9,8 @@
 #include <atomic>
 #include <climits>
 
+#include "absl/strings/match.h"
+
 namespace sluice {
 namespace {
 
@@ -24,8 +26,17 @@ int Milliseconds(absl::Duration duration) {
 }
 
 std::atomic<LogLevel> error_level{LogLevel::kWarn};
+Counter compressed_calls_refused;
+
+// This line is all that gRPC tells of a call whose compression is not enabled: no handler and no
+// interceptor ever sees the call.
+bool IsCompressionRefusal(absl::string_view message) {
+  return absl::StartsWith(message, "Compression algorithm '") &&
+         absl::EndsWith(message, "' is disabled.");
+}
 
 void LogGrpcMessage(gpr_log_func_args* args) {
+  if (IsCompressionRefusal(args->message)) return compressed_calls_refused.Add();
   Log(args->severity == GPR_LOG_SEVERITY_ERROR ? error_level.load() : LogLevel::kDebug, "grpc",
       {{"message", args->message}});
 }
@@ -48,6 +59,10 @@ void ApplyGrpcSettings(const ServerOptions& options, grpc::ServerBuilder* builde
                               Milliseconds(options.max_connection_age));
   builder->AddChannelArgument(GRPC_ARG_MAX_CONNECTION_AGE_GRACE_MS,
                               Milliseconds(options.max_connection_age_grace));
+  // gRPC inflates a message before it knows its size or who sent it: a megabyte becomes a gigabyte.
+  builder->SetCompressionAlgorithmSupportStatus(GRPC_COMPRESS_DEFLATE, false);
+  builder->SetCompressionAlgorithmSupportStatus(GRPC_COMPRESS_GZIP, false);
+  builder->AddChannelArgument(GRPC_ARG_ENABLE_PER_MESSAGE_DECOMPRESSION, 0);
   grpc::ResourceQuota quota("sluiced");
   quota.SetMaxThreads(kMaxSyncThreads);
   builder->SetResourceQuota(quota);
@@ -60,5 +75,7 @@ void LogGrpcErrorsAs(LogLevel level) {
   error_level = level;
   gpr_set_log_function(&LogGrpcMessage);
 }
+
+const Counter& CompressedCallsRefused() { return compressed_calls_refused; }
 
 }  // namespace sluice

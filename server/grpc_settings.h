@@ -5,16 +5,21 @@
 
 #include <grpcpp/server_builder.h>
 
+#include "engine/stats.h"
 #include "server/log.h"
 #include "server/options.h"
 
 namespace sluice {
 
-// Sizes, keepalive, ages, threads; and reflection.
+// Sizes, keepalive, ages, threads, no compression; and reflection.
 void ApplyGrpcSettings(const ServerOptions& options, grpc::ServerBuilder* builder);
 
-// Has gRPC's own messages logged as ours: its errors at `level`, the rest at debug. Any thread.
+// Has gRPC's own messages logged as ours: its errors at `level`, the rest at debug. A refused
+// compressed call is counted and not logged. Any thread.
 void LogGrpcErrorsAs(LogLevel level);
+
+// Calls refused because they were compressed, since the process started.
+const Counter& CompressedCallsRefused();
 
 }  // namespace sluice
 

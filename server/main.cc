@@ -45,7 +45,29 @@ int Fail(const absl::Status& status) {
   _exit(kExitMemory);
 }
 
-// Serves until a signal or a fault of the device; each further signal ends what is waited for then.
+// Waits for what ends the daemon, and reads files again until then.
+Signals::Event WaitForEnd(Signals& signals, Server& server) {
+  while (true) {
+    const Signals::Event event = signals.Wait();
+    if (event != Signals::Event::kReload) return event;
+    Log(LogLevel::kInfo, "reload", {{"reason", "SIGHUP"}});
+    server.Reload();
+  }
+}
+
+const char* NameOf(Signals::Event event) {
+  switch (event) {
+    case Signals::Event::kNotified:
+      return "device fault";
+    case Signals::Event::kTerminalClosed:
+      return "terminal closed";
+    default:
+      return "signal";
+  }
+}
+
+// Serves until a signal or a fault of the device; each further SIGTERM or SIGINT ends what is
+// waited for then.
 int Serve(const ServerOptions& options, Signals& stop) {
   absl::StatusOr<std::unique_ptr<Server>> started = Server::Start(options);
   if (!started.ok()) return Fail(started.status());
@@ -66,12 +88,15 @@ int Serve(const ServerOptions& options, Signals& stop) {
               server.admin_address().c_str(), http.empty() ? "" : ", http at ", http.c_str());
   std::fflush(stdout);
 
-  const bool fault = stop.Wait() == Signals::Event::kNotified;
-  Log(LogLevel::kInfo, "draining", {{"reason", fault ? "device fault" : "signal"}});
+  const Signals::Event end = WaitForEnd(stop, server);
+  const bool fault = end == Signals::Event::kNotified;
+  Log(LogLevel::kInfo, "draining", {{"reason", NameOf(end)}});
   if (fault) server.Hurry();
   Signals ended;
   std::thread further([&] {
-    while (ended.Wait() == Signals::Event::kSignal) server.Hurry();
+    for (Signals::Event event; (event = ended.Wait()) != Signals::Event::kNotified;) {
+      if (event == Signals::Event::kStop) server.Hurry();
+    }
   });
   const DeviceThread::Rest rest = server.Shutdown();
   ended.Notify();

@@ -5,6 +5,7 @@
 #include <array>
 #include <string>
 
+#include "server/grpc_settings.h"
 #include "server/metric_families.h"
 #include "server/process_stats.h"
 
@@ -282,6 +283,9 @@ void AddAuth(const Authenticator& auth, MetricFamilies* out) {
 }
 
 void AddGrpc(const CallStats& calls, MetricFamilies* out) {
+  out->AddCounter("sluice_compressed_calls_refused_total",
+                  "Calls over gRPC that were refused because they were compressed.",
+                  Value(CompressedCallsRefused()));
   for (size_t i = 0; i < kNumMethods; ++i) {
     const Method method = static_cast<Method>(i);
     for (size_t code = 0; code < kNumGrpcCodes; ++code) {

@@ -334,6 +334,8 @@ void Server::Hurry() {
   }
 }
 
+void Server::Reload() { auth_->Reload(); }
+
 // Reactions refer to all of the core, so gRPC goes first; whoever did not Shutdown gets a hurried
 // one.
 Server::~Server() {

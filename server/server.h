@@ -47,6 +47,8 @@ class Server {
   DeviceThread::Rest Shutdown();
   // Ends what Shutdown waits for now: the streams, or the disk. Any thread, any time.
   void Hurry();
+  // Has the files of tenants and certificates read now, changed or not. Any thread; does not wait.
+  void Reload();
 
   // Called once, from another thread, when the device has failed: nothing can be computed any more.
   void set_on_device_fault(std::function<void(absl::Status)> callback);

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from edge import CONFIG, ENVOY, HEADERS, certificate, closed, frame, two_daemons, with_certificate  # noqa: F401
-from harness import Daemon, PATIENCE, collect, in_threads, inference_pb2_grpc, request, wait_until
+from harness import Daemon, PATIENCE, collect, in_threads, inference_pb2_grpc, request, tokens_pb2, wait_until
 
 RUNTIME = yaml.safe_load(CONFIG.read_text())["layered_runtime"]["layers"][0]["static_layer"]
 ENDLESS = {"max_new_tokens": 1_000_000, "ignore_eos": True}
@@ -109,6 +109,44 @@ def test_only_the_api_passes(shared_edge):
             with pytest.raises(grpc.RpcError) as error:
                 channel.unary_unary(path, lambda x: x, lambda x: x)(b"", timeout=PATIENCE)
             assert error.value.code() == grpc.StatusCode.UNIMPLEMENTED
+
+
+def status_of(envoy, headers):
+    """The grpc-status of a call of Generate with an empty message."""
+    peer, connection = envoy.raw()
+    with peer:
+        connection.send_headers(1, HEADERS + headers)
+        connection.send_data(1, bytes(5), end_stream=True)
+        peer.sendall(connection.data_to_send())
+        end = time.monotonic() + PATIENCE
+        while time.monotonic() < end:
+            for event in connection.receive_data(peer.recv(65536)):
+                status = dict(getattr(event, "headers", None) or ()).get(b"grpc-status")
+                if status is not None:
+                    return status
+    raise AssertionError("no answer")
+
+
+def test_compressed_messages_stop_at_the_edge(shared_edge):
+    envoy, daemons = shared_edge
+    with envoy.channel() as channel:
+        stub = inference_pb2_grpc.InferenceServiceStub(channel)
+        message = tokens_pb2.TokenizeRequest(text="The sea " * 100)
+        with daemons_untouched(daemons) as figures:
+            for algorithm in (grpc.Compression.Gzip, grpc.Compression.Deflate):
+                with pytest.raises(grpc.RpcError) as error:
+                    stub.Tokenize(message, timeout=PATIENCE, compression=algorithm)
+                assert error.value.code() == grpc.StatusCode.UNIMPLEMENTED
+                assert error.value.details() == "Compressed messages are not taken: send grpc-encoding identity."
+                with pytest.raises(grpc.RpcError):
+                    collect(stub.Generate(request("The"), timeout=PATIENCE, compression=algorithm))
+            for value in ("gzip", "no-such", "identity, gzip"):
+                assert status_of(envoy, [("grpc-encoding", value)]) == b"12", value
+        assert figures["handled"] == 0
+        assert all(daemon.metrics()["sluice_compressed_calls_refused_total"] == 0 for daemon in daemons.values())
+        assert stub.Tokenize(message, timeout=PATIENCE, compression=grpc.Compression.NoCompression).token_ids
+        # An empty message of Generate names no prompt: the daemon says so itself.
+        assert status_of(envoy, [("grpc-encoding", "identity")]) == status_of(envoy, []) == b"3"
 
 
 def test_large_headers_stop_at_the_edge(shared_edge):
