@@ -53,7 +53,10 @@ void Sessions::Start(Session* session, const std::shared_ptr<SessionUse>& use) {
   use->session = use->writes ? session : nullptr;
   use->state = session->now.state;
   use->pin = Pin(use->state);
-  if (use->writes) session->writer = use;
+  if (use->writes) {
+    session->writer = use;
+    ++busy_;
+  }
   Touch(session);
   if (use->state == nullptr) return use->ready(absl::OkStatus());
   states_->Touch(use->state.get());
@@ -128,6 +131,7 @@ void Sessions::Release(const std::shared_ptr<SessionUse>& use) {
   if (waiting != session->waiting.end()) session->waiting.erase(waiting);
   if (session->writer != use) return;
   session->writer.reset();
+  --busy_;
   Touch(session);
   StartNext(session);
 }

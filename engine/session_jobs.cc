@@ -436,6 +436,7 @@ void Sessions::FetchDone(Session* holder, StoreJob* job) {
   if (status.ok()) {
     states_->GiveData(state.get(), std::const_pointer_cast<StateData>(job->data),
                       &state->fetch_room);
+    stats_->disk_restore_seconds.Observe(absl::ToDoubleSeconds(clock_->Now() - state->fetch_asked));
     job->data.reset();
   } else if (absl::IsAborted(status)) {
     LoseRace(holder);

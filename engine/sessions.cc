@@ -378,6 +378,7 @@ void Sessions::Remove(Session* session, const absl::Status& status) {
   if (session->writer != nullptr) {
     session->writer->session = nullptr;
     session->writer->outdated = true;
+    --busy_;
   }
   SetExpiry(session, absl::InfiniteDuration());
   if (session->indexed) {
@@ -477,9 +478,13 @@ void Sessions::WithData(const StatePtr& state, std::function<void(absl::Status)>
   state->on_data.push_back(std::move(ready));
   if (state->has_data() || state->fetching) return;
   state->fetching = true;
+  state->fetch_asked = clock_->Now();
   fetches_.push_back(state);
 }
 
-void Sessions::SetGauges() { stats_->sessions.Set(total_); }
+void Sessions::SetGauges() {
+  stats_->sessions.Set(total_);
+  stats_->busy_sessions.Set(busy_);
+}
 
 }  // namespace sluice

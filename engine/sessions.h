@@ -223,6 +223,7 @@ class Sessions {
   std::map<SessionKey, std::unique_ptr<Session>> sessions_;
   absl::flat_hash_map<std::string, int64_t> per_tenant_;  // indexed ones
   int64_t total_ = 0;
+  int64_t busy_ = 0;  // sessions of sessions_ that a call writes to
   std::set<std::pair<absl::Duration, SessionKey>> expiries_;
 
   // With a store.

@@ -65,7 +65,8 @@ class State {
   std::vector<std::function<void(absl::Status)>> on_data;  // wait for data_ready
   bool fetching = false;                                   // a StoreJob reads it, or is to
 
-  Room fetch_room;  // for what it reads
+  Room fetch_room;             // for what it reads
+  absl::Duration fetch_asked;  // when it was first wanted
 
   // Of one that no session has: lets go of it, when the host memory it takes is wanted.
   std::function<void()> drop;

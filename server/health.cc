@@ -153,6 +153,7 @@ bool HealthService::serving() const {
 grpc::ServerUnaryReactor* HealthService::Check(grpc::CallbackServerContext* context,
                                                const HealthCheckRequest* request,
                                                HealthCheckResponse* response) {
+  const absl::Duration started = clock_->Now();
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   grpc::Status status;
   if (IsKnown(request->service())) {
@@ -160,7 +161,7 @@ grpc::ServerUnaryReactor* HealthService::Check(grpc::CallbackServerContext* cont
   } else {
     status = grpc::Status(grpc::StatusCode::NOT_FOUND, "no such service");
   }
-  stats_->Done({.method = Method::kHealthCheck, .started = clock_->Now()}, status.error_code(),
+  stats_->Done({.method = Method::kHealthCheck, .started = started}, status.error_code(),
                clock_->Now());
   reactor->Finish(status);
   return reactor;

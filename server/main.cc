@@ -14,6 +14,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "server/exit_codes.h"
 #include "server/grpc_settings.h"
 #include "server/listener.h"
 #include "server/log.h"
@@ -25,11 +26,6 @@
 namespace sluice {
 namespace {
 
-constexpr int kExitDrained = 0;
-constexpr int kExitBadInput = 2;  // flags, model, tokenizer, address
-constexpr int kExitMemory = 3;
-constexpr int kExitDeviceFault = 70;
-constexpr int kExitNotWritten = 74;  // drained, but the disk did not take every session
 // For those who watch the health to hear of it, before a process that hangs ends.
 constexpr std::chrono::milliseconds kTellHealth(200);
 
@@ -124,6 +120,9 @@ int Main(int argc, char** argv) {
       return 0;
     case CommandLineAction::kHelpMarkdown:
       std::fputs(HelpMarkdown().c_str(), stdout);
+      return 0;
+    case CommandLineAction::kHelpMetrics:
+      std::fputs(MetricsMarkdown().c_str(), stdout);
       return 0;
     case CommandLineAction::kVersion:
       std::printf("sluiced %s\n", Version().c_str());

@@ -1,6 +1,9 @@
 // Every metric of the daemon, in the Prometheus text format. Labels have fixed sets of values: no
 // client can make a series, and none names a request, a session or a text. A scrape reads atomics
 // and takes no lock of the step loop.
+//
+// A new metric is one entry of metric_table.cc; `python tests/deploy/metrics_tables.py` then writes
+// the table of deploy/README.md anew, and tests/e2e/test_metrics.py wants to see it move.
 #ifndef SLUICE_SERVER_METRICS_H_
 #define SLUICE_SERVER_METRICS_H_
 
@@ -17,6 +20,7 @@
 #include "server/core/device_thread.h"
 #include "server/core/emitter.h"
 #include "server/listener.h"
+#include "server/metric.h"
 #include "server/options.h"
 
 namespace sluice {
@@ -40,11 +44,21 @@ struct MetricSources {
   std::vector<std::pair<std::string, absl::Duration>> startup;  // stages
 };
 
-std::string MetricsText(const MetricSources& sources);
+// The daemon's own metrics, and the process's.
+const std::vector<Metric>& DaemonMetrics();
+// What dashboards and autoscalers made for vLLM read; each sample carries kVllmLabels too.
+const std::vector<Metric>& VllmMetrics();
+inline constexpr const char* kVllmLabels[] = {"model_name", "engine"};
 
-// Has what libprotobuf would print to stderr counted instead (a line for each bad UTF-8 string).
-// Once, at start.
+// The /metrics page.
+std::string MetricsText(const MetricSources& sources);
+// The tables of deploy/README.md, each between the comments that mark its place.
+std::string MetricsMarkdown();
+
+// Messages that libprotobuf complained of. Installs the counter in place of its printing to stderr
+// (a line for each bad UTF-8 string). Once, at start.
 void CountProtobufErrors();
+const Counter& ProtobufErrors();
 
 }  // namespace sluice
 

@@ -17,6 +17,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
 #include "absl/strings/strip.h"
+#include "server/exit_codes.h"
 
 #ifndef SLUICE_VERSION
 #error "SLUICE_VERSION comes from CMake"
@@ -386,8 +387,9 @@ class Parser {
 
   bool TakeAction(absl::string_view name, const std::optional<std::string>& value) {
     if (name == "help") {
-      out_.action =
-          value == "markdown" ? CommandLineAction::kHelpMarkdown : CommandLineAction::kHelp;
+      out_.action = value == "markdown"  ? CommandLineAction::kHelpMarkdown
+                    : value == "metrics" ? CommandLineAction::kHelpMetrics
+                                         : CommandLineAction::kHelp;
     } else if (name == "version") {
       out_.action = CommandLineAction::kVersion;
     } else {
@@ -443,9 +445,10 @@ std::string HelpText() {
       "  sluiced --model=DIR [--listen=HOST:PORT] ...\n\n"
       "Each flag can also be given as SLUICE_<FLAG> in the environment, or as a line of "
       "--flagfile=FILE; the\n"
-      "command line wins. Exit codes: 0 drained, 2 bad flags, model or tokenizer, 3 not enough "
-      "memory,\n"
-      "70 device fault.\n";
+      "command line wins.\n\nExit codes:\n";
+  for (const ExitCode& exit : kExitCodes) {
+    absl::StrAppend(&out, "  ", absl::StrFormat("%-3d", exit.code), " ", exit.meaning, "\n");
+  }
   const Options defaults;
   absl::string_view group;
   for (const Flag& flag : Flags()) {
@@ -455,7 +458,8 @@ std::string HelpText() {
     if (!value.empty()) absl::StrAppend(&out, "  (default: ", value, ")");
     absl::StrAppend(&out, "\n      ", flag.help, "\n");
   }
-  absl::StrAppend(&out, "\nAlso:\n  --flagfile=FILE, --version, --help, --help=markdown\n");
+  absl::StrAppend(
+      &out, "\nAlso:\n  --flagfile=FILE, --version, --help, --help=markdown, --help=metrics\n");
   return out;
 }
 

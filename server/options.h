@@ -89,7 +89,7 @@ struct ServerOptions {
 };
 
 // What to do after a command line was read.
-enum class CommandLineAction : uint8_t { kServe, kHelp, kHelpMarkdown, kVersion };
+enum class CommandLineAction : uint8_t { kServe, kHelp, kHelpMarkdown, kHelpMetrics, kVersion };
 
 struct CommandLine {
   CommandLineAction action = CommandLineAction::kServe;

@@ -1,19 +1,21 @@
-"""The tables of metrics in deploy/README.md, as a running daemon exports them.
+"""The tables of metrics in deploy/README.md, made from the daemon's declarations of its metrics (`sluiced --help=metrics`).
 
   python tests/deploy/metrics_tables.py    writes them anew, from the daemon of SLUICE_BIN_DIR"""
 
 import pathlib
 import re
+import subprocess
 import sys
 import tempfile
 
 if __name__ == "__main__":
     sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "e2e"))
 
-from harness import Daemon, ROOT
+from harness import BIN, Daemon, ROOT, clean_environment
 
 PAGE = ROOT / "deploy/README.md"
 SETS = {"sluice": re.compile(r"sluice_|grpc_|process_"), "vllm": re.compile("vllm:")}
+BLOCK = re.compile(r"<!-- metrics: (\w+) -->\n(.*?)\n<!-- end -->", re.S)
 
 
 def families(text):
@@ -30,28 +32,22 @@ def families(text):
     return [(name, kind, sorted(labels), meaning) for name, (kind, labels, meaning) in sorted(found.items())]
 
 
-def unit(name):
-    stem = name.removesuffix("_total")
-    for suffix, word in (("_seconds", "s"), ("_bytes", "bytes"), ("_info", "1"), ("_perc", "0 to 1"), ("_healthy", "0 or 1"),
-                         ("tokens", "tokens"), ("orphan_rows", "tokens"),
-                         ("discarded_rows", "tokens"), ("held_rows", "tokens"), ("prefix_cache_queries", "tokens"), ("prefix_cache_hits", "tokens")):
-        if stem.endswith(suffix):
-            return word
-    return "tokens" if stem.endswith("step_rows") else "see meaning" if stem == "sluice_limit" else "count"
-
-
 def tables(text):
-    """Name of the set -> its table."""
-    out = {}
-    for which, pattern in SETS.items():
-        rows = [f"| `{name}` | {kind} | {unit(name)} | {', '.join(labels)} | {meaning} |"
-                for name, kind, labels, meaning in families(text) if pattern.match(name)]
-        out[which] = "\n".join(["| metric | type | unit | labels | meaning |", "|---|---|---|---|---|", *rows])
-    return out
+    """Name of the set -> its table, of a text that has them between comments."""
+    return {match[1]: match[2] for match in BLOCK.finditer(text)}
 
 
-def block(which):
-    return re.compile(rf"(<!-- metrics: {which} -->\n).*?(<!-- end -->)", re.S)
+def declared():
+    """The tables as the daemon's declarations give them."""
+    return tables(subprocess.run([str(BIN / "sluiced"), "--help=metrics"], capture_output=True, text=True, check=True,
+                                 env=clean_environment()).stdout)
+
+
+def rows(table):
+    """[(name, type, unit, labels, meaning)] of a table."""
+    cells = [re.split(r" ?\| ?", line.strip("|").strip(" ")) for line in table.splitlines()[2:]]
+    return [(name.strip("`"), kind, unit, [label for label in labels.split(", ") if label], meaning)
+            for name, kind, unit, labels, meaning in cells]
 
 
 def exported():
@@ -68,10 +64,9 @@ def exported():
 
 
 def main():
-    page = PAGE.read_text()
-    for which, table in tables(exported()).items():
-        page, count = block(which).subn(lambda match: match[1] + table + "\n" + match[2], page)
-        assert count == 1, which
+    made = declared()
+    page, count = BLOCK.subn(lambda match: f"<!-- metrics: {match[1]} -->\n{made[match[1]]}\n<!-- end -->", PAGE.read_text())
+    assert count == len(made) == len(SETS)
     PAGE.write_text(page)
 
 

@@ -363,6 +363,35 @@ TEST_F(SessionsTest, TimeToLiveCountsFromTheLastUseWhateverTheTimeOfDay) {
   EXPECT_EQ(fake.engine->stats().device_states.value(), 0);
 }
 
+TEST_F(SessionsTest, BusySessionsAreCounted) {
+  const auto busy = [&] {
+    fake.engine->Step();
+    return fake.engine->stats().busy_sessions.value();
+  };
+  ASSERT_TRUE(Create("a").ok());
+  ASSERT_TRUE(Create("b").ok());
+  EXPECT_EQ(busy(), 0);
+  RequestId id = 0;
+  auto first = Submit(Continue("a", {5}, 100000), &id);
+  auto second = Submit(Continue("b", {5}, 100000));
+  Request wait = Continue("a", {7}, 5);
+  wait.on_conflict = OnConflict::kWait;
+  auto waiting = Submit(wait);
+  Request reader = Continue("b", {8}, 100000);
+  reader.commit = false;
+  RequestId reader_id = 0;
+  auto beside = Submit(reader, &reader_id);
+  EXPECT_EQ(busy(), 2);
+  EXPECT_TRUE(Delete("b").ok());
+  EXPECT_EQ(busy(), 1);
+  fake.engine->Cancel(id, absl::CancelledError("left"));
+  EXPECT_EQ(busy(), 1);  // the one that waited
+  fake.engine->Cancel(reader_id, absl::CancelledError("left"));
+  fake.RunDry();
+  EXPECT_TRUE(waiting->status->ok());
+  EXPECT_EQ(busy(), 0);
+}
+
 TEST_F(SessionsTest, DeleteEndsTheCallThatWrites) {
   ASSERT_TRUE(Create("a").ok());
   auto running = Submit(Continue("a", {5}, 100000));

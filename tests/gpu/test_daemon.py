@@ -15,7 +15,8 @@ sys.path.insert(0, str(ROOT / "tests/e2e"))
 
 import harness  # noqa: E402
 from grpc_health.v1 import health_pb2, health_pb2_grpc  # noqa: E402
-from harness import BIN, MODEL, Daemon, collect, in_threads, request, score_pb2  # noqa: E402
+from harness import BIN, MODEL, Daemon, collect, in_threads, request, score_pb2, wait_until  # noqa: E402
+from seen import ONLY_A_GPU, Seen  # noqa: E402
 
 ENDLESS = {"max_new_tokens": 1_000_000, "ignore_eos": True}
 TEXT = ("It was a dark and stormy night; the rain fell in torrents, except at occasional intervals, when it was checked "
@@ -82,6 +83,22 @@ def test_close_to_the_cpu(gpu, cpu):
     assert len(scores[0]) == len(scores[1]) > 1400
     difference = [abs(a - b) for a, b in zip(*scores)]
     assert sum(difference) / len(difference) < 0.01, sum(difference) / len(difference)
+
+
+def test_metrics_that_only_a_gpu_moves(gpu):
+    """The other half of tests/e2e/test_metrics.py: steps are in flight when clients leave."""
+    seen = Seen()
+
+    def all_moved():
+        calls = [gpu.inference.Generate(request("The sea", stop=ENDLESS), timeout=60) for _ in range(4)]
+        for call in calls:
+            next(call)
+            call.cancel()
+        gpu.wait_idle()
+        seen.look(gpu)
+        return all(seen.most[series] > 0 for series in ONLY_A_GPU)
+
+    wait_until(all_moved, f"{ONLY_A_GPU} above zero", timeout=60)
 
 
 def test_more_sequences_than_slots():

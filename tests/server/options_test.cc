@@ -95,6 +95,7 @@ TEST(Options, Flagfile) {
 TEST(Options, HelpNeedsNoModelAndNamesEveryFlag) {
   EXPECT_EQ(Parse({"--help"})->action, CommandLineAction::kHelp);
   EXPECT_EQ(Parse({"--help=markdown"})->action, CommandLineAction::kHelpMarkdown);
+  EXPECT_EQ(Parse({"--help=metrics"})->action, CommandLineAction::kHelpMetrics);
   EXPECT_EQ(Parse({"--version"})->action, CommandLineAction::kVersion);
   const auto flags = FlagValues(ServerOptions());
   EXPECT_LT(flags.size(), 64u);
@@ -104,6 +105,12 @@ TEST(Options, HelpNeedsNoModelAndNamesEveryFlag) {
     EXPECT_TRUE(names.insert(name).second) << name;
     EXPECT_THAT(HelpText(), HasSubstr("--" + name + "="));
     EXPECT_THAT(HelpMarkdown(), HasSubstr("`--" + name + "="));
+  }
+}
+
+TEST(Options, HelpNamesEveryExitCode) {
+  for (const char* line : {"\n  0   drained\n", "\n  2   ", "\n  3   ", "\n  70  ", "\n  74  "}) {
+    EXPECT_THAT(HelpText(), HasSubstr(line));
   }
 }
 

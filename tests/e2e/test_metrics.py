@@ -1,0 +1,358 @@
+"""Every metric moves: one test drives each series of /metrics above zero through real daemons.
+
+A new metric needs a line in one of the scenarios below, or in seen.ONLY_A_GPU and tests/gpu/test_daemon.py."""
+
+import concurrent.futures
+import hashlib
+import json
+import os
+import resource
+import shutil
+import socket
+import struct
+import time
+import urllib.request
+
+import grpc
+import pytest
+from google.protobuf import duration_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from harness import EOS, MODEL, PATIENCE, generate_pb2, model_pb2, request, rpc_error, score_pb2, wait_until
+from seen import ALWAYS_ZERO, ONLY_A_GPU, Seen, declared, metric_of
+from sessions import Sessions, key_file
+
+Code = grpc.StatusCode
+STATE = 589_824  # bytes of one state of the bundled model
+ENDLESS = {"max_new_tokens": 1_000_000, "ignore_eos": True}
+LONG = [300] * 100_000  # tokens that take seconds
+SMALL_WINDOW = (("grpc.http2.lookahead_bytes", 65535), ("grpc.http2.bdp_probe", 0))
+
+
+def slots(count):
+    return f"--device_state_bytes={count * STATE + 1000}"
+
+
+def open_call(daemon, prompt="The", stub=None, **fields):
+    """An endless call that has begun."""
+    timeout = fields.pop("timeout", PATIENCE)
+    call = (stub or daemon.inference).Generate(request(prompt, **{"stop": ENDLESS, **fields}), timeout=timeout)
+    assert next(call).WhichOneof("event") == "started"
+    return call
+
+
+def read_to_the_end(call):
+    try:
+        for _ in call:
+            pass
+    except grpc.RpcError as error:
+        return error.code()
+    return Code.OK
+
+
+def cancel(daemon, *calls):
+    for call in calls:
+        call.cancel()
+    daemon.wait_idle()
+
+
+def every_method(start, seen, tmp_path):
+    daemon = start(f"--state_key_file={key_file(tmp_path)}", "--http_listen=127.0.0.1:0")
+    daemon.generate("The")
+    daemon.score(text="The old man")
+    daemon.detokenize(daemon.tokenize("The"))
+    daemon.inference.GetModel(model_pb2.GetModelRequest(), timeout=PATIENCE)
+    sessions = Sessions(daemon)
+    sessions.create("a")
+    sessions.say("a", "The", tokens=2)
+    sessions.get("a")
+    assert sessions.ids() == ["a"]
+    sessions.update("a", labels={"k": "v"}, paths=["labels"])
+    sessions.fork("a", "b")
+    sessions.import_(sessions.export("a"), "c")
+    sessions.delete("a")
+    health = health_pb2_grpc.HealthStub(daemon.channel)
+    health.Check(health_pb2.HealthCheckRequest(), timeout=PATIENCE)
+    for path, body in (("models", None), ("completions", {"prompt": "The", "max_tokens": 2}),
+                       ("chat/completions", {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 2})):
+        asked = urllib.request.Request(f"http://{daemon.http}/v1/{path}", headers={"Content-Type": "application/json"},
+                                       data=json.dumps(body).encode() if body else None)
+        assert urllib.request.urlopen(asked, timeout=PATIENCE).status == 200
+    watch = health.Watch(health_pb2.HealthCheckRequest(), timeout=PATIENCE)
+    next(watch)
+    watch.cancel()
+    seen.until(daemon, "grpc_server_handled_total{grpc_code=CANCELLED,grpc_method=Watch,grpc_service=grpc.health.v1.Health}")
+
+
+def every_end(start, seen, tmp_path):
+    """Finish reasons, and bad UTF-8."""
+    daemon = start()
+    daemon.generate("The", stop={"max_new_tokens": 2})
+    daemon.generate("The", sampling={"temperature": 0, "logit_bias": {EOS: 100.0}})
+    daemon.generate("The", stop={"strings": ["e"], "max_new_tokens": 500})
+    daemon.generate("The", sampling={"temperature": 0, "logit_bias": {300: 100.0}}, stop={"token_ids": [300]})
+    daemon.generate("The", stop={**ENDLESS, "time_limit": duration_pb2.Duration(nanos=100_000_000)})
+    raw = daemon.channel.unary_stream("/sluice.v1.InferenceService/Generate")
+    assert read_to_the_end(raw(b"\x1a\x02\xff\xfe", timeout=PATIENCE)) != Code.OK
+    compressed = daemon.channel.unary_stream("/sluice.v1.InferenceService/Generate")
+    packed = compressed(request("The").SerializeToString(), compression=grpc.Compression.Gzip, timeout=PATIENCE)
+    assert read_to_the_end(packed) == Code.UNIMPLEMENTED
+    seen.until(daemon, "sluice_compressed_calls_refused_total", "sluice_protobuf_errors_total", "sluice_sequences_finished_total{reason=time_limit}")
+
+
+def a_model_that_overflows(start, seen, tmp_path):
+    model = shutil.copytree(MODEL, tmp_path / "model")
+    weights = model / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    (header_bytes,) = struct.unpack("<Q", data[:8])
+    begin, end = json.loads(data[8:8 + header_bytes])["model.norm.weight"]["data_offsets"]
+    data[8 + header_bytes + begin:8 + header_bytes + end] = b"\x7f\x7f" * ((end - begin) // 2)  # 3.4e38 in bf16
+    weights.chmod(0o600)
+    weights.write_bytes(data)
+    daemon = start("--model_name=classics-12m", model=model)
+    assert daemon.generate("The").only.reason == "ERROR"
+    seen.look(daemon)
+
+
+def cancelled_and_late(start, seen, tmp_path):
+    """In the queue, in the prompt, and between tokens."""
+    daemon = start(slots(1))
+    cancelled = "sluice_requests_cancelled_total{stage=%s}"
+    late = "sluice_deadline_exceeded_total{stage=%s}"
+    short = {**ENDLESS, "time_limit": duration_pb2.Duration(nanos=300_000_000)}
+    holder = open_call(daemon)
+    queued = open_call(daemon)
+    seen.until(daemon, "sluice_requests_waiting", "sluice_queued_requests", "sluice_queued_tokens", "sluice_streams",
+               "sluice_permits", "sluice_live_requests", "sluice_sequences_running",
+               "sluice_state_slots{status=used,tier=device}", "sluice_state_bytes{tier=device}", "sluice_connections")
+    queued.cancel()
+    seen.until(daemon, cancelled % "queued")
+    assert read_to_the_end(daemon.inference.Generate(request("The", stop=short))) == Code.DEADLINE_EXCEEDED
+    seen.until(daemon, late % "queued")
+    holder.cancel()
+    seen.until(daemon, cancelled % "decode")
+    prompt = open_call(daemon, LONG)
+    wait_until(lambda: seen.look(daemon)["sluice_prompt_tokens_total"] > 1000, "it computes the prompt")
+    prompt.cancel()
+    seen.until(daemon, cancelled % "prefill")
+    assert read_to_the_end(daemon.inference.Generate(request(LONG, stop=short))) == Code.DEADLINE_EXCEEDED
+    seen.until(daemon, late % "prefill")
+
+    def late_in_decode():
+        assert read_to_the_end(open_call(daemon, timeout=0.5)) != Code.OK
+        return seen.look(daemon)[late % "decode"]
+
+    wait_until(late_in_decode, "a deadline that the daemon sees before the client's cancel")
+
+
+def slow_readers(start, seen, tmp_path):
+    """Paused, moved off the device for others, and cut off."""
+    daemon = start(slots(2), "--write_stall=2s", "--ring_events=16")
+    slow = [open_call(daemon, stub=daemon.stub(*SMALL_WINDOW), output={"logprobs": 20}) for _ in range(2)]
+    seen.until(daemon, "sluice_sequences_paused", "sluice_stream_ring_bytes")
+    daemon.generate("The")
+    seen.until(daemon, "sluice_state_spills_total")
+    seen.until(daemon, "sluice_streams_dropped_total{reason=slow_reader}")
+    cancel(daemon, *slow)
+
+
+def refused_calls(start, seen, tmp_path):
+    refused = "sluice_admission_refused_total{reason=%s}"
+    daemon = start(slots(1), "--max_streams=3", "--max_queued_requests=2", "--max_queued_tokens=500")
+    holder = open_call(daemon)
+    wait_until(lambda: daemon.slots()[0] == 1, "it has the slot")
+    waiting = [open_call(daemon)]
+    with rpc_error(Code.RESOURCE_EXHAUSTED):
+        daemon.generate([300] * 600)
+    seen.until(daemon, refused % "max_queued_tokens")
+    waiting.append(open_call(daemon))
+    with rpc_error(Code.RESOURCE_EXHAUSTED):
+        daemon.generate("The")
+    cancel(daemon, holder, *waiting)
+    other = start("--max_streams=4", "--max_queued_requests=1", slots(1))
+    holder = open_call(other)
+    wait_until(lambda: other.slots()[0] == 1, "it has the slot")
+    waiting = open_call(other)
+    with rpc_error(Code.RESOURCE_EXHAUSTED):
+        other.generate("The")
+    seen.look(daemon)
+    seen.until(other, refused % "max_queued_requests")
+    cancel(other, holder, waiting)
+    full = start("--memory_limit=1000000")
+    holder = open_call(full)
+
+    def refused_for_memory():
+        call = full.inference.Generate(request("The", stop={"max_new_tokens": 1}), timeout=PATIENCE)
+        read_to_the_end(call)
+        return seen.look(full)[refused % "memory_limit"]
+
+    wait_until(refused_for_memory, "a call is refused for memory")
+    cancel(full, holder)
+
+
+def connect(daemon):
+    host, port = daemon.address.rsplit(":", 1)
+    return socket.create_connection((host, int(port)), timeout=10)
+
+
+def shed_connections(start, seen, tmp_path):
+    shed = "sluice_connections_shed_total{reason=%s}"
+    for reason, flags in (("max_connections", ("--max_connections=2",)),
+                          ("max_connections_per_peer", ("--max_connections_per_peer=2",)),
+                          ("file_descriptors", ())):
+        daemon = start(*flags)
+        if reason == "file_descriptors":
+            daemon.generate("The")
+            used = len(os.listdir(f"/proc/{daemon.process.pid}/fd"))
+            most = resource.prlimit(daemon.process.pid, resource.RLIMIT_NOFILE)[1]
+            resource.prlimit(daemon.process.pid, resource.RLIMIT_NOFILE, (used + 3, most))
+        connections = [connect(daemon) for _ in range(12)]
+        time.sleep(0.1)  # no descriptor is left for a scrape while they are open
+        for connection in connections:
+            connection.close()
+        seen.until(daemon, shed % reason)
+
+
+def who_may_call(start, seen, tmp_path):
+    tenants = tmp_path / "tenants"
+
+    def write(text):
+        fresh = tmp_path / "tenants.new"
+        fresh.write_text(text)
+        fresh.replace(tenants)
+
+    def token(name):
+        return (("authorization", f"Bearer {name}"),)
+
+    table = "".join(f"tenant {name} {setting}\ntoken {name} sha256:{hashlib.sha256(name.encode()).hexdigest()}\n"
+                    for name, setting in (("a", ""), ("b", "inter_token=0.01ms")))
+    write(table)
+    daemon = start(f"--auth_tokens_file={tenants}", "--auth_failures_per_minute=3")
+    flood = [daemon.inference.Generate(request("The", stop=ENDLESS), metadata=token("a")) for _ in range(8)]
+    light = daemon.inference.Generate(request("The", stop=ENDLESS), metadata=token("b"))
+    seen.until(daemon, "sluice_held_rows_total", "sluice_tenants")
+    for call in (light, *flood):
+        call.cancel()
+    write(table + "# changed\n")
+    seen.until(daemon, "sluice_auth_reloads_total{result=ok}")
+    write("nonsense\n")
+    seen.until(daemon, "sluice_auth_reloads_total{result=error}")
+    for _ in range(5):
+        assert read_to_the_end(daemon.inference.Generate(request("The"), metadata=token("wrong"))) != Code.OK
+    seen.until(daemon, "sluice_auth_refused_total{reason=unauthenticated}",
+               "sluice_auth_refused_total{reason=too_many_failures}")
+
+
+def sessions_come_and_go(start, seen, tmp_path):
+    daemon = start()
+    sessions = Sessions(daemon)
+    sessions.create("a")
+    call = open_call(daemon, session_id="a")
+    seen.until(daemon, "sluice_sessions{status=busy}")
+    with rpc_error(Code.ABORTED):
+        sessions.say("a", "The", on_conflict=generate_pb2.CONFLICT_POLICY_FAIL)
+    cancel(daemon, call)
+    sessions.say("a", "The", tokens=1)
+    seen.until(daemon, "sluice_sessions{status=idle}", "sluice_session_conflicts_total", "sluice_commits_total")
+    sessions.create("short", ttl=duration_pb2.Duration(nanos=200_000_000))
+    seen.until(daemon, "sluice_sessions_ended_total{reason=expired}")
+    sessions.delete("a")
+    seen.look(daemon)
+
+
+def states_move(start, seen, tmp_path):
+    """Between slots, host memory and files, for want of room."""
+    daemon = start(f"--session_dir={tmp_path / 'moving'}", slots(2), f"--host_state_bytes={4 * STATE}",
+                   f"--prefix_cache_bytes={2 * STATE}")
+    sessions = Sessions(daemon)
+    names = [f"s{i}" for i in range(10)]
+    for name in names:
+        sessions.create(name)
+        sessions.say(name, "The", tokens=2, durable=True)
+        seen.look(daemon)
+    for name in names + names[-2:] * 2:
+        sessions.say(name, " night", tokens=2, durable=True)
+        seen.look(daemon)
+    seen.until(daemon, *(f"sluice_states{{tier={tier}}}" for tier in ("device", "disk")),
+               "sluice_state_restores_total{from=disk}", "sluice_state_read_seconds_count")
+    prompts = [[5 + i] * 300 for i in range(8)]
+    for prompt in prompts:
+        daemon.generate(prompt, stop={"max_new_tokens": 1})
+    seen.until(daemon, "sluice_prefix_cache_evictions_total")
+
+
+def states_in_memory(start, seen, tmp_path):
+    daemon = start(slots(2), f"--host_state_bytes={3 * STATE}", "--prefix_cache_bytes=0")
+    sessions = Sessions(daemon)
+    for name in ("a", "b", "c"):
+        sessions.create(name)
+        sessions.say(name, "The", tokens=1)
+    for name in ("a", "b", "c") * 2 + ("c",):
+        sessions.say(name, "The", tokens=1)
+    sessions.create("d")
+    with rpc_error(Code.RESOURCE_EXHAUSTED):
+        sessions.say("d", "The", tokens=1)
+    seen.until(daemon, "sluice_state_refusals_total", "sluice_state_restores_total{from=host}",
+               "sluice_state_restores_total{from=device}", "sluice_state_load_seconds_count",
+               "sluice_state_spill_seconds_count", "sluice_states{tier=host}",
+               "sluice_state_evictions_total{tier=device}")
+
+
+def a_disk_that_fails(start, seen, tmp_path):
+    directory = tmp_path / "failing"
+    first = Sessions(start(f"--session_dir={directory}"))
+    first.create("bad")
+    first.say("bad", "The", durable=True)
+    assert first.daemon.stop() == 0
+    (state,) = directory.glob("sessions/*/s-bad/*.state")
+    state.chmod(0o600)
+    state.write_bytes(b"x" * state.stat().st_size)
+    second = Sessions(start(f"--session_dir={directory}"))
+    with rpc_error(Code.DATA_LOSS):
+        second.say("bad", " end")
+    seen.until(second.daemon, "sluice_session_store_errors_total", "sluice_requests_failed_total")
+
+
+def two_daemons(start, seen, tmp_path):
+    one, two = (Sessions(start(f"--session_dir={tmp_path / 'shared'}")) for _ in range(2))
+    one.create("a")
+    two.get("a")
+    one.say("a", "The", durable=True)
+    with rpc_error(Code.ABORTED):
+        two.say("a", "The", durable=True)
+    seen.until(two.daemon, "sluice_session_lost_races_total")
+
+
+def prefixes(start, seen, tmp_path):
+    daemon = start()
+    prompt = [300] * 5_000
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda _: daemon.generate(prompt, stop={"max_new_tokens": 1}), range(2)))
+    daemon.generate(prompt, stop={"max_new_tokens": 1})
+    seen.until(daemon, "sluice_prefix_cache_waits_total", "sluice_prefix_cache_hits_total",
+               "sluice_prefix_cache_calls_total{result=hit}", "sluice_prefix_cache_calls_total{result=miss}",
+               "sluice_prefix_cache_entries", "sluice_prefix_cache_bytes")
+
+
+SCENARIOS = (every_method, every_end, a_model_that_overflows, cancelled_and_late, slow_readers, refused_calls,
+             shed_connections, who_may_call, sessions_come_and_go, states_move, states_in_memory, a_disk_that_fails,
+             two_daemons, prefixes)
+
+
+@pytest.mark.slow
+def test_every_metric_moves(start_daemon, tmp_path):
+    seen = Seen()
+    for scenario in SCENARIOS:
+        directory = tmp_path / scenario.__name__
+        directory.mkdir()
+        began = time.monotonic()
+        scenario(start_daemon, seen, directory)
+        print(f"{scenario.__name__}: {time.monotonic() - began:.1f} s")
+    exported = {metric_of(series) for series in seen.most}
+    assert exported == set(declared()), "the page and the table of declarations name the same metrics"
+    still = {series for series in seen.still() if metric_of(series) not in ONLY_A_GPU | ALWAYS_ZERO}
+    # Values of flags, of which some are zero by default.
+    still = {series for series in still if metric_of(series) != "sluice_limit"}
+    assert not still, f"never above zero: {sorted(still)}"
+    assert all(seen.most[series] == 0 for series in seen.most if metric_of(series) in ALWAYS_ZERO)
+    assert ONLY_A_GPU | ALWAYS_ZERO <= exported
