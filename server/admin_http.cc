@@ -1,151 +1,105 @@
 #include "server/admin_http.h"
 
-#include <httplib.h>
-
-#include <deque>
-#include <thread>
 #include <utility>
-#include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "server/address.h"
-#include "server/core/mutex.h"
 
 namespace sluice {
 namespace {
 
-constexpr int kThreads = 16;
-constexpr size_t kMaxWaiting = 64;
-constexpr time_t kTimeoutSeconds = 2;
-constexpr size_t kMaxRequestBytes = 1024;
+constexpr int32_t kMaxConnections = 64;
+constexpr size_t kMaxHeadBytes = 8192;
+constexpr int64_t kMaxBodyBytes = 1024;
+constexpr absl::Duration kRequestBound = absl::Seconds(5);
+constexpr size_t kMaxScrapes = 16;
 
-// httplib gives each connection a thread, and its own pool queues connections without end. This one
-// makes the accepting thread wait, so that a flood stays in the kernel's backlog.
-class BoundedPool final : public httplib::TaskQueue {
- public:
-  BoundedPool() {
-    for (int i = 0; i < kThreads; ++i) threads_.emplace_back([this] { Run(); });
-  }
+HttpReply Text(int status, std::string text) {
+  HttpReply reply;
+  reply.status = status;
+  reply.content_type = "text/plain; charset=utf-8";
+  reply.body = absl::StrCat(text, "\n");
+  return reply;
+}
 
-  void enqueue(std::function<void()> task) override {
-    MutexLock lock(&mutex_);
-    while (tasks_.size() >= kMaxWaiting) room_.WaitFor(&mutex_, absl::InfiniteDuration());
-    tasks_.push_back(std::move(task));
-    news_.NotifyOne();
-  }
+HttpReply Probe(const absl::Status& status) {
+  return status.ok() ? Text(200, "ok") : Text(503, std::string(status.message()));
+}
 
-  void shutdown() override {
-    {
-      MutexLock lock(&mutex_);
-      stop_ = true;
-    }
-    for (size_t i = 0; i < threads_.size(); ++i) news_.NotifyOne();
-    for (std::thread& thread : threads_) thread.join();
-  }
-
- private:
-  void Run() {
-    while (true) {
-      std::function<void()> task;
-      {
-        MutexLock lock(&mutex_);
-        while (tasks_.empty() && !stop_) news_.WaitFor(&mutex_, absl::InfiniteDuration());
-        if (tasks_.empty()) return;
-        task = std::move(tasks_.front());
-        tasks_.pop_front();
-        room_.NotifyOne();
-      }
-      task();
-    }
-  }
-
-  Mutex mutex_;
-  CondVar news_;
-  CondVar room_;
-  std::deque<std::function<void()>> tasks_ SLUICE_GUARDED_BY(mutex_);
-  bool stop_ SLUICE_GUARDED_BY(mutex_) = false;
-  std::vector<std::thread> threads_;
-};
-
-void Answer(const absl::Status& status, httplib::Response* response) {
-  response->status = status.ok() ? 200 : 503;
-  response->set_content(status.ok() ? "ok\n" : absl::StrCat(status.message(), "\n"),
-                        "text/plain; charset=utf-8");
+HttpServerOptions OptionsFor(const Address& address) {
+  HttpServerOptions options;
+  options.listen = address;
+  options.connections.max_connections = kMaxConnections;
+  options.max_head_bytes = kMaxHeadBytes;
+  options.max_body_bytes = kMaxBodyBytes;
+  options.max_bodies_bytes = kMaxConnections * kMaxBodyBytes;
+  options.head_bound = kRequestBound;
+  options.request_bound = kRequestBound;
+  options.write_bound = kRequestBound;
+  options.half_close_cancels = false;  // nc does that, and waits for its answer
+  return options;
 }
 
 }  // namespace
 
-class AdminHttp::Impl {
- public:
-  explicit Impl(AdminHandlers handlers) : handlers_(std::move(handlers)) {
-    http_.new_task_queue = [] { return new BoundedPool; };
-    // Its default also sets SO_REUSEPORT, with which two daemons start on one port.
-    http_.set_socket_options([](int fd) {
-      const int on = 1;
-      setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
-    });
-    http_.set_keep_alive_max_count(1000);
-    http_.set_keep_alive_timeout(1);  // stopping waits for it
-    http_.set_read_timeout(kTimeoutSeconds);
-    http_.set_write_timeout(kTimeoutSeconds);
-    http_.set_payload_max_length(kMaxRequestBytes);
-    http_.Get("/metrics", [this](const httplib::Request&, httplib::Response& response) {
-      response.set_content(handlers_.metrics(), "text/plain; version=0.0.4; charset=utf-8");
-    });
-    http_.Get("/healthz", [this](const httplib::Request&, httplib::Response& response) {
-      Answer(handlers_.healthz(), &response);
-    });
-    http_.Get("/readyz", [this](const httplib::Request&, httplib::Response& response) {
-      Answer(handlers_.readyz(), &response);
-    });
-  }
-
-  ~Impl() {
-    http_.stop();
-    if (thread_.joinable()) thread_.join();
-  }
-
-  // The port, or -1.
-  int Listen(const Address& address) {
-    if (address.port == 0) {
-      const int port = http_.bind_to_any_port(address.host.c_str());
-      if (port <= 0) return -1;
-      Serve();
-      return port;
-    }
-    if (!http_.bind_to_port(address.host.c_str(), address.port)) return -1;
-    Serve();
-    return address.port;
-  }
-
- private:
-  void Serve() {
-    thread_ = std::thread([this] { http_.listen_after_bind(); });
-    // stop() before the loop runs would be lost.
-    while (!http_.is_running()) std::this_thread::yield();
-  }
-
-  AdminHandlers handlers_;
-  httplib::Server http_;
-  std::thread thread_;
-};
-
-absl::StatusOr<std::unique_ptr<AdminHttp>> AdminHttp::Start(const std::string& address,
+absl::StatusOr<std::unique_ptr<AdminHttp>> AdminHttp::Start(const Address& address,
+                                                            const Clock* clock,
+                                                            HttpServerStats* stats,
                                                             AdminHandlers handlers) {
-  absl::StatusOr<Address> parsed = ParseAddress(address);
-  if (!parsed.ok()) return parsed.status();
-  std::unique_ptr<AdminHttp> admin(new AdminHttp);
-  admin->impl_ = std::make_unique<Impl>(std::move(handlers));
-  const int port = admin->impl_->Listen(*parsed);
-  if (port < 0) {
-    absl::Status status = CheckListen(*parsed);
-    if (!status.ok()) return status;
-    return absl::FailedPreconditionError(absl::StrCat("cannot listen on ", FormatAddress(*parsed)));
-  }
-  admin->address_ = FormatAddress({parsed->host, port});
+  std::unique_ptr<AdminHttp> admin(new AdminHttp(std::move(handlers)));
+  HttpServer::Handlers served;
+  served.on_request = [raw = admin.get()](const std::shared_ptr<HttpExchange>& exchange) {
+    return raw->OnRequest(exchange);
+  };
+  served.on_fault = [](const HttpFault& fault) { return Text(fault.status, fault.why); };
+  absl::StatusOr<std::unique_ptr<HttpServer>> server =
+      HttpServer::Start(OptionsFor(address), clock, stats, std::move(served));
+  if (!server.ok()) return server.status();
+  admin->server_ = *std::move(server);
   return admin;
 }
 
-AdminHttp::~AdminHttp() = default;
+AdminHttp::AdminHttp(AdminHandlers handlers)
+    : handlers_(std::move(handlers)), scrapes_(std::make_unique<Worker>(kMaxScrapes)) {}
+
+// A scrape that runs uses its exchange, so the server is destroyed last.
+AdminHttp::~AdminHttp() {
+  if (server_ != nullptr) server_->Stop();
+  scrapes_.reset();
+}
+
+HttpServer::BodyHandler AdminHttp::OnRequest(const std::shared_ptr<HttpExchange>& exchange) {
+  const HttpHead& head = exchange->head();
+  if (head.path != "/metrics" && head.path != "/healthz" && head.path != "/readyz") {
+    exchange->Reply(Text(404, "there is /metrics, /healthz and /readyz here"));
+    return nullptr;
+  }
+  if (head.method != "GET" && head.method != "HEAD") {
+    HttpReply reply = Text(405, "this path takes GET and HEAD");
+    reply.headers.emplace_back("Allow", "GET, HEAD");
+    exchange->Reply(std::move(reply));
+    return nullptr;
+  }
+  exchange->CountAsCall();
+  return [this, exchange](const absl::StatusOr<HttpBody>& body) {
+    if (body.ok()) return Serve(exchange);
+    exchange->Reply(Text(413, "this path takes no body"));
+  };
+}
+
+void AdminHttp::Serve(const std::shared_ptr<HttpExchange>& exchange) {
+  const std::string& path = exchange->head().path;
+  if (path == "/healthz") return exchange->Reply(Probe(handlers_.healthz()));
+  if (path == "/readyz") return exchange->Reply(Probe(handlers_.readyz()));
+  if (!scrapes_->Post([this, exchange] { Scrape(exchange); })) {
+    exchange->Reply(Text(503, "too many scrapes wait"));
+  }
+}
+
+void AdminHttp::Scrape(const std::shared_ptr<HttpExchange>& exchange) {
+  HttpReply reply;
+  reply.content_type = "text/plain; version=0.0.4; charset=utf-8";
+  reply.body = handlers_.metrics();
+  exchange->Reply(std::move(reply));
+}
 
 }  // namespace sluice

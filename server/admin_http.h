@@ -9,34 +9,45 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "engine/clock.h"
+#include "server/address.h"
+#include "server/http/http_server.h"
+#include "server/worker.h"
 
 namespace sluice {
 
-// What the port answers with. Called on its own threads.
+// What the port answers with.
 struct AdminHandlers {
-  std::function<std::string()> metrics;
-  std::function<absl::Status()> healthz;
-  std::function<absl::Status()> readyz;
+  std::function<std::string()> metrics;   // called on a thread of its own
+  std::function<absl::Status()> healthz;  // called on the port's thread: it never waits
+  std::function<absl::Status()> readyz;   // the same
 };
 
+// Connections are few and bounded, as the requests are: the probes answer beside peers that are
+// slow, silent or many, and beside scrapes, which have a thread of their own.
 class AdminHttp {
  public:
-  // Listens on HOST:PORT, port 0 for a free one. FAILED_PRECONDITION with the address and the
-  // reason.
-  static absl::StatusOr<std::unique_ptr<AdminHttp>> Start(const std::string& address,
+  // Listens on `address`, port 0 for a free one. FAILED_PRECONDITION with the address and the
+  // reason. Clock and statistics outlive it.
+  static absl::StatusOr<std::unique_ptr<AdminHttp>> Start(const Address& address,
+                                                          const Clock* clock,
+                                                          HttpServerStats* stats,
                                                           AdminHandlers handlers);
   // Answers what has been asked, and stops.
   ~AdminHttp();
 
-  // HOST:PORT in use.
-  const std::string& address() const { return address_; }
+  const Address& address() const { return server_->address(); }
 
  private:
-  class Impl;
-  AdminHttp() = default;
+  explicit AdminHttp(AdminHandlers handlers);
 
-  std::unique_ptr<Impl> impl_;
-  std::string address_;
+  HttpServer::BodyHandler OnRequest(const std::shared_ptr<HttpExchange>& exchange);
+  void Serve(const std::shared_ptr<HttpExchange>& exchange);
+  void Scrape(const std::shared_ptr<HttpExchange>& exchange);
+
+  const AdminHandlers handlers_;
+  std::unique_ptr<Worker> scrapes_;
+  std::unique_ptr<HttpServer> server_;
 };
 
 }  // namespace sluice

@@ -58,6 +58,8 @@ class Listener {
   const Address& address() const { return address_; }
   int fd() const { return listen_fd_; }
   const ListenerStats& stats() const { return stats_; }
+  // Open at once, at most.
+  int32_t max_connections() const { return options_.max_connections; }
   // Accepted and not yet closed by whoever owns them. Any thread.
   int64_t open_connections();
   // Ends those: their owners see errors. After Stop; any thread.

@@ -368,6 +368,28 @@ std::vector<Metric> OfConnections() {
   };
 }
 
+std::vector<Metric> OfHttp() {
+  return {
+      MakeCounter("sluice_http_requests_total", "count", {},
+                  "Requests over HTTP, those to the admin port included.",
+                  [](const Sources& s, Samples* out) { out->Add(s.http->requests); }),
+      MakeCounter("sluice_http_refused_total", "count", {"reason"},
+                  "Requests over HTTP that are no proper ones, by what is wrong with them.",
+                  [](const Sources& s, Samples* out) {
+                    out->Add(s.http->malformed, {"malformed"});
+                    out->Add(s.http->unknown_coding, {"unknown_coding"});
+                    out->Add(s.http->too_large, {"too_large"});
+                    out->Add(s.http->late, {"late"});
+                  }),
+      MakeCounter("sluice_http_connections_evicted_total", "count", {"reason"},
+                  "Connections over HTTP that were closed to make room for others.",
+                  [](const Sources& s, Samples* out) {
+                    out->Add(s.http->evicted_strangers, {"no_call"});
+                    out->Add(s.http->evicted_idle, {"idle"});
+                  }),
+  };
+}
+
 std::vector<Metric> OfAuth() {
   return {
       MakeGauge("sluice_tenants", "count", {}, "Tenants in --auth_tokens_file.",
@@ -443,7 +465,7 @@ const std::vector<Metric>& DaemonMetrics() {
   static const auto* metrics = [] {
     auto* all = new std::vector<Metric>;
     for (const auto part : {OfDaemon, OfRequests, OfEngine, OfSessions, OfStates, OfPrefixCache,
-                            OfStreams, OfConnections, OfAuth, OfCalls, OfProcess}) {
+                            OfStreams, OfConnections, OfHttp, OfAuth, OfCalls, OfProcess}) {
       for (Metric& metric : part()) all->push_back(std::move(metric));
     }
     return all;

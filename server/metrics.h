@@ -19,6 +19,7 @@
 #include "server/core/admission.h"
 #include "server/core/device_thread.h"
 #include "server/core/emitter.h"
+#include "server/http/http_server.h"
 #include "server/listener.h"
 #include "server/metric.h"
 #include "server/options.h"
@@ -35,6 +36,7 @@ struct MetricSources {
   const CallStats* calls = nullptr;
   Listener* listener = nullptr;
   Listener* http_listener = nullptr;  // null: none
+  const HttpServerStats* http = nullptr;
   const ServerOptions* options = nullptr;
   std::string model;
   std::string device;

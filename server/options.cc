@@ -65,7 +65,8 @@ const std::vector<Flag>& Flags() {
       {"listen", "HOST:PORT", kServing, "address of the gRPC services; port 0 picks a free one",
        &Options::listen},
       {"admin_listen", "HOST:PORT", kServing,
-       "address of /metrics, /healthz and /readyz (HTTP); port 0 picks a free one; empty: none",
+       "address of /metrics, /healthz and /readyz; plain HTTP, so beyond loopback it needs "
+       "--allow_plaintext; port 0 picks a free one; empty: none",
        &Options::admin_listen},
       {"http_listen", "HOST:PORT", kServing,
        "address of the OpenAI-compatible HTTP API and its page; plain HTTP, so beyond loopback it "

@@ -77,6 +77,8 @@ absl::Status Server::OpenDoor() {
   credentials_ = *std::move(credentials);
   const absl::Status http = CheckHttp();
   if (!http.ok()) return http;
+  const absl::Status admin = CheckAdmin();
+  if (!admin.ok()) return admin;
   AuthOptions auth;
   auth.tokens_file = options_.auth_tokens_file;
   auth.client_certificates = !options_.tls_client_ca.empty();
@@ -112,6 +114,20 @@ absl::Status Server::CheckHttp() {
         "certificate");
   }
   return absl::OkStatus();
+}
+
+absl::Status Server::CheckAdmin() {
+  if (options_.admin_listen.empty()) return absl::OkStatus();
+  const absl::StatusOr<Address> address = ParseAddress(options_.admin_listen);
+  if (!address.ok()) {
+    return absl::InvalidArgumentError(absl::StrCat("--admin_listen: ", address.status().message()));
+  }
+  admin_listen_ = *address;
+  if (options_.allow_plaintext || !ReachableByOthers(admin_listen_)) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("--admin_listen=", options_.admin_listen,
+                   " is plain HTTP for everybody who reaches it: listen on loopback, or give "
+                   "--allow_plaintext on a network that is trusted"));
 }
 
 void Server::BuildCore() {
@@ -222,16 +238,17 @@ absl::Status Server::Listen() {
 
 absl::Status Server::StartHttp() {
   if (options_.http_listen.empty()) return absl::OkStatus();
-  HttpDoorOptions options;
+  HttpServerOptions options;
   options.listen = http_listen_;
   options.connections = Connections();
-  options.max_header_bytes = options_.max_metadata_bytes;
+  options.max_head_bytes = static_cast<size_t>(options_.max_metadata_bytes);
   options.keepalive_time = options_.keepalive_time;
   options.keepalive_timeout = options_.keepalive_timeout;
+  options.callers_authenticate = !options_.auth_tokens_file.empty();
   absl::StatusOr<ChatTemplate> chat_template = ChatTemplate::Parse(options_.chat_template);
   if (!chat_template.ok()) return chat_template.status();
-  absl::StatusOr<std::unique_ptr<HttpDoor>> http =
-      HttpDoor::Start(options, Parts(), Bounds(), host_.description, *std::move(chat_template));
+  absl::StatusOr<std::unique_ptr<HttpDoor>> http = HttpDoor::Start(
+      options, &http_stats_, Parts(), Bounds(), host_.description, *std::move(chat_template));
   if (!http.ok()) return http.status();
   http_ = *std::move(http);
   return absl::OkStatus();
@@ -246,7 +263,8 @@ absl::Status Server::StartAdmin() {
       .device_thread = device_thread_.get(),
       .calls = &calls_,
       .listener = listener_.get(),
-      .http_listener = http_ == nullptr ? nullptr : http_->listener(),
+      .http_listener = http_ == nullptr ? nullptr : http_->server().listener(),
+      .http = &http_stats_,
       .options = &options_,
       .model = host_.description.name(),
       .device = host_.backend->info().device,
@@ -266,7 +284,7 @@ absl::Status Server::StartAdmin() {
     return health_->serving() ? absl::OkStatus() : absl::UnavailableError("not ready");
   };
   absl::StatusOr<std::unique_ptr<AdminHttp>> admin =
-      AdminHttp::Start(options_.admin_listen, std::move(handlers));
+      AdminHttp::Start(admin_listen_, &clock_, &http_stats_, std::move(handlers));
   if (!admin.ok()) return admin.status();
   admin_ = *std::move(admin);
   return absl::OkStatus();

@@ -58,7 +58,9 @@ class Server {
   void set_on_device_stuck(std::function<void()> callback);
 
   const std::string& address() const { return address_; }
-  std::string admin_address() const { return admin_ == nullptr ? "none" : admin_->address(); }
+  std::string admin_address() const {
+    return admin_ == nullptr ? "none" : FormatAddress(admin_->address());
+  }
   // Empty: none.
   std::string http_address() const {
     return http_ == nullptr ? "" : FormatAddress(http_->address());
@@ -70,6 +72,7 @@ class Server {
 
   absl::Status OpenDoor();
   absl::Status CheckHttp();
+  absl::Status CheckAdmin();
   void BuildCore();
   ListenerOptions Connections() const;
   absl::Status Listen();
@@ -83,9 +86,11 @@ class Server {
   SteadyClock clock_;
   StartupTimer timer_;
   CallStats calls_;
+  HttpServerStats http_stats_;  // of the OpenAI door and the admin port
   ModelHost host_;
   Address listen_;
   Address http_listen_;
+  Address admin_listen_;
   std::shared_ptr<grpc::ServerCredentials> credentials_;
   std::unique_ptr<Authenticator> auth_;
   std::unique_ptr<Admission> admission_;

@@ -14,7 +14,7 @@ check() {
   return 1
 }
 
-network='grpc|grpcpp|grpc\+\+|google/protobuf|google/rpc|sluice/v1|sys/socket|netinet/|httplib|microhttpd|prometheus/'
+network='grpc|grpcpp|grpc\+\+|google/protobuf|google/rpc|sluice/v1|sys/socket|netinet/|boost/|prometheus/'
 threads='thread>|mutex>|shared_mutex>|condition_variable>|future>|stop_token>|semaphore>|barrier>|latch>|pthread'
 no_absl_mutex="Debian's Abseil hides its Mutex from ThreadSanitizer"
 

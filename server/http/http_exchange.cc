@@ -1,10 +1,5 @@
 #include "server/http/http_exchange.h"
 
-#include <microhttpd.h>
-
-#include <algorithm>
-#include <cstring>
-
 #include "kernels/check.h"
 
 namespace sluice {
@@ -20,99 +15,94 @@ void HttpExchange::set_on_gone(std::function<void()> on_gone) {
   on_gone();
 }
 
-void HttpExchange::Reply(HttpReply reply) {
-  MutexLock lock(&mutex_);
-  SLUICE_CHECK(!reply_.has_value() && !streams_);
-  reply_ = std::move(reply);
-  Wake();
-}
+void HttpExchange::Reply(HttpReply reply) { Answer(std::move(reply), false); }
 
-void HttpExchange::Start(HttpReply head) {
-  MutexLock lock(&mutex_);
-  SLUICE_CHECK(!reply_.has_value() && !streams_);
-  reply_ = std::move(head);
-  streams_ = true;
-  Wake();
+void HttpExchange::Start(HttpReply head) { Answer(std::move(head), true); }
+
+void HttpExchange::Answer(HttpReply reply, bool streams) {
+  reply.headers.insert(reply.headers.end(), common_headers_.begin(), common_headers_.end());
+  bool wake = false;
+  {
+    MutexLock lock(&mutex_);
+    SLUICE_CHECK(!answered_);
+    answered_ = true;
+    reply_ = std::move(reply);
+    streams_ = streams;
+    ended_ = !streams;
+    wake = NeedsWake();
+  }
+  if (wake) wake_();
 }
 
 void HttpExchange::Send(std::string bytes, Done done) {
+  bool wake = false;
   {
     MutexLock lock(&mutex_);
     SLUICE_CHECK(streams_ && !ended_);
     if (!gone_) {
-      pieces_.push_back({std::move(bytes), std::move(done)});
-      Wake();
-      return;
+      if (!bytes.empty()) pieces_.push_back(std::move(bytes));
+      if (done) waiting_.push_back(std::move(done));
+      done = nullptr;
+      wake = NeedsWake();
     }
   }
+  if (wake) wake_();
   if (done) done(false);
 }
 
 void HttpExchange::End() {
-  MutexLock lock(&mutex_);
-  ended_ = true;
-  Wake();
+  bool wake = false;
+  {
+    MutexLock lock(&mutex_);
+    ended_ = true;
+    wake = NeedsWake();
+  }
+  if (wake) wake_();
 }
 
 void HttpExchange::Cut() {
   Abandon();
-  watch_->Cut(connection_id_);
+  wake_();
 }
 
-HttpExchange::Next HttpExchange::Advance() {
+HttpExchange::Output HttpExchange::Take() {
   MutexLock lock(&mutex_);
-  if (gone_) return Next::kGone;
-  if (reply_.has_value()) return streams_ ? Next::kStream : Next::kReply;
-  Suspend();
-  return Next::kSuspended;
+  woken_ = false;
+  Output out;
+  out.stream = streams_;
+  out.ended = ended_;
+  out.head.swap(reply_);
+  out.pieces.swap(pieces_);
+  for (Done& done : waiting_) taken_.push_back(std::move(done));
+  waiting_.clear();
+  return out;
 }
 
-HttpReply HttpExchange::TakeReply() {
+bool HttpExchange::answered() {
   MutexLock lock(&mutex_);
-  return std::exchange(*reply_, HttpReply());
+  return answered_;
 }
 
-ssize_t HttpExchange::Read(char* out, size_t max) {
+bool HttpExchange::gone() {
+  MutexLock lock(&mutex_);
+  return gone_;
+}
+
+void HttpExchange::Written() {
   std::vector<Done> done;
-  ssize_t result = 0;
   {
     MutexLock lock(&mutex_);
-    done.swap(copied_);  // the socket has them, or there would be no next Read
-    size_t size = 0;
-    while (size < max && !pieces_.empty()) {
-      Piece& piece = pieces_.front();
-      const size_t part = std::min(max - size, piece.bytes.size() - read_);
-      std::memcpy(out + size, piece.bytes.data() + read_, part);
-      size += part;
-      read_ += part;
-      if (read_ < piece.bytes.size()) break;
-      if (piece.done) copied_.push_back(std::move(piece.done));
-      pieces_.pop_front();
-      read_ = 0;
-    }
-    result = static_cast<ssize_t>(size);
-    if (gone_) {
-      result = MHD_CONTENT_READER_END_WITH_ERROR;
-    } else if (size == 0 && ended_) {
-      result = MHD_CONTENT_READER_END_OF_STREAM;
-    } else if (size == 0) {
-      Suspend();
-    }
+    done.swap(taken_);
   }
   for (const Done& one : done) one(true);
-  return result;
 }
 
 void HttpExchange::Complete(bool ok) {
-  {
-    MutexLock lock(&mutex_);
-    connection_ = nullptr;
-    suspended_ = false;
-  }
   if (!ok) Abandon();
   std::function<void()> on_gone;  // destroyed without the lock
   MutexLock lock(&mutex_);
   gone_ = true;
+  woken_ = true;  // nobody is left to be woken
   on_gone.swap(on_gone_);
 }
 
@@ -125,32 +115,17 @@ void HttpExchange::Abandon() {
     gone_ = true;
     undone = TakeUndone();
     on_gone = std::exchange(on_gone_, nullptr);
-    Wake();
   }
   for (const Done& done : undone) done(false);
   if (on_gone) on_gone();
 }
 
-// ---- Under the lock ----
-
-void HttpExchange::Wake() {
-  if (suspended_) MHD_resume_connection(connection_);
-  suspended_ = false;
-}
-
-void HttpExchange::Suspend() {
-  suspended_ = true;
-  MHD_suspend_connection(connection_);
-}
-
 std::vector<HttpExchange::Done> HttpExchange::TakeUndone() {
   std::vector<Done> out;
-  out.swap(copied_);
-  for (Piece& piece : pieces_) {
-    if (piece.done) out.push_back(std::move(piece.done));
-  }
+  out.swap(taken_);
+  for (Done& done : waiting_) out.push_back(std::move(done));
+  waiting_.clear();
   pieces_.clear();
-  read_ = 0;
   return out;
 }
 

@@ -1,17 +1,12 @@
-// One request and its answer: the seam between the daemon's threads and libmicrohttpd's one.
+// One request and its answer: the seam between the daemon's threads and the server's one.
 //
-// The discipline: libmicrohttpd's thread alone calls libmicrohttpd, but for one function,
-// MHD_resume_connection. While there is nothing to send the connection is suspended; whoever has
-// something leaves it here and resumes. A piece of a stream is done when libmicrohttpd asks for
-// more, which it does once the socket has taken all of the last: nothing piles up in between.
+// Whoever has something to send leaves it here and wakes the connection, which takes it on the
+// server's thread. A piece of a stream is done when the socket has taken all of it: nothing piles
+// up in between.
 #ifndef SLUICE_SERVER_HTTP_HTTP_EXCHANGE_H_
 #define SLUICE_SERVER_HTTP_HTTP_EXCHANGE_H_
 
-#include <sys/types.h>
-
-#include <cstddef>
 #include <cstdint>
-#include <deque>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -21,27 +16,32 @@
 
 #include "absl/strings/string_view.h"
 #include "server/core/mutex.h"
-#include "server/http/connection_watch.h"
-
-struct MHD_Connection;
-struct MHD_Response;
+#include "server/http/http_message.h"
 
 namespace sluice {
-
-struct HttpReply {
-  int status = 200;
-  std::string content_type = "application/json";
-  std::string body{};
-  std::vector<std::pair<std::string, std::string>> headers{};
-};
 
 class HttpExchange : public std::enable_shared_from_this<HttpExchange> {
  public:
   // Called once: true when the socket has the bytes, false when nobody will get them.
   using Done = std::function<void(bool ok)>;
 
-  HttpExchange(MHD_Connection* connection, uint64_t connection_id, ConnectionWatch* watch)
-      : connection_id_(connection_id), watch_(watch), connection_(connection) {}
+  // `wake` has Take called soon, on the server's thread; it is called from any, and never waits.
+  // `peer`: the client's address as gRPC names it, without the port.
+  HttpExchange(HttpHead head, std::string peer, std::function<void()> wake)
+      : head_(std::move(head)), peer_(std::move(peer)), wake_(std::move(wake)) {}
+
+  const HttpHead& head() const { return head_; }
+  const std::string& peer() const { return peer_; }
+
+  // ---- The server's thread, while the head is handled ----
+
+  // The client may call: its connection is kept where strangers' are closed for want of room.
+  void CountAsCall() { call_ = true; }
+  bool is_call() const { return call_; }
+  // Adds a field to the answer, whatever that will be.
+  void AddHeader(std::string name, std::string value) {
+    common_headers_.emplace_back(std::move(name), std::move(value));
+  }
 
   // ---- Any thread; none of it waits. Calls `done`s and `on_gone` with no lock held. ----
 
@@ -57,44 +57,50 @@ class HttpExchange : public std::enable_shared_from_this<HttpExchange> {
   // ends.
   void Cut();
 
-  // ---- libmicrohttpd's thread ----
+  // ---- The connection, on the server's thread ----
 
-  enum class Next : uint8_t { kSuspended, kReply, kStream, kGone };
-  // The request is whole and has no answer yet. kReply, kStream: TakeReply has it, and it is to be
-  // queued.
-  Next Advance();
-  HttpReply TakeReply();
-  // Bytes of a stream: as MHD_ContentReaderCallback.
-  ssize_t Read(char* out, size_t max);
-  // libmicrohttpd is through with the request. `ok`: the whole answer went out.
+  // All there is to send since the last Take.
+  struct Output {
+    std::optional<HttpReply> head{};  // with the body, if it is no stream
+    std::vector<std::string> pieces{};
+    bool stream = false;
+    bool ended = false;  // nothing follows
+  };
+  Output Take();
+  // There is an answer, whole or begun.
+  bool answered();
+  // Nobody waits for the answer any more: the connection is to end.
+  bool gone();
+  // The socket has all that was taken.
+  void Written();
+  // The connection is through with the request. `ok`: the whole answer went out.
   void Complete(bool ok);
 
  private:
-  struct Piece {
-    std::string bytes;
-    Done done;
-  };
-
-  void Wake() SLUICE_REQUIRES(mutex_);
-  void Suspend() SLUICE_REQUIRES(mutex_);
   // Every piece on its way, which will not arrive.
   std::vector<Done> TakeUndone() SLUICE_REQUIRES(mutex_);
+  // Whether the connection is to be woken: it has not been since the last Take.
+  bool NeedsWake() SLUICE_REQUIRES(mutex_) { return !std::exchange(woken_, true); }
+  void Answer(HttpReply reply, bool streams);
   void Abandon();
 
-  const uint64_t connection_id_;
-  ConnectionWatch* const watch_;
+  const HttpHead head_;
+  const std::string peer_;
+  const std::function<void()> wake_;
+  bool call_ = false;
+  std::vector<std::pair<std::string, std::string>> common_headers_;
 
   Mutex mutex_;
-  MHD_Connection* connection_ SLUICE_GUARDED_BY(mutex_);  // null once completed
-  bool suspended_ SLUICE_GUARDED_BY(mutex_) = false;
+  bool woken_ SLUICE_GUARDED_BY(mutex_) = false;
   bool gone_ SLUICE_GUARDED_BY(mutex_) = false;
   std::function<void()> on_gone_ SLUICE_GUARDED_BY(mutex_);
-  std::optional<HttpReply> reply_ SLUICE_GUARDED_BY(mutex_);
+  bool answered_ SLUICE_GUARDED_BY(mutex_) = false;
+  std::optional<HttpReply> reply_ SLUICE_GUARDED_BY(mutex_);  // until taken
   bool streams_ SLUICE_GUARDED_BY(mutex_) = false;
   bool ended_ SLUICE_GUARDED_BY(mutex_) = false;
-  std::deque<Piece> pieces_ SLUICE_GUARDED_BY(mutex_);
-  size_t read_ SLUICE_GUARDED_BY(mutex_) = 0;           // of the first piece
-  std::vector<Done> copied_ SLUICE_GUARDED_BY(mutex_);  // of pieces that libmicrohttpd has
+  std::vector<std::string> pieces_ SLUICE_GUARDED_BY(mutex_);
+  std::vector<Done> waiting_ SLUICE_GUARDED_BY(mutex_);  // of pieces_
+  std::vector<Done> taken_ SLUICE_GUARDED_BY(mutex_);    // of pieces that the connection has
 };
 
 }  // namespace sluice

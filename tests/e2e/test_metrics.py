@@ -3,6 +3,7 @@
 A new metric needs a line in one of the scenarios below, or in seen.ONLY_A_GPU and tests/gpu/test_daemon.py."""
 
 import concurrent.futures
+import contextlib
 import hashlib
 import json
 import os
@@ -213,6 +214,40 @@ def shed_connections(start, seen, tmp_path):
         seen.until(daemon, shed % reason)
 
 
+def http_ports(start, seen, tmp_path):
+    daemon = start("--http_listen=127.0.0.1:0", "--max_connections=4")
+
+    def open_with(data):
+        host, port = daemon.http.split(":")
+        peer = socket.create_connection((host, int(port)), timeout=10)
+        peer.sendall(data)
+        return peer
+
+    def ask(data):
+        with contextlib.closing(open_with(data)) as peer:
+            while peer.recv(65536):
+                pass
+
+    refused = "sluice_http_refused_total{reason=%s}"
+    for reason, fields in (("malformed", b"Host: x\r\n"), ("unknown_coding", b"Transfer-Encoding: x\r\n"),
+                           ("too_large", b"a: b\r\n" * 200)):
+        ask(b"POST / HTTP/1.1\r\nHost: x\r\n" + fields + b"\r\n")
+        seen.until(daemon, refused % reason)
+    host, port = daemon.admin.split(":")
+    with contextlib.closing(socket.create_connection((host, int(port)), timeout=30)) as peer:
+        peer.sendall(b"GET /healthz HTTP/1.1\r\n")
+        assert b" 408 " in peer.recv(65536)
+    seen.until(daemon, refused % "late", "sluice_http_requests_total")
+    evicted = "sluice_http_connections_evicted_total{reason=%s}"
+    for reason, data in (("no_call", b"GET"), ("idle", b"GET /v1/models HTTP/1.1\r\nHost: x\r\n\r\n")):
+        with contextlib.ExitStack() as stack:
+            for _ in range(12):
+                peer = stack.enter_context(contextlib.closing(open_with(data)))
+                if reason == "idle":
+                    peer.recv(65536)
+            seen.until(daemon, evicted % reason)
+
+
 def who_may_call(start, seen, tmp_path):
     tenants = tmp_path / "tenants"
 
@@ -335,7 +370,7 @@ def prefixes(start, seen, tmp_path):
 
 
 SCENARIOS = (every_method, every_end, a_model_that_overflows, cancelled_and_late, slow_readers, refused_calls,
-             shed_connections, who_may_call, sessions_come_and_go, states_move, states_in_memory, a_disk_that_fails,
+             shed_connections, http_ports, who_may_call, sessions_come_and_go, states_move, states_in_memory, a_disk_that_fails,
              two_daemons, prefixes)
 
 

@@ -246,9 +246,33 @@ def test_bad_requests_say_what_is_wrong(door, client):
     assert "JSON" in error_of(post(door, "/v1/completions", b'{"prompt":"\xff"}'), 400)["message"]
     assert "deep" in error_of(post(door, "/v1/completions", b"[" * 100_000), 400)["message"]
     error_of(post(door, "/v1/completions", b"{}", **{"Content-Type": "text/plain"}), 415)
+    for coding in ("gzip", "br", "identity, gzip"):
+        error = error_of(post(door, "/v1/completions", b"{}", **{"Content-Encoding": coding}), 415)
+        assert coding in error["message"]
+    assert post(door, "/v1/completions", b'{"prompt":"a","max_tokens":1}', **{"Content-Encoding": "Identity"})[0] == 200
     error_of(post(door, "/v1/embeddings", b"{}"), 404)
     error_of(post(door, "/v1/models", b"{}"), 405)
     door.wait_idle()
+
+
+def test_a_model_is_named_exactly(door):
+    for name in ("%00x", "%00", "classics-12m%00", "classics%2D12m%20", "a%0d%0ab"):
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            urllib.request.urlopen(f"http://{door.http}/v1/models/{name}", timeout=PATIENCE)
+        error = error_of((caught.value.code, None, json.loads(caught.value.read())), 404)
+        assert error["code"] == "model_not_found"
+    with urllib.request.urlopen(f"http://{door.http}/v1/models/classics%2D12m", timeout=PATIENCE) as answer:
+        assert json.loads(answer.read())["id"] == "classics-12m"
+
+
+def test_head_is_as_any_other_method(door):
+    """Refused as it always was, and without a body."""
+    host, port = door.http.split(":")
+    with contextlib.closing(http.client.HTTPConnection(host, int(port), timeout=PATIENCE)) as connection:
+        for path in ("/", "/v1/models", "/v1/completions"):
+            connection.request("HEAD", path)
+            answer = connection.getresponse()
+            assert answer.status == 405 and answer.headers["allow"] and answer.read() == b""
 
 
 def test_too_large_is_refused(door):

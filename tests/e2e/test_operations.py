@@ -63,6 +63,12 @@ def test_admin_endpoints(daemon):
     assert daemon.get("/nothing")[0] == 404
 
 
+def test_admin_beyond_loopback_is_asked_for(start_daemon):
+    with pytest.raises(AssertionError, match="--admin_listen=0.0.0.0:0 is plain HTTP"):
+        start_daemon("--admin_listen=0.0.0.0:0")
+    assert start_daemon("--admin_listen=0.0.0.0:0", "--allow_plaintext").get("/healthz")[0] == 200
+
+
 def test_metrics_pass_promtool(daemon):
     daemon.generate("The")
     status, text = daemon.get("/metrics")

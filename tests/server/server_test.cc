@@ -2,7 +2,6 @@
 #include "server/server.h"
 
 #include <grpcpp/grpcpp.h>
-#include <httplib.h>
 
 #include <cstdio>
 #include <cstdlib>
@@ -23,6 +22,7 @@
 #include "google/rpc/status.pb.h"
 #include "gtest/gtest.h"
 #include "server/address.h"
+#include "tests/fakes/raw_http.h"
 #include "tests/fakes/test_paths.h"
 
 namespace sluice {
@@ -84,12 +84,10 @@ class ServerTest : public testing::Test {
   }
 
   std::string Get(const std::string& path, int* status = nullptr) {
-    const absl::StatusOr<Address> address = ParseAddress(server_->admin_address());
-    httplib::Client client(address->host, address->port);
-    const httplib::Result result = client.Get(path.c_str());
-    if (!result) return "no answer";
-    if (status != nullptr) *status = result->status;
-    return result->body;
+    std::string body;
+    const int answered = RawGet(*ParseAddress(server_->admin_address()), path, &body);
+    if (status != nullptr) *status = answered;
+    return body;
   }
 
   // Value of the sample whose line begins with `name`, labels included.

@@ -1,168 +1,132 @@
 #include "server/http/http_exchange.h"
 
-#include <microhttpd.h>
-
 #include <atomic>
 #include <thread>
 
+#include "absl/strings/str_join.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "kernels/check.h"
-#include "server/core/steady_clock.h"
-
-namespace sluice {
-namespace {
-
-// What the exchange asked of libmicrohttpd, whose functions of these names are the ones below. It
-// panics where a connection is resumed or suspended twice.
-std::atomic<int> suspended{0};
-
-}  // namespace
-}  // namespace sluice
-
-extern "C" void MHD_suspend_connection(MHD_Connection*) { SLUICE_CHECK(sluice::suspended++ == 0); }
-extern "C" void MHD_resume_connection(MHD_Connection*) { SLUICE_CHECK(sluice::suspended-- == 1); }
 
 namespace sluice {
 namespace {
 
 using ::testing::ElementsAre;
-using Next = HttpExchange::Next;
+using ::testing::IsEmpty;
 
 class HttpExchangeTest : public testing::Test {
  protected:
-  HttpExchangeTest() { suspended = 0; }
-  ~HttpExchangeTest() override {
-    if (!completed_) Complete(false);
-  }
-
-  void Complete(bool ok) {
-    completed_ = true;
-    exchange_->Complete(ok);
-    suspended = 0;  // the connection is gone
-  }
+  ~HttpExchangeTest() override { exchange_->Complete(false); }
 
   HttpExchange::Done Noted(const char* name) {
     return [this, name](bool ok) { notes_.push_back(std::string(name) + (ok ? "+" : "-")); };
   }
+  std::string Taken() { return absl::StrJoin(exchange_->Take().pieces, "|"); }
 
-  // As libmicrohttpd: a buffer at a time, until there is nothing more for now.
-  std::string Read(size_t max, ssize_t* last = nullptr) {
-    std::string out;
-    while (true) {
-      std::string buffer(max, '?');
-      const ssize_t size = exchange_->Read(buffer.data(), max);
-      if (last != nullptr) *last = size;
-      if (size <= 0) return out;
-      out.append(buffer, 0, static_cast<size_t>(size));
-    }
-  }
-
-  void StartStream() {
-    exchange_->Start(HttpReply());
-    EXPECT_EQ(exchange_->Advance(), Next::kStream);
-    exchange_->TakeReply();
-  }
-
-  SteadyClock clock_;
-  ConnectionWatch watch_{&clock_, absl::Seconds(60)};
-  char connection_ = 0;  // nobody looks into it
+  std::atomic<int> wakes_{0};
   std::shared_ptr<HttpExchange> exchange_ =
-      std::make_shared<HttpExchange>(reinterpret_cast<MHD_Connection*>(&connection_), 1, &watch_);
+      std::make_shared<HttpExchange>(HttpHead(), "ipv4:127.0.0.1", [this] { ++wakes_; });
   std::vector<std::string> notes_;
-  bool completed_ = false;
 };
 
-TEST_F(HttpExchangeTest, WaitsForItsAnswer) {
-  EXPECT_EQ(exchange_->Advance(), Next::kSuspended);
-  EXPECT_EQ(suspended, 1);
+TEST_F(HttpExchangeTest, WakesForItsAnswer) {
+  EXPECT_FALSE(exchange_->answered());
+  exchange_->AddHeader("x-a", "b");
   HttpReply reply;
   reply.body = "b";
   exchange_->Reply(reply);
-  EXPECT_EQ(suspended, 0) << "resumed";
-  EXPECT_EQ(exchange_->Advance(), Next::kReply);
-  EXPECT_EQ(exchange_->TakeReply().body, "b");
+  EXPECT_TRUE(exchange_->answered());
+  EXPECT_EQ(wakes_, 1);
+  const HttpExchange::Output output = exchange_->Take();
+  ASSERT_TRUE(output.head.has_value());
+  EXPECT_EQ(output.head->body, "b");
+  EXPECT_THAT(output.head->headers, ElementsAre(std::make_pair("x-a", "b")));
+  EXPECT_TRUE(output.ended);
+  EXPECT_FALSE(output.stream);
 }
 
-TEST_F(HttpExchangeTest, APieceIsDoneWhenMoreIsAskedFor) {
-  StartStream();
-  exchange_->Send("abcd", Noted("1"));
-  exchange_->Send("ef", Noted("2"));
-  std::string buffer(5, '?');
-  ASSERT_EQ(exchange_->Read(buffer.data(), 5), 5);
-  EXPECT_EQ(buffer, "abcde");
-  EXPECT_TRUE(notes_.empty()) << "not with the socket yet";
-  ASSERT_EQ(exchange_->Read(buffer.data(), 5), 1);
-  EXPECT_THAT(notes_, ElementsAre("1+"));
-  EXPECT_EQ(exchange_->Read(buffer.data(), 5), 0);
+TEST_F(HttpExchangeTest, WakesOnceForAllThatIsTakenTogether) {
+  exchange_->Start(HttpReply());
+  exchange_->Send("a", nullptr);
+  exchange_->Send("b", nullptr);
+  EXPECT_EQ(wakes_, 1);
+  EXPECT_EQ(Taken(), "a|b");
+  exchange_->Send("c", nullptr);
+  EXPECT_EQ(wakes_, 2);
+}
+
+TEST_F(HttpExchangeTest, APieceIsDoneWhenTheSocketHasIt) {
+  exchange_->Start(HttpReply());
+  exchange_->Send("a", Noted("1"));
+  EXPECT_EQ(Taken(), "a");
+  exchange_->Send("b", Noted("2"));
+  EXPECT_THAT(notes_, IsEmpty());
+  exchange_->Written();
+  EXPECT_THAT(notes_, ElementsAre("1+")) << "the second was not taken yet";
+  EXPECT_EQ(Taken(), "b");
+  exchange_->Written();
   EXPECT_THAT(notes_, ElementsAre("1+", "2+"));
-  EXPECT_EQ(suspended, 1) << "nothing to send";
-  exchange_->Send("g", nullptr);
-  EXPECT_EQ(suspended, 0);
-  EXPECT_EQ(Read(5), "g");
 }
 
 TEST_F(HttpExchangeTest, EndsAfterItsLastPiece) {
-  StartStream();
-  exchange_->Send("abc", Noted("1"));
+  exchange_->Start(HttpReply());
+  EXPECT_FALSE(exchange_->Take().ended);
+  exchange_->Send("a", nullptr);
   exchange_->End();
-  ssize_t last = 0;
-  EXPECT_EQ(Read(2, &last), "abc");
-  EXPECT_EQ(last, MHD_CONTENT_READER_END_OF_STREAM);
-  EXPECT_THAT(notes_, ElementsAre("1+"));
-  Complete(true);
+  const HttpExchange::Output output = exchange_->Take();
+  EXPECT_THAT(output.pieces, ElementsAre("a"));
+  EXPECT_TRUE(output.ended);
+  EXPECT_TRUE(output.stream);
+  EXPECT_FALSE(output.head.has_value()) << "taken before";
 }
 
 TEST_F(HttpExchangeTest, ACutTellsEveryPieceOnItsWay) {
-  StartStream();
+  exchange_->Start(HttpReply());
   exchange_->set_on_gone([this] { notes_.push_back("gone"); });
-  exchange_->Send("abcd", Noted("1"));
-  exchange_->Send("ef", Noted("2"));
-  std::string buffer(4, '?');
-  ASSERT_EQ(exchange_->Read(buffer.data(), 4), 4);
+  exchange_->Send("a", Noted("1"));
+  exchange_->Take();
+  exchange_->Send("b", Noted("2"));
+  exchange_->Take();
+  exchange_->Send("c", Noted("3"));
+  const int before = wakes_;
   exchange_->Cut();
-  EXPECT_THAT(notes_, ElementsAre("1-", "2-", "gone"));
+  EXPECT_GT(wakes_, before);
+  EXPECT_TRUE(exchange_->gone());
+  EXPECT_THAT(notes_, ElementsAre("1-", "2-", "3-", "gone"));
   exchange_->Cut();
-  exchange_->Send("g", Noted("3"));
-  EXPECT_THAT(notes_, ElementsAre("1-", "2-", "gone", "3-"));
-  EXPECT_EQ(exchange_->Read(buffer.data(), 4), MHD_CONTENT_READER_END_WITH_ERROR);
-}
-
-TEST_F(HttpExchangeTest, ACutEndsTheWait) {
-  EXPECT_EQ(exchange_->Advance(), Next::kSuspended);
-  exchange_->Cut();
-  EXPECT_EQ(suspended, 0);
-  EXPECT_EQ(exchange_->Advance(), Next::kGone);
-  exchange_->Reply(HttpReply());  // of a call that was under way
-  EXPECT_EQ(exchange_->Advance(), Next::kGone);
+  exchange_->Send("d", Noted("4"));
+  EXPECT_THAT(notes_, ElementsAre("1-", "2-", "3-", "gone", "4-"));
+  EXPECT_EQ(Taken(), "");
 }
 
 TEST_F(HttpExchangeTest, AnEndOfTheConnectionIsACut) {
-  StartStream();
+  exchange_->Start(HttpReply());
   exchange_->set_on_gone([this] { notes_.push_back("gone"); });
-  exchange_->Send("ab", Noted("1"));
-  Complete(false);
+  exchange_->Send("a", Noted("1"));
+  exchange_->Complete(false);
   EXPECT_THAT(notes_, ElementsAre("1-", "gone"));
 }
 
 TEST_F(HttpExchangeTest, WhoAsksLateIsToldAtOnce) {
-  Complete(false);
+  exchange_->Complete(false);
   exchange_->set_on_gone([this] { notes_.push_back("gone"); });
   EXPECT_THAT(notes_, ElementsAre("gone"));
+  exchange_->Reply(HttpReply());  // of a call that was under way
+  EXPECT_EQ(wakes_, 0);
 }
 
 TEST_F(HttpExchangeTest, AGoodEndIsNoCut) {
   exchange_->set_on_gone([this] { notes_.push_back("gone"); });
   exchange_->Reply(HttpReply());
-  EXPECT_EQ(exchange_->Advance(), Next::kReply);
-  Complete(true);
+  exchange_->Take();
+  exchange_->Written();
+  exchange_->Complete(true);
   exchange_->Cut();
-  EXPECT_TRUE(notes_.empty());
+  EXPECT_THAT(notes_, IsEmpty());
 }
 
-// Two threads, as the emitter and libmicrohttpd are: one write in flight, everything in order.
+// Two threads, as the emitter and the server are: one write in flight, everything in order.
 TEST_F(HttpExchangeTest, PassesPiecesBetweenThreads) {
-  StartStream();
+  exchange_->Start(HttpReply());
   constexpr int kPieces = 20000;
   std::atomic<int> done{0};
   std::string sent;
@@ -175,17 +139,19 @@ TEST_F(HttpExchangeTest, PassesPiecesBetweenThreads) {
     exchange_->End();
   });
   std::string got;
-  while (true) {
-    while (suspended > 0) std::this_thread::yield();
-    char buffer[7];
-    const ssize_t size = exchange_->Read(buffer, sizeof(buffer));
-    if (size < 0) break;
-    got.append(buffer, static_cast<size_t>(size));
+  bool ended = false;
+  for (int seen = 0; !ended;) {
+    while (wakes_ == seen) std::this_thread::yield();
+    seen = wakes_;
+    const HttpExchange::Output output = exchange_->Take();
+    for (const std::string& piece : output.pieces) got += piece;
+    ended = output.ended;
+    exchange_->Written();
   }
   writer.join();
   EXPECT_EQ(got, sent);
   EXPECT_EQ(done, kPieces);
-  Complete(true);
+  exchange_->Complete(true);
 }
 
 }  // namespace
