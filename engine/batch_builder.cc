@@ -1,7 +1,5 @@
 #include "engine/batch_builder.h"
 
-#include "engine/scheduler.h"
-
 namespace sluice {
 namespace {
 
@@ -57,30 +55,16 @@ void BatchBuilder::AddInTurns(absl::Span<Call* const> calls, int64_t most, Batch
   if (all) ++round_;
 }
 
-// Whether a prompt without a promise is among them.
+// Whether a prompt without a promise is among them, where that counts.
 bool BatchBuilder::AddPrompts(absl::Span<Call* const> calls, const StepPacer& pacer,
-                              int64_t own_rows, Batch* batch) const {
-  int64_t others_left =
-      pacer.bounded() ? pacer.OtherPromptTokens(own_rows, batch->num_rows) : max_batch_tokens_;
-  bool others_wait = false;
+                              int64_t own_rows, Batch* batch) {
+  const int64_t left = max_batch_tokens_ - batch->num_rows;
+  const int64_t others =
+      pacer.bounded() ? pacer.OtherPromptTokens(own_rows, batch->num_rows) : left;
   bool others_served = false;
-  for (Call* call : calls) {
-    const bool other = pacer.bounded() && !HasPromise(*call);
-    if (call->state != CallState::kReady || !call->in_prompt() || (other && others_wait)) continue;
-    const int64_t left = max_batch_tokens_ - batch->num_rows;
-    const int64_t length = PromptShare(call->next_cut() - call->prompt_launched,
-                                       other ? std::min(left, others_left) : left, grid_);
-    // The oldest prompt first: a younger one that would fit must not overtake it.
-    if (length == 0 && !other) break;
-    if (length == 0) {
-      others_wait = true;
-      continue;
-    }
-    if (other) {
-      others_left -= length;
-      others_served = true;
-    }
-    AddPrompt(call, length, batch);
+  for (const PromptTurns::Turn& turn : prompt_turns_.Divide(calls, {left, others})) {
+    if (pacer.bounded() && !HasPromise(*turn.call)) others_served = true;
+    AddPrompt(turn.call, turn.length, batch);
   }
   return others_served;
 }
