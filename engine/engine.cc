@@ -37,6 +37,7 @@ Engine::Engine(Backend* backend, Model* model, const Tokenizer* tokenizer, const
                  .numerics_id = backend->info().numerics_id,
                  .vocab = model->shape().vocab,
                  .has_store = options.has_store,
+                 .shared = options.shared_store,
                  .index = options.session_index,
                  .random = options.random}),
       prefixes_(&states_, backend->info().prompt_grid, options.prefix_cache_bytes,

@@ -52,6 +52,7 @@ struct EngineOptions {
   SessionLimits session_limits;
   std::string fingerprint;                 // of the model
   bool has_store = false;                  // StoreJobs are taken and run
+  bool shared_store = false;               // other daemons use the store's directory too
   std::vector<SessionName> session_index;  // what the store had at the start
   std::function<uint64_t()> random;        // for ids; null: the system's
 };

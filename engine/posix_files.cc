@@ -2,6 +2,7 @@
 #include <fcntl.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -71,6 +72,83 @@ class PosixLock : public Files::Lock {
   std::unique_ptr<Descriptor> descriptor_;
 };
 
+// Kinds of file system whose locks are known to depend on how they are mounted, and the usual ones.
+std::string FileSystemOf(int fd) {
+  struct statfs info {};
+  if (fstatfs(fd, &info) != 0) return "unknown";
+  switch (static_cast<uint32_t>(info.f_type)) {
+    case 0x6969:
+      return "nfs";
+    case 0xFF534D42:
+    case 0xFE534D42:
+      return "smb";
+    case 0x65735546:
+      return "fuse";
+    case 0x01021997:
+      return "9p";
+    case 0x00C36400:
+      return "ceph";
+    case 0x0BD00BD0:
+      return "lustre";
+    case 0x794C7630:
+      return "overlay";
+    case 0x01021994:
+      return "tmpfs";
+    case 0xEF53:
+      return "ext";
+    case 0x58465342:
+      return "xfs";
+    case 0x9123683E:
+      return "btrfs";
+    default:
+      return absl::StrCat("type 0x", absl::Hex(static_cast<uint32_t>(info.f_type)));
+  }
+}
+
+// Locks of an open file description: they belong to it and not to the process, so that two of these
+// objects exclude each other in one process too, and they go when its last descriptor is closed.
+class PosixByteLocks : public Files::ByteLocks {
+ public:
+  explicit PosixByteLocks(std::unique_ptr<Descriptor> file)
+      : file_(std::move(file)), file_system_(FileSystemOf(file_->fd())) {}
+
+  absl::Status Set(int64_t byte, Mode mode) override {
+    struct flock lock = Range(byte, 1, TypeOf(mode));
+    if (fcntl(file_->fd(), F_OFD_SETLK, &lock) == 0) return absl::OkStatus();
+    if (errno == EAGAIN || errno == EACCES) {
+      return absl::AlreadyExistsError("lock: held by another");
+    }
+    return LockError(errno);
+  }
+
+  absl::StatusOr<Mode> HeldByOthers(int64_t first, int64_t count) override {
+    struct flock lock = Range(first, count, F_WRLCK);
+    if (fcntl(file_->fd(), F_OFD_GETLK, &lock) != 0) return LockError(errno);
+    if (lock.l_type == F_UNLCK) return Mode::kNone;
+    return lock.l_type == F_WRLCK ? Mode::kExclusive : Mode::kShared;
+  }
+
+ private:
+  static int16_t TypeOf(Mode mode) {
+    if (mode == Mode::kNone) return F_UNLCK;
+    return mode == Mode::kShared ? F_RDLCK : F_WRLCK;
+  }
+  static struct flock Range(int64_t first, int64_t count, int16_t type) {
+    struct flock lock {};  // l_pid must be 0
+    lock.l_type = type;
+    lock.l_whence = SEEK_SET;
+    lock.l_start = first;
+    lock.l_len = count;
+    return lock;
+  }
+  absl::Status LockError(int error) const {
+    return Error(absl::StrCat("lock on a file system of kind ", file_system_), error);
+  }
+
+  std::unique_ptr<Descriptor> file_;
+  const std::string file_system_;
+};
+
 class PosixFilesImpl : public Files {
  public:
   absl::Status MakeDir(const std::string& path) override {
@@ -102,6 +180,14 @@ class PosixFilesImpl : public Files {
     if (stat(path.c_str(), &info) != 0) return Error("stat", errno);
     if (!S_ISREG(info.st_mode)) return absl::UnavailableError("stat: not a regular file");
     return static_cast<int64_t>(info.st_size);
+  }
+
+  absl::StatusOr<FileStamp> Stamp(const std::string& path) override {
+    struct stat info {};
+    if (stat(path.c_str(), &info) != 0) return Error("stat", errno);
+    return FileStamp{static_cast<uint64_t>(info.st_ino),
+                     int64_t{info.st_mtim.tv_sec} * 1000000 + info.st_mtim.tv_nsec / 1000,
+                     static_cast<int64_t>(info.st_size)};
   }
 
   absl::Status ReadAt(const std::string& path, int64_t offset, absl::Span<char> out) override {
@@ -161,6 +247,12 @@ class PosixFilesImpl : public Files {
     if (fstat(file->fd(), &info) != 0) return Error("stat", errno);
     if (info.st_nlink == 0) return absl::AlreadyExistsError("lock: its file was removed");
     return std::unique_ptr<Lock>(std::make_unique<PosixLock>(std::move(file)));
+  }
+
+  absl::StatusOr<std::unique_ptr<ByteLocks>> OpenLocks(const std::string& path) override {
+    auto file = std::make_unique<Descriptor>(path, O_RDWR | O_CREAT);
+    if (file->fd() < 0) return Error("open", errno);
+    return std::unique_ptr<ByteLocks>(std::make_unique<PosixByteLocks>(std::move(file)));
   }
 };
 

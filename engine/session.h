@@ -14,17 +14,23 @@
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "engine/request.h"
+#include "engine/state/session_locks.h"
 #include "engine/state_cache.h"
 
 namespace sluice {
 
 struct Session;
 
+// ABORTED: another daemon has moved the session on.
+absl::Status LostRace();
+bool IsLostRace(const absl::Status& status);
+
 // What a call holds of its session, or waits for.
 struct SessionUse {
   uint64_t call = 0;
   std::string etag;
-  bool writes = false;  // else it reads what is committed, and takes no lock
+  bool writes = false;   // else it reads what is committed, and takes no lock
+  absl::Duration since;  // it waits for its turn
   OnConflict on_conflict = OnConflict::kFail;
   // Called once, unless the use is released before: OK when `state` may be read.
   std::function<void(absl::Status)> ready;
@@ -54,6 +60,14 @@ struct PendingChange {
   std::string etag;  // the session's must be this one; "": any
   std::function<void(SessionContent*)> apply;
   std::function<void(absl::Status)> done;
+};
+
+// Something that cannot be done before this daemon owns the session, or before what another daemon
+// acknowledged of it is on disk.
+struct SessionWait {
+  SessionWish wish = SessionWish::kTurn;
+  absl::Duration until;                    // no longer than this
+  std::function<void(absl::Status)> then;  // called once
 };
 
 enum class SessionPhase : uint8_t {
@@ -92,10 +106,25 @@ struct Session {
   bool counted_unread = false;  // in StateCache::AddUnread
   SessionContent out;           // what the job writes
   Pin out_pin;                  // what the job takes the file of, when others still need it
+  Pin out_data_pin;             // what the job writes from memory, should the file be gone
   uint64_t out_version = 0;
   bool out_has_change = false;                // the first of `changes` is in it
   bool backing_off = false;                   // among the retries
   absl::Duration backoff = absl::Seconds(1);  // after the next failed write
+
+  // With a directory that is shared (state/README.md).
+  bool owned = false;           // by this daemon: what is in memory is the newest
+  bool marked = false;          // the others can see that something is not written yet
+  bool yields = false;          // another daemon waits for it, and is next
+  bool asking = false;          // another daemon is asked for it
+  bool busy_elsewhere = false;  // a call may write to it on another daemon, when it was looked at
+  uint64_t file_number = 0;     // of the record that is in memory
+  absl::Duration look_at = -absl::InfiniteDuration();      // no look for its lock before this
+  absl::Duration look_pause;                               // after the next look in vain
+  std::vector<std::function<void(absl::Status)>> reading;  // those of on_read whose job is out
+  std::vector<SessionWait> for_owner;
+  std::vector<SessionWait> for_written;
+  std::vector<std::function<void(absl::Status)>> marks;  // want `marked` before they acknowledge
 };
 
 }  // namespace sluice

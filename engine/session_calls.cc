@@ -11,39 +11,49 @@ namespace sluice {
 
 void Sessions::Acquire(absl::string_view tenant, const std::string& id,
                        std::shared_ptr<SessionUse> use) {
+  if (setup_.shared && use->writes) {
+    // Who owns it decides, and the record is read once this daemon does.
+    const SessionKey key(std::string(tenant), id);
+    Session* session = LookupOrInsert(key);
+    const bool there =
+        session->phase == SessionPhase::kLive || session->phase == SessionPhase::kUnread;
+    return there ? TakeTurn(session, use) : use->ready(NotFound(key));
+  }
   Find(tenant, id, [this, use = std::move(use)](absl::StatusOr<Session*> found) {
     if (use->released) return;
     if (!found.ok()) return use->ready(found.status());
-    Session* session = *found;
-    const absl::Status status = CheckModel(*session);
-    if (!status.ok()) return use->ready(status);
-    if (!use->writes || (session->writer == nullptr && session->waiting.empty())) {
-      return Start(session, use);
-    }
-    switch (use->on_conflict) {
-      case OnConflict::kFail:
-        stats_->conflicts.Add();
-        return use->ready(absl::AbortedError("the session is busy: another call writes to it"));
-      case OnConflict::kWait:
-        use->session = session;
-        session->waiting.push_back(use);
-        return;
-      case OnConflict::kCancelRunning:
-        use->session = session;
-        session->waiting.push_front(use);
-        // What is on its way to the disk is waited for.
-        if (session->writer != nullptr && !session->writer->committing) {
-          stats_->conflicts.Add();
-          cancel_call_(session->writer->call,
-                       absl::CancelledError("another call has taken over the session"));
-        }
-        return;
-    }
+    if (use->writes) return TakeTurn(*found, use);
+    Start(*found, use);
   });
 }
 
+void Sessions::TakeTurn(Session* session, const std::shared_ptr<SessionUse>& use) {
+  const bool free = session->writer == nullptr && session->waiting.empty();
+  if (free && session->phase == SessionPhase::kLive && MayStart(*session)) {
+    return Start(session, use);
+  }
+  if (!free && use->on_conflict == OnConflict::kFail) {
+    stats_->conflicts.Add();
+    return use->ready(absl::AbortedError("the session is busy: another call writes to it"));
+  }
+  use->session = session;
+  use->since = clock_->Now();
+  if (use->on_conflict != OnConflict::kCancelRunning) {
+    session->waiting.push_back(use);
+    return Enqueue(session);
+  }
+  session->waiting.push_front(use);
+  Enqueue(session);
+  // What is on its way to the disk is waited for.
+  if (session->writer == nullptr || session->writer->committing) return;
+  stats_->conflicts.Add();
+  cancel_call_(session->writer->call,
+               absl::CancelledError("another call has taken over the session"));
+}
+
 void Sessions::Start(Session* session, const std::shared_ptr<SessionUse>& use) {
-  absl::Status status = CheckEtag(*session, use->etag);
+  absl::Status status = CheckModel(*session);
+  if (status.ok()) status = CheckEtag(*session, use->etag);
   if (status.ok()) status = use->writes ? ReserveFor(*session, use.get()) : KeepState(session);
   if (!status.ok()) {
     use->session = nullptr;
@@ -112,7 +122,7 @@ void Sessions::LeavePlace(SessionUse* use) {
 
 void Sessions::StartNext(Session* session) {
   while (session->phase == SessionPhase::kLive && session->writer == nullptr &&
-         !session->waiting.empty()) {
+         !session->waiting.empty() && MayStart(*session)) {
     const std::shared_ptr<SessionUse> next = std::move(session->waiting.front());
     session->waiting.pop_front();
     Start(session, next);
@@ -129,6 +139,7 @@ void Sessions::Release(const std::shared_ptr<SessionUse>& use) {
   if (session == nullptr) return;
   const auto waiting = std::find(session->waiting.begin(), session->waiting.end(), use);
   if (waiting != session->waiting.end()) session->waiting.erase(waiting);
+  if (setup_.shared) Enqueue(session);  // what the others are asked for, or may have now
   if (session->writer != use) return;
   session->writer.reset();
   --busy_;
@@ -170,14 +181,23 @@ void Sessions::Commit(const std::shared_ptr<SessionUse>& use, StateInfo info, in
     if (use->in_place) LeavePlace(use.get());
     return Change(session, std::move(change));
   }
-  apply(&session->now);
-  if (use->in_place) LeavePlace(use.get());
-  ++session->version;
-  stats_->commits.Add();
-  if (setup_.has_store) Enqueue(session);
-  SessionInfo committed = Info(*session);
-  committed.busy = false;  // by the time it is read
-  done(std::move(committed));
+  auto acknowledge = [this, use, session, apply, done = std::move(done)](absl::Status marked) {
+    if (!marked.ok()) return done(marked);
+    apply(&session->now);
+    if (use->in_place) LeavePlace(use.get());
+    ++session->version;
+    stats_->commits.Add();
+    if (setup_.has_store) Enqueue(session);
+    SessionInfo committed = Info(*session);
+    committed.busy = false;  // by the time it is read
+    done(std::move(committed));
+  };
+  // A job that is out may take the mark away at its end.
+  if (!setup_.shared || (session->marked && !session->job_out)) {
+    return acknowledge(absl::OkStatus());
+  }
+  session->marks.push_back(std::move(acknowledge));
+  Enqueue(session);
 }
 
 }  // namespace sluice

@@ -15,6 +15,7 @@ enum class StateTier : uint8_t { kNone, kDevice, kHost, kDisk };
 
 struct SessionInfo {
   std::string id;
+  bool unreadable = false;  // its record or state cannot be read; what is not known is left out
   std::string affinity;
   std::string fingerprint;  // of the model it belongs to
   std::string etag;

@@ -16,11 +16,13 @@ namespace {
 
 constexpr absl::Duration kLongestBackoff = absl::Minutes(1);
 
+}  // namespace
+
 absl::Status LostRace() {
   return absl::AbortedError("another daemon has changed the session meanwhile");
 }
 
-}  // namespace
+bool IsLostRace(const absl::Status& status) { return status == LostRace(); }
 
 void Sessions::Enqueue(Session* session) {
   if (std::exchange(session->queued, true)) return;
@@ -28,12 +30,23 @@ void Sessions::Enqueue(Session* session) {
 }
 
 bool Sessions::jobs_outstanding() const {
-  const size_t idle = idle_read_ != 0 ? 1 : 0;
+  size_t idle = 0;
+  for (const uint64_t job : {idle_read_, requests_job_, list_job_}) idle += job != 0 ? 1 : 0;
+  if (!releases_.empty() || !to_list_.empty()) return true;
   return !queue_.empty() || !fetches_.empty() || out_.size() > idle;
 }
 
 void Sessions::PrepareToStop() {
   unread_.clear();
+  stopping_ = true;
+  std::vector<std::function<void(absl::Status)>> told;
+  for (auto& [key, session] : sessions_) {
+    for (SessionWait& wait : session->for_owner) told.push_back(std::move(wait.then));
+    for (SessionWait& wait : session->for_written) told.push_back(std::move(wait.then));
+    session->for_owner.clear();
+    session->for_written.clear();
+  }
+  for (const auto& then : told) then(absl::UnavailableError("the daemon is shutting down"));
   for (const auto& [when, key] : std::exchange(retries_, {})) {
     Session* session = Lookup(key);
     if (session == nullptr) continue;
@@ -50,17 +63,22 @@ void Sessions::GiveUp(const absl::Status& why) {
       use->session = nullptr;
       told.push_back(use->ready);
     }
-    std::move(session->on_read.begin(), session->on_read.end(), std::back_inserter(told));
+    for (auto& wait : TakeWaits(session.get())) told.push_back(std::move(wait));
+    for (auto& mark : std::exchange(session->marks, {})) told.push_back(std::move(mark));
     std::move(session->on_deleted.begin(), session->on_deleted.end(), std::back_inserter(told));
     session->changes.clear();
     session->waiting.clear();
-    session->on_read.clear();
     session->on_deleted.clear();
   }
   const auto fail = [&](const StatePtr& state) {
     std::move(state->on_data.begin(), state->on_data.end(), std::back_inserter(told));
     state->on_data.clear();
   };
+  const auto end = [&](const std::vector<std::shared_ptr<Listing>>& listings) {
+    for (const auto& listing : listings) told.push_back(listing->done);
+  };
+  for (const auto& [tenant, listings] : std::exchange(to_list_, {})) end(listings);
+  for (const auto& [job, listings] : std::exchange(listing_, {})) end(listings);
   for (const StatePtr& state : fetches_) fail(state);
   for (const auto& [job, state] : fetching_) fail(state);
   // One of its own for each: the threads that they end up on share none (device_thread.cc).
@@ -79,6 +97,10 @@ absl::Duration Sessions::NextDeadline() const {
   absl::Duration next = absl::InfiniteDuration();
   if (!expiries_.empty()) next = expiries_.begin()->first;
   if (!retries_.empty()) next = std::min(next, retries_.begin()->first);
+  if (!setup_.shared || stopping_) return next;
+  if (!looks_.empty()) next = std::min(next, looks_.begin()->first);
+  if (!owned_.empty() && requests_job_ == 0) next = std::min(next, next_requests_);
+  if (list_job_ == 0) next = std::min(next, next_list_);
   return next;
 }
 
@@ -93,6 +115,7 @@ std::vector<std::unique_ptr<StoreJob>> Sessions::TakeJobs() {
     session->backing_off = false;
     Enqueue(session);
   }
+  if (setup_.shared) AddSharedJobs(now, &jobs);
   // Reads first: a write may take the file away.
   for (size_t left = fetches_.size(); left > 0; --left) {
     StatePtr state = std::move(fetches_.front());
@@ -128,6 +151,7 @@ std::unique_ptr<StoreJob> Sessions::NewJob(StoreJob::Kind kind, Session* session
   job->record.tenant = session->key.first;
   job->record.id = session->key.second;
   job->record.generation = session->generation;
+  job->record.file_number = session->file_number;
   session->job_out = true;
   out_[job->id].push_back(session->key);
   return job;
@@ -155,10 +179,17 @@ std::unique_ptr<StoreJob> Sessions::MakeFetch(const StatePtr& state) {
 
 std::unique_ptr<StoreJob> Sessions::MakeJob(Session* session) {
   if (session->job_out) return nullptr;  // JobDone comes back to it
+  if (MustLook(*session) && session->phase != SessionPhase::kCreating) return LookJob(session);
   if (session->phase == SessionPhase::kUnread) {
     const bool wanted = !session->on_read.empty() || !session->waiting.empty();
-    return wanted ? NewJob(StoreJob::Kind::kReadRecord, session) : nullptr;
+    if (wanted || session->owned) {
+      auto job = NewJob(StoreJob::Kind::kReadRecord, session);
+      job->own = session->owned;
+      return job;
+    }
+    return nullptr;
   }
+  if (!session->marks.empty()) return NewJob(StoreJob::Kind::kMark, session);
   while (!session->changes.empty()) {
     const absl::Status status = CheckEtag(*session, session->changes.front().etag);
     if (status.ok()) break;
@@ -171,7 +202,8 @@ std::unique_ptr<StoreJob> Sessions::MakeJob(Session* session) {
     return MayDropFile(session) ? NewJob(StoreJob::Kind::kDelete, session) : nullptr;
   }
   const bool dirty = session->version != session->stored_version;
-  return dirty && !session->backing_off ? PutJob(session) : nullptr;
+  if (dirty) return session->backing_off ? nullptr : PutJob(session);
+  return session->owned && IsIdle(*session, /*with_change=*/false) ? ReleaseJob(session) : nullptr;
 }
 
 std::unique_ptr<StoreJob> Sessions::PutJob(Session* session) {
@@ -188,6 +220,11 @@ std::unique_ptr<StoreJob> Sessions::PutJob(Session* session) {
     }
     if (source == nullptr && !state->data_ready()) {
       if (states_->device_failed()) return FailPut(session);
+      if (state->holders.empty() && !state->has_data() && !state->fetching) {
+        // Another daemon has moved on the session whose file it was.
+        if (session->phase != SessionPhase::kCreating) return LoseRace(session), nullptr;
+        return Remove(session, LostRace()), nullptr;
+      }
       Enqueue(session);  // until its data has come, or a session that has its file is free
       return nullptr;
     }
@@ -202,12 +239,25 @@ std::unique_ptr<StoreJob> Sessions::PutJob(Session* session) {
     job->source.state_id = source->stored_state_id;
     source->job_out = true;
     out_[job->id].push_back(source->key);
+    if (setup_.shared && state->data_ready()) {
+      job->data = state->data();  // another daemon may have taken the file away
+      session->out_data_pin = Pin(state);
+    }
   } else if (state != nullptr && state != session->stored_state) {
     job->data = state->data();
   }
   session->out = std::move(content);
   session->out_version = session->version;
   session->out_has_change = has_change;
+  if (setup_.shared) {
+    job->quota = {setup_.limits.max_sessions, setup_.limits.max_sessions_per_tenant};
+  }
+  if (session->owned && IsIdle(*session, has_change)) {
+    job->after = LockAfter::kFree;
+    SetOwned(session, false);
+  } else if (session->owned) {
+    job->after = LockAfter::kCall;
+  }
   return job;
 }
 
@@ -255,9 +305,13 @@ void Sessions::JobDone(std::unique_ptr<StoreJob> job) {
   const std::vector<SessionKey> keys = std::move(out->second);
   out_.erase(out);
   if (idle_read_ == job->id) idle_read_ = 0;
+  if (job->kind == StoreJob::Kind::kRequests) return RequestsDone(*job);
+  if (job->kind == StoreJob::Kind::kList) return ListDone(*job);
+  if (keys.empty()) return;  // a session that is gone was let go of
   for (const SessionKey& key : keys) Lookup(key)->job_out = false;
   Session* session = Lookup(keys.front());
   const Pin lent = std::move(session->out_pin);  // until nobody takes it for a copy of a file
+  session->out_data_pin.Release();
   switch (job->kind) {
     case StoreJob::Kind::kReadRecord:
       ReadDone(session, job.get());
@@ -271,6 +325,13 @@ void Sessions::JobDone(std::unique_ptr<StoreJob> job) {
     case StoreJob::Kind::kReadState:
       FetchDone(session, job.get());
       break;
+    case StoreJob::Kind::kMark:
+      MarkDone(session, job->status);
+      break;
+    case StoreJob::Kind::kRelease:
+    case StoreJob::Kind::kRequests:
+    case StoreJob::Kind::kList:
+      break;
   }
   for (const SessionKey& key : keys) {
     if (Session* free = Lookup(key)) Enqueue(free);
@@ -279,7 +340,8 @@ void Sessions::JobDone(std::unique_ptr<StoreJob> job) {
 
 void Sessions::ReadDone(Session* session, StoreJob* job) {
   absl::Status status = job->status;
-  if (status.ok()) status = TakeRecord(session, job->record);
+  if (job->owned) SetOwned(session, true);
+  if (status.ok()) status = TakeRecord(session, job->record, job->unchanged);
   if (!status.ok()) {
     const bool gone = absl::IsNotFound(status) || absl::IsDataLoss(status);
     if (absl::IsNotFound(status)) {
@@ -290,7 +352,8 @@ void Sessions::ReadDone(Session* session, StoreJob* job) {
     if (gone || !session->indexed) return Remove(session, status);
   }
   const SessionKey key = session->key;
-  const auto readers = std::exchange(session->on_read, {});
+  if (status.ok() && setup_.shared) return LookDone(key, *job);
+  const auto readers = TakeWaits(session);
   const auto waiting =
       status.ok() ? decltype(session->waiting)() : std::exchange(session->waiting, {});
   for (const auto& use : waiting) {
@@ -302,16 +365,18 @@ void Sessions::ReadDone(Session* session, StoreJob* job) {
   if (session != nullptr) StartNext(session);
 }
 
-absl::Status Sessions::TakeRecord(Session* session, const SessionRecord& record) {
+absl::Status Sessions::TakeRecord(Session* session, const SessionRecord& record, bool unchanged) {
   const StateInfo& info = record.info;
   const bool ours = record.fingerprint == setup_.fingerprint;
   if (ours && info.position > 0 && (info.last_token < 0 || info.last_token >= setup_.vocab)) {
     return absl::DataLossError("the session's record names a token that the model does not have");
   }
-  if (session->stored_version > 0 && session->generation == record.generation) {
+  // In a directory that is shared, a session deleted and made again may have come as far.
+  const bool same = setup_.shared ? unchanged : session->generation == record.generation;
+  if (session->stored_version > 0 && same) {
     // Nobody else has written it: what is in memory is newer, if it differs at all.
+    if (session->phase == SessionPhase::kUnread) Touch(session);
     session->phase = SessionPhase::kLive;
-    Touch(session);
     return absl::OkStatus();
   }
   if (std::exchange(session->counted_unread, false)) states_->AddUnread(-1);
@@ -321,15 +386,16 @@ absl::Status Sessions::TakeRecord(Session* session, const SessionRecord& record)
   }
   StatePtr state;
   if (info.position > 0) {
-    const bool same =
+    const bool has_it =
         session->stored_state != nullptr && session->stored_state_id == record.state_id;
-    state = same ? session->stored_state : states_->AdoptFile(info);
+    state = has_it ? session->stored_state : states_->AdoptFile(info);
   }
   SetStored(session, state, record.state_id);
   session->phase = SessionPhase::kLive;
   session->affinity = record.affinity;
   session->fingerprint = record.fingerprint;
   session->generation = record.generation;
+  session->file_number = record.file_number;
   session->create_time = absl::FromUnixMicros(record.create_time_us);
   session->stored_version = ++session->version;
   SessionContent& now = session->now;
@@ -355,7 +421,9 @@ void Sessions::SetStored(Session* session, StatePtr state, const std::string& st
 void Sessions::PutDone(Session* session, StoreJob* job) {
   const SessionContent out = std::exchange(session->out, {});
   if (job->status.ok()) {
+    if (job->after != LockAfter::kAsBefore) session->marked = false;
     session->generation = job->record.generation;
+    session->file_number = job->record.file_number;
     session->stored_version = session->out_version;
     session->backoff = absl::Seconds(1);
     SetStored(session, out.state, job->record.state_id);
@@ -374,6 +442,7 @@ void Sessions::PutDone(Session* session, StoreJob* job) {
     }
     return change.done(absl::OkStatus());
   }
+  if (job->after == LockAfter::kFree) SetOwned(session, true);  // the lock was kept
   if (absl::IsAborted(job->status) || absl::IsAlreadyExists(job->status) ||
       absl::IsNotFound(job->status)) {
     // NOT_FOUND: deleted by another daemon; of a new one, the file it was to share.
@@ -386,8 +455,12 @@ void Sessions::PutDone(Session* session, StoreJob* job) {
     }
     return LoseRace(session);
   }
-  stats_->store_errors.Add();
-  if (session->phase == SessionPhase::kCreating) return Remove(session, job->status);
+  const bool is_new = session->phase == SessionPhase::kCreating;
+  // A bound on the directory's sessions is no error of the store.
+  if (!is_new || !setup_.shared || !absl::IsResourceExhausted(job->status)) {
+    stats_->store_errors.Add();
+  }
+  if (is_new) return Remove(session, job->status);
   if (session->out_has_change) {
     const PendingChange change = std::move(session->changes.front());
     session->changes.pop_front();
@@ -398,6 +471,7 @@ void Sessions::PutDone(Session* session, StoreJob* job) {
 
 void Sessions::DeleteDone(Session* session, StoreJob* job) {
   if (job->status.ok() || absl::IsNotFound(job->status)) {
+    if (job->status.ok()) SetOwned(session, false);  // the store has let go of it
     return Remove(session, absl::OkStatus());
   }
   if (absl::IsAborted(job->status)) return LoseRace(session);
@@ -439,7 +513,11 @@ void Sessions::FetchDone(Session* holder, StoreJob* job) {
     stats_->disk_restore_seconds.Observe(absl::ToDoubleSeconds(clock_->Now() - state->fetch_asked));
     job->data.reset();
   } else if (absl::IsAborted(status)) {
+    // Another daemon has moved on the session whose file it was. Forks may still have the state.
+    SetStored(holder, nullptr, "");
     LoseRace(holder);
+    if (!state->holders.empty()) return fetches_.push_back(state);
+    status = LostRace();
   } else {
     stats_->store_errors.Add();
     if (absl::IsNotFound(status)) status = absl::DataLossError("the session's state is gone");

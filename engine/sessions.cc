@@ -24,6 +24,21 @@ bool Carries(const Sessions::Labels& all, const Sessions::Labels& wanted) {
   });
 }
 
+// What another daemon does with a session is over within these, or the session is busy.
+constexpr absl::Duration kUpdatePatience = absl::Seconds(5);
+constexpr absl::Duration kDeletePatience = absl::Seconds(10);
+constexpr absl::Duration kExpiryPatience = absl::Seconds(10);
+
+// `done`, but the first tries that lost a race try again: another daemon has moved the session on
+// in the moment between a look at it and the use of what was seen.
+template <typename T>
+Done<T> Again(Done<T> done, std::function<void(Done<T>)> act, int tries = 3) {
+  return [done = std::move(done), act = std::move(act), tries](absl::StatusOr<T> result) {
+    if (tries <= 1 || !IsLostRace(result.status())) return done(std::move(result));
+    act(Again<T>(done, act, tries - 1));
+  };
+}
+
 }  // namespace
 
 Sessions::Sessions(StateCache* states, const Clock* clock, EngineStats* stats, SessionsSetup setup)
@@ -33,8 +48,9 @@ Sessions::Sessions(StateCache* states, const Clock* clock, EngineStats* stats, S
     Session* session = Insert({name.tenant, name.id}, /*indexed=*/true);
     session->phase = SessionPhase::kUnread;
     session->generation = name.generation;
-    session->counted_unread = true;
     unread_.push_back(session->key);
+    if (setup_.shared) continue;  // all in the directory are counted at once
+    session->counted_unread = true;
     states_->AddUnread(1);
   }
   setup_.index = {};
@@ -78,7 +94,7 @@ void Sessions::Get(absl::string_view tenant, const std::string& id, Done<Session
 
 void Sessions::Update(absl::string_view tenant, const std::string& id, const std::string& etag,
                       SessionChange change, Done<SessionInfo> done) {
-  Find(tenant, id, [=, this, done = std::move(done)](absl::StatusOr<Session*> found) {
+  const auto update = [=, this, done = std::move(done)](absl::StatusOr<Session*> found) {
     if (!found.ok()) return done(found.status());
     Session* session = *found;
     PendingChange pending;
@@ -98,12 +114,21 @@ void Sessions::Update(absl::string_view tenant, const std::string& id, const std
       done(Info(*session));
     };
     Change(session, std::move(pending));
-  });
+  };
+  FindOwned(tenant, id, SessionWish::kTurn, kUpdatePatience, update);
 }
 
 void Sessions::Fork(absl::string_view tenant, const std::string& id, const std::string& etag,
                     SessionSettings settings, Done<SessionInfo> done) {
-  Find(tenant, id, [=, this, done = std::move(done)](absl::StatusOr<Session*> found) {
+  ForkOnce(tenant, id, etag, settings,
+           Again<SessionInfo>(std::move(done), [=, this, tenant = std::string(tenant)](auto next) {
+             ForkOnce(tenant, id, etag, settings, next);
+           }));
+}
+
+void Sessions::ForkOnce(absl::string_view tenant, const std::string& id, const std::string& etag,
+                        const SessionSettings& settings, const Done<SessionInfo>& done) {
+  Find(tenant, id, [=, this](absl::StatusOr<Session*> found) {
     if (!found.ok()) return done(found.status());
     Session* parent = *found;
     absl::Status status = CheckModel(*parent);
@@ -123,18 +148,28 @@ void Sessions::Fork(absl::string_view tenant, const std::string& id, const std::
 
 void Sessions::Delete(absl::string_view tenant, const std::string& id, const std::string& etag,
                       std::function<void(absl::Status)> done) {
-  Find(tenant, id, [=, this, done = std::move(done)](absl::StatusOr<Session*> found) {
+  const auto remove = [=, this, done = std::move(done)](absl::StatusOr<Session*> found) {
     if (!found.ok()) return done(found.status());
     const absl::Status status = CheckEtag(**found, etag);
     if (!status.ok()) return done(status);
     stats_->sessions_deleted.Add();
     StartDelete(*found, done);
-  });
+  };
+  FindOwned(tenant, id, SessionWish::kDelete, kDeletePatience, remove);
 }
 
 void Sessions::Export(absl::string_view tenant, const std::string& id, const std::string& etag,
                       Done<ExportedState> done) {
-  Find(tenant, id, [=, this, done = std::move(done)](absl::StatusOr<Session*> found) {
+  ExportOnce(
+      tenant, id, etag,
+      Again<ExportedState>(std::move(done), [=, this, tenant = std::string(tenant)](auto next) {
+        ExportOnce(tenant, id, etag, next);
+      }));
+}
+
+void Sessions::ExportOnce(absl::string_view tenant, const std::string& id, const std::string& etag,
+                          const Done<ExportedState>& done) {
+  Find(tenant, id, [=, this](absl::StatusOr<Session*> found) {
     if (!found.ok()) return done(found.status());
     Session* session = *found;
     absl::Status status = CheckModel(*session);
@@ -183,16 +218,6 @@ void Sessions::Import(absl::string_view tenant, SessionSettings settings, StateI
 
 // ---- Listing ----
 
-struct Sessions::Listing {
-  SessionKey after;  // the last one looked at
-  int32_t page_size = 0;
-  Labels labels;
-  SessionPage page;
-  int32_t unread = 0;  // records on their way
-  absl::Status status;
-  Done<SessionPage> done;
-};
-
 void Sessions::List(absl::string_view tenant, int32_t page_size, const std::string& after_id,
                     Labels labels, Done<SessionPage> done) {
   auto listing = std::make_shared<Listing>();
@@ -200,12 +225,22 @@ void Sessions::List(absl::string_view tenant, int32_t page_size, const std::stri
   listing->page_size = page_size;
   listing->labels = std::move(labels);
   listing->done = std::move(done);
-  ContinueListing(listing);
+  if (setup_.shared) {
+    to_list_[listing->after.first].push_back(listing);  // what is there now
+  } else {
+    ContinueListing(listing);
+  }
 }
 
 void Sessions::ContinueListing(const std::shared_ptr<Listing>& listing) {
   const auto ours = [&](const auto& it) {
     return it != sessions_.end() && it->first.first == listing->after.first;
+  };
+  // What must be read before it can be listed: once, whatever comes of it.
+  const auto unknown = [&](const Session& session) {
+    const bool unread = session.phase == SessionPhase::kUnread;
+    const bool old = session.phase == SessionPhase::kLive && MustLook(session);
+    return (unread || old) && listing->looked.count(session.key.second) == 0;
   };
   auto it = sessions_.upper_bound(listing->after);
   const auto full = [&] {
@@ -213,8 +248,14 @@ void Sessions::ContinueListing(const std::shared_ptr<Listing>& listing) {
   };
   for (; ours(it) && !full(); ++it) {
     const Session& session = *it->second;
-    if (session.phase == SessionPhase::kUnread) break;
+    if (unknown(session)) break;
     listing->after = it->first;
+    if (session.phase == SessionPhase::kUnread && session.indexed && listing->labels.empty()) {
+      SessionInfo info;
+      info.id = session.key.second;
+      info.unreadable = true;
+      listing->page.sessions.push_back(std::move(info));
+    }
     if (session.phase != SessionPhase::kLive || !Carries(session.now.labels, listing->labels)) {
       continue;
     }
@@ -225,21 +266,17 @@ void Sessions::ContinueListing(const std::shared_ptr<Listing>& listing) {
     return listing->done(std::move(listing->page));
   }
   // As many records at once as the page may still take; then on from here.
-  const auto read = [this, listing](absl::Status status) {
-    if (!status.ok() && !absl::IsNotFound(status) && !absl::IsDataLoss(status)) {
-      listing->status = status;
-    }
-    if (--listing->unread > 0) return;
-    if (!listing->status.ok()) return listing->done(listing->status);
-    ContinueListing(listing);
+  const auto read = [this, listing](absl::Status) {
+    if (--listing->unread == 0) ContinueListing(listing);
   };
   const int32_t wanted = listing->page_size - static_cast<int32_t>(listing->page.sessions.size());
   std::vector<Session*> unread;
   for (; ours(it) && static_cast<int32_t>(unread.size()) < wanted; ++it) {
-    if (it->second->phase == SessionPhase::kUnread) unread.push_back(it->second.get());
+    if (unknown(*it->second)) unread.push_back(it->second.get());
   }
   listing->unread = static_cast<int32_t>(unread.size());
   for (Session* session : unread) {
+    listing->looked.insert(session->key.second);
     session->on_read.push_back(read);
     Enqueue(session);
   }
@@ -249,16 +286,12 @@ void Sessions::ContinueListing(const std::shared_ptr<Listing>& listing) {
 
 void Sessions::Find(absl::string_view tenant, const std::string& id, Found found) {
   SessionKey key(std::string(tenant), id);
-  Session* session = Lookup(key);
-  if (session == nullptr && setup_.has_store) {
-    // Another daemon on the same directory may have it.
-    session = Insert(key, /*indexed=*/false);
-    session->phase = SessionPhase::kUnread;
-  }
+  Session* session = LookupOrInsert(key);
   if (session == nullptr) return found(NotFound(key));
   switch (session->phase) {
     case SessionPhase::kLive:
-      return found(session);
+      if (!MustLook(*session)) return found(session);
+      break;
     case SessionPhase::kCreating:
     case SessionPhase::kDeleting:
       return found(NotFound(key));
@@ -279,6 +312,15 @@ Session* Sessions::Lookup(const SessionKey& key) {
   return it == sessions_.end() ? nullptr : it->second.get();
 }
 
+Session* Sessions::LookupOrInsert(const SessionKey& key) {
+  Session* session = Lookup(key);
+  if (session != nullptr || !setup_.has_store) return session;
+  // Another daemon on the same directory may have made it.
+  session = Insert(key, /*indexed=*/false);
+  session->phase = SessionPhase::kUnread;
+  return session;
+}
+
 Session* Sessions::Insert(SessionKey key, bool indexed) {
   auto owned = std::make_unique<Session>();
   Session* session = owned.get();
@@ -294,19 +336,24 @@ Session* Sessions::Insert(SessionKey key, bool indexed) {
 }
 
 void Sessions::Add(absl::string_view tenant, SessionSettings settings, StatePtr state,
-                   Done<SessionInfo> done) {
+                   Done<SessionInfo> done, bool looked) {
   SessionKey key(std::string(tenant), settings.id.empty() ? RandomId() : settings.id);
   if (Session* taken = Lookup(key)) {
-    if (taken->phase != SessionPhase::kUnread || taken->indexed) {
+    const bool there = taken->phase == SessionPhase::kLive || taken->phase == SessionPhase::kUnread;
+    // Another daemon may have deleted it.
+    const bool unsure = there && MustLook(*taken) && !looked;
+    if (!unsure && (taken->phase != SessionPhase::kUnread || taken->indexed)) {
       return done(absl::AlreadyExistsError(absl::StrCat("session '", key.second, "' exists")));
     }
     // Somebody asks the store for the same name: see what it says.
     settings.id = key.second;
-    taken->on_read.push_back(
-        [=, this, tenant = key.first](absl::Status) { Add(tenant, settings, state, done); });
-    return;
+    taken->on_read.push_back([=, this, tenant = key.first](absl::Status) {
+      Add(tenant, settings, state, done, /*looked=*/true);
+    });
+    return Enqueue(taken);
   }
-  const absl::Status status = CheckLimits(key.first);
+  // The store counts a directory that is shared.
+  const absl::Status status = setup_.shared ? absl::OkStatus() : CheckLimits(key.first);
   if (!status.ok()) return done(status);
   Session* session = Insert(key, /*indexed=*/true);
   session->affinity = settings.affinity.empty() ? key.second : settings.affinity;
@@ -390,6 +437,9 @@ void Sessions::Remove(Session* session, const absl::Status& status) {
   }
   if (session->counted_unread) states_->AddUnread(-1);
   SetStored(session, nullptr, "");
+  SetLook(session, -absl::InfiniteDuration());
+  if (session->owned || session->asking) releases_.push_back(session->key);
+  owned_.erase(session->key);
   const auto it = sessions_.find(session->key);
   const std::unique_ptr<Session> gone = std::move(it->second);
   sessions_.erase(it);
@@ -401,7 +451,7 @@ void Sessions::Remove(Session* session, const absl::Status& status) {
     change.done(status.ok() ? NotFound(gone->key) : status);
   }
   for (const auto& deleted : gone->on_deleted) deleted(status);
-  for (const auto& read : gone->on_read) read(status.ok() ? NotFound(gone->key) : status);
+  for (const auto& wait : TakeWaits(gone.get())) wait(status.ok() ? NotFound(gone->key) : status);
 }
 
 // ---- Time ----
@@ -428,9 +478,22 @@ void Sessions::Expire(absl::Duration now) {
       Touch(session);
       continue;
     }
-    stats_->sessions_expired.Add();
-    StartDelete(session, [](absl::Status) {});
+    if (!MustLook(*session)) {
+      ExpireNow(session);
+      continue;
+    }
+    // Another daemon may have used it.
+    SetExpiry(session, now + kExpiryPatience);
+    FindOwned(session->key.first, session->key.second, SessionWish::kNone, kExpiryPatience,
+              [this, now](absl::StatusOr<Session*> found) {
+                if (found.ok() && (*found)->last_use + (*found)->now.ttl <= now) ExpireNow(*found);
+              });
   }
+}
+
+void Sessions::ExpireNow(Session* session) {
+  stats_->sessions_expired.Add();
+  StartDelete(session, [](absl::Status) {});
 }
 
 // ---- Small things ----
@@ -448,7 +511,7 @@ SessionInfo Sessions::Info(const Session& session) const {
     info.tier = state->tier();
     info.state_bytes = states_->state_bytes();
   }
-  info.busy = session.writer != nullptr;
+  info.busy = session.writer != nullptr || session.busy_elsewhere;
   info.durable = session.generation > 0 && session.stored_version == session.version;
   info.last_request_id = session.now.last_request_id;
   info.create_time = session.create_time;

@@ -72,6 +72,7 @@ struct SessionsSetup {
   std::string numerics_id;  // of the backend
   int64_t vocab = 0;
   bool has_store = false;
+  bool shared = false;               // other daemons use the store's directory too
   std::vector<SessionName> index;    // what the store had at the start
   std::function<uint64_t()> random;  // null: the system's
 };
@@ -100,7 +101,8 @@ class Sessions {
   // and when there is no room to keep the state besides the one that a running call commits.
   void Fork(absl::string_view tenant, const std::string& id, const std::string& etag,
             SessionSettings settings, Done<SessionInfo> done);
-  // The call that writes to it ends with CANCELLED.
+  // The call that writes to it ends with CANCELLED, on whatever daemon it runs. ABORTED when
+  // another daemon does not let go of the session.
   void Delete(absl::string_view tenant, const std::string& id, const std::string& etag,
               std::function<void(absl::Status)> done);
   // RESOURCE_EXHAUSTED as Fork.
@@ -156,13 +158,29 @@ class Sessions {
 
  private:
   using Found = std::function<void(absl::StatusOr<Session*>)>;
-  struct Listing;
+  // A page in the making.
+  struct Listing {
+    SessionKey after;  // the last one looked at
+    int32_t page_size = 0;
+    Labels labels;
+    SessionPage page;
+    int32_t unread = 0;            // records on their way
+    std::set<std::string> looked;  // ids whose records were read for it, or could not be
+    Done<SessionPage> done;
+  };
 
-  // Calls `found` with a session that is there for the tenant, its record read.
+  // Calls `found` with a session that is there for the tenant, its newest record read.
   void Find(absl::string_view tenant, const std::string& id, Found found);
   Session* Lookup(const SessionKey& key);
+  // The same; without it, one that is to be looked for in the store. Null: there is no store.
+  Session* LookupOrInsert(const SessionKey& key);
+  // `looked`: what is in memory of a session of this name was looked up in the store just now.
   void Add(absl::string_view tenant, SessionSettings settings, StatePtr state,
-           Done<SessionInfo> done);
+           Done<SessionInfo> done, bool looked = false);
+  void ForkOnce(absl::string_view tenant, const std::string& id, const std::string& etag,
+                const SessionSettings& settings, const Done<SessionInfo>& done);
+  void ExportOnce(absl::string_view tenant, const std::string& id, const std::string& etag,
+                  const Done<ExportedState>& done);
   Session* Insert(SessionKey key, bool indexed);
   // The last act: nothing points at the session afterwards.
   void Remove(Session* session, const absl::Status& status);
@@ -179,11 +197,13 @@ class Sessions {
   void Reread(Session* session, const absl::Status& why);
   void StartDelete(Session* session, std::function<void(absl::Status)> done);
   SessionInfo Info(const Session& session) const;
+  void ExpireNow(Session* session);
   void Touch(Session* session);
   void SetExpiry(Session* session, absl::Duration expiry);
   std::string RandomId();
   void WithData(const StatePtr& state, std::function<void(absl::Status)> ready);
 
+  void TakeTurn(Session* session, const std::shared_ptr<SessionUse>& use);
   void Start(Session* session, const std::shared_ptr<SessionUse>& use);
   absl::Status ReserveFor(const Session& session, SessionUse* use);
   // Whether the session's state goes with the next commit: it is nobody else's, and it could be
@@ -213,7 +233,36 @@ class Sessions {
   // Ends what waits for a state that will never arrive; what can go on then.
   std::unique_ptr<StoreJob> FailPut(Session* session);
   void Retry(Session* session);
-  absl::Status TakeRecord(Session* session, const SessionRecord& record);
+  absl::Status TakeRecord(Session* session, const SessionRecord& record, bool unchanged);
+
+  // ---- With a shared directory (shared_sessions.cc) ----
+
+  // As Find, with a session that this daemon owns; ABORTED when it does not within `patience`.
+  void FindOwned(absl::string_view tenant, const std::string& id, SessionWish wish,
+                 absl::Duration patience, Found found);
+  // What is in memory may not be the newest: another daemon could have written it.
+  bool MustLook(const Session& session) const { return setup_.shared && !session.owned; }
+  bool MayStart(const Session& session) const {
+    return !setup_.shared || (session.owned && !session.yields);
+  }
+  void SetOwned(Session* session, bool owned);
+  void SetLook(Session* session, absl::Duration when);
+  SessionWish WishOf(const Session& session) const;
+  std::unique_ptr<StoreJob> LookJob(Session* session);
+  std::unique_ptr<StoreJob> ReleaseJob(Session* session);
+  // Whether nothing here needs the session any more, but for the first of its changes if
+  // `with_change`.
+  bool IsIdle(const Session& session, bool with_change) const;
+  // Serves those who asked for what is newest.
+  void LookDone(const SessionKey& key, const StoreJob& job);
+  void HeldElsewhere(Session* session, SessionHolder holder);
+  // All that wait for a look at the session; they are told by the caller.
+  std::vector<std::function<void(absl::Status)>> TakeWaits(Session* session);
+  void MarkDone(Session* session, const absl::Status& status);
+  void AddSharedJobs(absl::Duration now, std::vector<std::unique_ptr<StoreJob>>* jobs);
+  void RequestsDone(const StoreJob& job);
+  void ListDone(const StoreJob& job);
+  void TakeNames(const std::vector<SessionName>& names, const std::string* tenant);
 
   StateCache* const states_;
   const Clock* const clock_;
@@ -235,6 +284,19 @@ class Sessions {
   std::set<std::pair<absl::Duration, SessionKey>> retries_;  // after writes that failed
   uint64_t last_job_ = 0;
   uint64_t idle_read_ = 0;  // the job that reads one of unread_; 0: none
+
+  // With a shared directory.
+  bool stopping_ = false;
+  std::set<SessionKey> owned_;
+  std::deque<SessionKey> releases_;  // sessions that are gone, whose locks are still ours
+  std::set<std::pair<absl::Duration, SessionKey>> looks_;  // sessions whose lock others had
+  std::map<std::string, std::vector<std::shared_ptr<Listing>>> to_list_;  // by tenant
+  std::map<uint64_t, std::vector<std::shared_ptr<Listing>>> listing_;     // by job
+  uint64_t requests_job_ = 0;                                             // 0: none is out
+  uint64_t list_job_ = 0;                                                 // of all tenants
+  absl::Duration next_requests_;
+  absl::Duration next_list_;
+  absl::Duration list_began_;
 };
 
 }  // namespace sluice

@@ -7,6 +7,7 @@
 #ifndef SLUICE_ENGINE_STATE_CACHE_H_
 #define SLUICE_ENGINE_STATE_CACHE_H_
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <list>
@@ -129,6 +130,8 @@ class StateCache {
   void Trim() { FitsHost(0); }
   // Sessions known by name alone: each may have a state on disk.
   void AddUnread(int64_t count) { unread_ += count; }
+  // So many states are in the directory, those of other daemons too.
+  void CountDirectory(int64_t states) { unread_ = std::max<int64_t>(0, states - on_disk_); }
 
   // The state in `slot`, which is the cache's from now on; its copy to the host begins. Takes one
   // host and one disk place of `room`.

@@ -153,6 +153,8 @@ void Set(absl::Time time, google::protobuf::Timestamp* out) {
 
 void ToProto(const SessionInfo& session, v1::Session* out) {
   out->set_id(session.id);
+  out->set_unreadable(session.unreadable);
+  if (session.unreadable && session.etag.empty()) return;  // no more is known
   out->set_affinity(session.affinity);
   out->set_etag(session.etag);
   out->set_position(session.position);

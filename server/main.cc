@@ -30,6 +30,7 @@ namespace {
 constexpr std::chrono::milliseconds kTellHealth(200);
 
 int Fail(const absl::Status& status) {
+  if (absl::IsCancelled(status)) return kExitDrained;  // told to end before it served
   const std::string message(status.message());
   std::fprintf(stderr, "sluiced: %s\n", message.c_str());
   return absl::IsResourceExhausted(status) ? kExitMemory : kExitBadInput;

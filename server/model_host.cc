@@ -1,6 +1,10 @@
 #include "server/model_host.h"
 
+#include <unistd.h>
+
 #include <algorithm>
+#include <chrono>
+#include <thread>
 #include <utility>
 
 #include "absl/status/status.h"
@@ -8,9 +12,14 @@
 #include "engine/checkpoint/checkpoint.h"
 #include "engine/model_tokenizer.h"
 #include "server/device.h"
+#include "server/log.h"
+#include "server/signals.h"
 
 namespace sluice {
 namespace {
+
+// How often a start that waits for another daemon's end looks for it.
+constexpr std::chrono::milliseconds kLookAgain(100);
 
 // Messages begin with a file's name; which directory it is in is the operator's to know, never a
 // client's.
@@ -64,8 +73,35 @@ SessionLimits LimitsOf(const ServerOptions& options) {
   return limits;
 }
 
+// A daemon that drains has the directory until it ends: waits for it, but no longer than the flag
+// says. CANCELLED: told to end meanwhile.
+absl::StatusOr<std::unique_ptr<SessionStore>> WaitForStore(const ServerOptions& options,
+                                                           const ModelHost& host,
+                                                           const Clock* clock) {
+  char name[256] = "unknown";
+  gethostname(name, sizeof(name) - 1);
+  const StoreOptions store_options = {
+      .shared = options.session_dir_shared,
+      .about = absl::StrCat(
+          "process ", getpid(), " on ", name,
+          options.session_dir_shared ? ", which shares it" : ", which has it for itself")};
+  const absl::Duration end = clock->Now() + options.session_dir_wait;
+  bool told = false;
+  while (true) {
+    auto store =
+        SessionStore::Open(PosixFiles(), options.session_dir, host.state_spec, store_options);
+    if (!absl::IsAborted(store.status()) || clock->Now() >= end) return store;
+    if (Signals::Pending()) return absl::CancelledError("told to end");
+    if (!std::exchange(told, true)) {
+      Log(LogLevel::kWarn, "session_dir_wait",
+          {{"why", store.status().message()}, {"seconds", options.session_dir_wait}});
+    }
+    std::this_thread::sleep_for(kLookAgain);
+  }
+}
+
 // The keys, and the sessions that are there already.
-absl::Status OpenStore(const ServerOptions& options, ModelHost* host) {
+absl::Status OpenStore(const ServerOptions& options, const Clock* clock, ModelHost* host) {
   if (!options.state_key_file.empty()) {
     absl::StatusOr<StateKeys> keys = LoadStateKeys(options.state_key_file);
     if (!keys.ok()) {
@@ -74,9 +110,12 @@ absl::Status OpenStore(const ServerOptions& options, ModelHost* host) {
     }
     host->state_keys = *std::move(keys);
   }
-  if (options.session_dir.empty()) return absl::OkStatus();
-  absl::StatusOr<std::unique_ptr<SessionStore>> store =
-      SessionStore::Open(PosixFiles(), options.session_dir, host->state_spec);
+  if (options.session_dir.empty()) {
+    if (!options.session_dir_shared) return absl::OkStatus();
+    return absl::InvalidArgumentError("--session_dir_shared needs --session_dir");
+  }
+  absl::StatusOr<std::unique_ptr<SessionStore>> store = WaitForStore(options, *host, clock);
+  if (absl::IsCancelled(store.status())) return store.status();
   if (!store.ok()) {
     // A full disk is bad input, not a lack of memory.
     return absl::FailedPreconditionError(absl::StrCat("--session_dir: ", store.status().message()));
@@ -172,7 +211,7 @@ absl::StatusOr<ModelHost> LoadModel(const ServerOptions& options, const Clock* c
   const absl::Status allocated = AllocateSteps(options, config.shape, *std::move(weights), &host);
   if (!allocated.ok()) return allocated;
   host.state_spec = {fingerprint, MakeStateLayout(config.shape)};
-  const absl::Status store = OpenStore(options, &host);
+  const absl::Status store = OpenStore(options, clock, &host);
   if (!store.ok()) return store;
   timer->Done("sessions");
   EngineOptions engine_options;
@@ -184,6 +223,7 @@ absl::StatusOr<ModelHost> LoadModel(const ServerOptions& options, const Clock* c
   engine_options.prefix_cache_bytes = options.prefix_cache_bytes;
   if (host.store != nullptr) {
     engine_options.has_store = true;
+    engine_options.shared_store = options.session_dir_shared;
     engine_options.session_index = host.store->TakeIndex();
   }
   host.engine = std::make_unique<Engine>(host.backend.get(), host.model.get(), host.tokenizer.get(),

@@ -123,9 +123,17 @@ const std::vector<Flag>& Flags() {
        "once; 0: nothing is kept",
        &Options::prefix_cache_bytes, 0, 1024 * kTebi},
       {"session_dir", "DIR", kSessions,
-       "keeps sessions over restarts; several daemons may share it; empty: sessions end with the "
-       "daemon",
+       "keeps sessions over restarts; one daemon has it for itself unless --session_dir_shared; "
+       "empty: sessions end with the daemon",
        &Options::session_dir},
+      {"session_dir_shared", "BOOL", kSessions,
+       "daemons that all say this share --session_dir: a call on a session waits for one that "
+       "another daemon runs on it, as for one of its own",
+       &Options::session_dir_shared},
+      {"session_dir_wait", "DURATION", kSessions,
+       "at the start, how long to wait for a daemon that has --session_dir and still drains; then "
+       "the start fails with exit code 2 and names that daemon's process",
+       &Options::session_dir_wait, 0, kNoBound},
       {"state_key_file", "FILE", kSessions,
        "keys that exported sessions are signed with, one a line, 32 bytes or more in hex (openssl "
        "rand -hex 32); the first signs, all verify; empty: no export and no import",

@@ -42,6 +42,8 @@ struct ServerOptions {
   int64_t disk_state_bytes = int64_t{16} << 30;
   int64_t prefix_cache_bytes = int64_t{256} << 20;
   std::string session_dir;
+  bool session_dir_shared = false;
+  absl::Duration session_dir_wait = absl::Seconds(60);
   std::string state_key_file;
   absl::Duration session_ttl = absl::Hours(24);
   int64_t max_sessions = 100000;

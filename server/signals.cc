@@ -95,6 +95,12 @@ std::optional<Signals::Event> Signals::HangupEventOf(const signalfd_siginfo& inf
   return Event::kReload;
 }
 
+bool Signals::Pending() {
+  sigset_t pending;
+  if (sigpending(&pending) != 0) return false;
+  return sigismember(&pending, SIGTERM) == 1 || sigismember(&pending, SIGINT) == 1;
+}
+
 void Signals::Notify() {
   const uint64_t one = 1;
   SLUICE_CHECK(write(event_fd_, &one, sizeof(one)) == sizeof(one));

@@ -32,6 +32,8 @@ class Signals {
   Event Wait();
   // Any thread.
   void Notify();
+  // Whether a SIGTERM or SIGINT came that Wait has not taken yet. Any thread.
+  static bool Pending();
 
  private:
   // Nothing for a signal that means nothing.

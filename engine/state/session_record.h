@@ -28,6 +28,9 @@ struct SessionRecord {
   int64_t update_time_us = 0;
   int64_t ttl_us = -1;  // -1: never ends
   std::map<std::string, std::string> labels;
+
+  // The number of the record's file (Files::Stamp); not in it. 0: not known.
+  uint64_t file_number = 0;
 };
 
 // Who has a record, without what is in it.

@@ -1,14 +1,12 @@
 #include "engine/state/session_store.h"
 
-#include <sys/random.h>
-
 #include <algorithm>
 #include <optional>
+#include <set>
 
 #include "absl/strings/match.h"
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_split.h"
+#include "engine/state/names.h"
 #include "engine/state/record_file.h"
 #include "engine/state/state_file.h"
 #include "kernels/check.h"
@@ -16,68 +14,21 @@
 namespace sluice {
 namespace {
 
-constexpr absl::string_view kRecordSuffix = ".session";
-constexpr absl::string_view kStateSuffix = ".state";
 constexpr absl::string_view kLost = "lost";
-constexpr absl::string_view kTenant = "t-";
-constexpr absl::string_view kSession = "s-";
-constexpr size_t kMaxName = 255;  // of most file systems
-
-uint64_t RandomBits() {
-  uint64_t bits = 0;
-  SLUICE_CHECK(getrandom(&bits, sizeof(bits), 0) == sizeof(bits));
-  return bits;
-}
-
-std::string RandomName() { return absl::StrCat(absl::Hex(RandomBits(), absl::kZeroPad16)); }
-
-std::string RecordName(uint64_t generation) {
-  return absl::StrCat(absl::Hex(generation, absl::kZeroPad16), kRecordSuffix);
-}
-
-// The number that a file's name begins with.
-std::optional<uint64_t> GenerationOf(absl::string_view name) {
-  uint64_t generation = 0;
-  if (name.size() < 16 || !absl::SimpleHexAtoi(name.substr(0, 16), &generation)) return {};
-  return generation;
-}
-
-bool IsPlain(char c) { return absl::ascii_isalnum(c) || c == '_' || c == '-'; }
 
 // One message for what happened to the session, whoever noticed and how.
 absl::Status Moved() { return absl::AbortedError("the session was changed by another daemon"); }
+absl::Status TooManySessions(int64_t bound) {
+  return absl::ResourceExhaustedError(
+      absl::StrCat("the daemons have all the sessions they may have: ", bound));
+}
+absl::Status TooManyOfTenant(int64_t bound) {
+  return absl::ResourceExhaustedError(
+      absl::StrCat("you have all the sessions you may have: ", bound));
+}
 absl::Status Lost() { return absl::DataLossError("the session's state on disk is damaged"); }
 
 }  // namespace
-
-std::string EscapeName(absl::string_view prefix, absl::string_view name) {
-  std::string out(prefix);
-  for (char c : name) {
-    if (IsPlain(c)) {
-      out += c;
-    } else {
-      absl::StrAppend(&out, "=", absl::Hex(static_cast<uint8_t>(c), absl::kZeroPad2));
-    }
-  }
-  return out;
-}
-
-bool UnescapeName(absl::string_view prefix, absl::string_view escaped, std::string* name) {
-  if (!absl::StartsWith(escaped, prefix)) return false;
-  name->clear();
-  for (size_t i = prefix.size(); i < escaped.size(); ++i) {
-    uint32_t code = 0;
-    if (IsPlain(escaped[i])) {
-      *name += escaped[i];
-    } else if (escaped[i] == '=' && absl::SimpleHexAtoi(escaped.substr(i + 1, 2), &code)) {
-      *name += static_cast<char>(code);
-      i += 2;
-    } else {
-      return false;
-    }
-  }
-  return EscapeName(prefix, *name) == escaped;
-}
 
 struct SessionStore::Entry {
   std::vector<std::string> names;
@@ -89,13 +40,15 @@ struct SessionStore::Entry {
 
 absl::StatusOr<std::unique_ptr<SessionStore>> SessionStore::Open(Files* files,
                                                                  const std::string& dir,
-                                                                 const StateSpec& spec) {
+                                                                 const StateSpec& spec,
+                                                                 const StoreOptions& options) {
   std::unique_ptr<SessionStore> store(new SessionStore(files, dir, spec));
   absl::Status status = store->Prepare();
-  if (status.ok()) status = store->Claim();
+  if (status.ok()) status = store->Claim(options);
   if (status.ok()) {
-    store->CleanUp();
-    status = store->ListAll();
+    absl::StatusOr<std::vector<SessionName>> index = store->ListNames(nullptr);
+    status = index.status();
+    if (index.ok()) store->index_ = *std::move(index);
   }
   if (!status.ok()) {
     return absl::Status(status.code(),
@@ -114,60 +67,58 @@ absl::Status SessionStore::Prepare() {
   return status.ok() ? files_->SyncDir(dir_) : status;
 }
 
-absl::Status SessionStore::Claim() {
-  temp_dir_ = absl::StrCat(dir_, "/tmp/", RandomName());
-  absl::StatusOr<std::unique_ptr<Files::Lock>> lock = files_->TryLock(temp_dir_ + ".lock");
-  // Another daemon that starts now may take a lock for a dead one's until it is held.
-  for (int attempt = 0; attempt < 8 && absl::IsAlreadyExists(lock.status()); ++attempt) {
-    temp_dir_ = absl::StrCat(dir_, "/tmp/", RandomName());
-    lock = files_->TryLock(temp_dir_ + ".lock");
-  }
-  if (!lock.ok()) return lock.status();
-  temp_lock_ = *std::move(lock);
-  absl::Status status = files_->MakeDir(temp_dir_);
-  if (!status.ok()) return status;
-  // What everything rests on: a file system without second names is no place for sessions.
-  const absl::StatusOr<std::string> temp = WriteTemp({"probe"});
-  if (!temp.ok()) return temp.status();
-  status = files_->Link(*temp, absl::StrCat(*temp, "-link"));
-  if (!status.ok()) {
-    return absl::Status(status.code(),
-                        absl::StrCat("its file system has no hard links: ", status.message()));
-  }
-  status = files_->Remove(absl::StrCat(*temp, "-link"));
-  return status.ok() ? files_->Remove(*temp) : status;
+absl::Status SessionStore::Claim(const StoreOptions& options) {
+  absl::StatusOr<std::unique_ptr<DirectoryClaim>> claim =
+      DirectoryClaim::Take(files_, dir_, options.shared, options.about);
+  if (!claim.ok()) return claim.status();
+  claim_ = *std::move(claim);
+  if (!options.shared) return absl::OkStatus();
+  absl::StatusOr<std::unique_ptr<SessionLocks>> locks =
+      SessionLocks::Open(files_, dir_, options.lock_slots);
+  if (!locks.ok()) return locks.status();
+  locks_ = *std::move(locks);
+  return absl::OkStatus();
 }
 
-// What cannot be removed now is tried again at the next start.
-void SessionStore::CleanUp() {
-  const std::string tmp = absl::StrCat(dir_, "/tmp/");
-  for (const std::string& name : files_->List(tmp).value_or(std::vector<std::string>())) {
-    if (!absl::EndsWith(name, ".lock")) continue;
-    const std::string of = absl::StrCat(tmp, name.substr(0, name.size() - 5));
-    if (of == temp_dir_) continue;
-    const auto lock = files_->TryLock(tmp + name);
-    if (!lock.ok()) continue;  // its daemon lives
-    RemoveTree(of);
-    files_->Remove(tmp + name).IgnoreError();
-  }
-}
-
-absl::Status SessionStore::ListAll() {
+absl::StatusOr<std::vector<SessionName>> SessionStore::ListNames(const std::string* tenant) {
   const std::string sessions = absl::StrCat(dir_, "/sessions");
-  const absl::StatusOr<std::vector<std::string>> tenants = files_->List(sessions);
-  if (!tenants.ok()) return tenants.status();
-  for (const std::string& tenant_dir : *tenants) {
-    std::string tenant;
-    if (!UnescapeName(kTenant, tenant_dir, &tenant)) continue;
+  std::vector<std::string> tenant_dirs;
+  if (tenant != nullptr) {
+    tenant_dirs = {EscapeName(kTenantPrefix, *tenant)};
+  } else {
+    absl::StatusOr<std::vector<std::string>> all = files_->List(sessions);
+    if (!all.ok()) return all.status();
+    tenant_dirs = *std::move(all);
+  }
+  std::vector<SessionName> names;
+  for (const std::string& tenant_dir : tenant_dirs) {
+    std::string owner;
+    if (!UnescapeName(kTenantPrefix, tenant_dir, &owner)) continue;
     const absl::StatusOr<std::vector<std::string>> ids =
         files_->List(absl::StrCat(sessions, "/", tenant_dir));
+    if (absl::IsNotFound(ids.status()) && tenant != nullptr) continue;  // it has none yet
     if (!ids.ok()) return ids.status();
     for (const std::string& id_dir : *ids) {
       std::string id;
-      if (UnescapeName(kSession, id_dir, &id)) index_.push_back({tenant, std::move(id), 0});
+      if (UnescapeName(kSessionPrefix, id_dir, &id)) names.push_back({owner, std::move(id), 0});
     }
   }
-  return absl::OkStatus();
+  return names;
+}
+
+int64_t SessionStore::CountStates(const std::vector<SessionName>& names) {
+  std::set<uint64_t> files;
+  for (const SessionName& name : names) {
+    const std::string session_dir = SessionDir(dir_, name.tenant, name.id);
+    const auto entries = files_->List(session_dir);
+    if (!entries.ok()) continue;
+    for (const std::string& entry : *entries) {
+      if (!absl::EndsWith(entry, kStateSuffix)) continue;
+      const auto stamp = files_->Stamp(absl::StrCat(session_dir, "/", entry));
+      if (stamp.ok()) files.insert(stamp->number);
+    }
+  }
+  return static_cast<int64_t>(files.size());
 }
 
 // ---- Reading ----
@@ -190,15 +141,6 @@ absl::StatusOr<SessionStore::Entry> SessionStore::Look(const std::string& sessio
   return entry;
 }
 
-namespace {
-
-std::string SessionDir(const std::string& dir, absl::string_view tenant, absl::string_view id) {
-  return absl::StrCat(dir, "/sessions/", EscapeName(kTenant, tenant), "/",
-                      EscapeName(kSession, id));
-}
-
-}  // namespace
-
 absl::StatusOr<SessionRecord> SessionStore::ReadRecord(const std::string& tenant,
                                                        const std::string& id) {
   absl::StatusOr<SessionRecord> record = ReadCurrent(tenant, id);
@@ -206,6 +148,20 @@ absl::StatusOr<SessionRecord> SessionStore::ReadRecord(const std::string& tenant
   const absl::Status synced = files_->SyncDir(SessionDir(dir_, tenant, id));
   if (!synced.ok()) return synced;
   return record;
+}
+
+absl::StatusOr<SessionRecord> SessionStore::ReadNewer(const SessionRecord& known) {
+  if (known.generation == 0 || known.file_number == 0) return ReadRecord(known.tenant, known.id);
+  const std::string session_dir = SessionDir(dir_, known.tenant, known.id);
+  const absl::StatusOr<Entry> entry = Look(session_dir);
+  if (!entry.ok()) return entry.status();
+  if (entry->lost) return Lost();
+  if (entry->generation == known.generation) {
+    // A session that was deleted and made again may have come as far.
+    const auto stamp = files_->Stamp(absl::StrCat(session_dir, "/", RecordName(known.generation)));
+    if (stamp.ok() && stamp->number == known.file_number) return known;
+  }
+  return ReadRecord(known.tenant, known.id);
 }
 
 absl::StatusOr<SessionRecord> SessionStore::ReadCurrent(const std::string& tenant,
@@ -219,15 +175,16 @@ absl::StatusOr<SessionRecord> SessionStore::ReadCurrent(const std::string& tenan
     if (entry->generation == 0) return absl::NotFoundError("no record");
     const std::string name = RecordName(entry->generation);
     const std::string path = absl::StrCat(session_dir, "/", name);
-    const absl::StatusOr<int64_t> size = files_->Size(path);
-    if (absl::IsNotFound(size.status())) continue;
-    if (!size.ok()) return size.status();
-    std::string bytes(static_cast<size_t>(std::min(*size, kMaxRecordBytes)), '\0');
+    const absl::StatusOr<FileStamp> stamp = files_->Stamp(path);
+    if (absl::IsNotFound(stamp.status())) continue;
+    if (!stamp.ok()) return stamp.status();
+    std::string bytes(static_cast<size_t>(std::min(stamp->size, kMaxRecordBytes)), '\0');
     const absl::Status read = files_->ReadAt(path, 0, absl::MakeSpan(bytes));
     if (absl::IsNotFound(read)) continue;
     if (!read.ok()) return read;
     absl::StatusOr<SessionRecord> record = ParseRecordFile(bytes);
     if (absl::IsFailedPrecondition(record.status())) return record;
+    if (record.ok()) record->file_number = stamp->number;
     const bool right = record.ok() && record->tenant == tenant && record->id == id &&
                        record->generation == entry->generation;
     if (right) return record;
@@ -246,7 +203,7 @@ absl::StatusOr<StateData> SessionStore::ReadState(const SessionRecord& record) {
       ReadStateFile(files_, absl::StrCat(session_dir, "/", name), spec_, &info);
   if (absl::IsNotFound(data.status())) {
     const absl::StatusOr<SessionRecord> now = ReadCurrent(record.tenant, record.id);
-    if (now.ok() && now->generation == record.generation) {
+    if (now.ok() && now->generation == record.generation && now->state_id == record.state_id) {
       Quarantine(session_dir, RecordName(record.generation));
       return Lost();
     }
@@ -266,7 +223,7 @@ absl::StatusOr<StateData> SessionStore::ReadState(const SessionRecord& record) {
 // ---- Writing ----
 
 absl::StatusOr<std::string> SessionStore::WriteTemp(absl::Span<const absl::string_view> pieces) {
-  const std::string path = absl::StrCat(temp_dir_, "/", RandomName());
+  const std::string path = absl::StrCat(claim_->temp_dir(), "/", RandomName());
   const absl::Status written = files_->WriteNew(path, pieces);
   if (written.ok()) return path;
   files_->Remove(path).IgnoreError();
@@ -274,8 +231,7 @@ absl::StatusOr<std::string> SessionStore::WriteTemp(absl::Span<const absl::strin
 }
 
 absl::StatusOr<std::string> SessionStore::MakeSessionDir(const SessionRecord& record) {
-  const std::string tenant_dir =
-      absl::StrCat(dir_, "/sessions/", EscapeName(kTenant, record.tenant));
+  const std::string tenant_dir = TenantDir(dir_, record.tenant);
   absl::Status status = files_->MakeDir(tenant_dir);
   if (status.ok()) status = files_->SyncDir(absl::StrCat(dir_, "/sessions"));
   const std::string session_dir = SessionDir(dir_, record.tenant, record.id);
@@ -285,17 +241,28 @@ absl::StatusOr<std::string> SessionStore::MakeSessionDir(const SessionRecord& re
   return session_dir;
 }
 
+absl::Status SessionStore::CheckQuota(const std::string& tenant, const SessionQuota& quota) {
+  const absl::StatusOr<std::vector<SessionName>> names = ListNames(nullptr);
+  if (!names.ok()) return names.status();
+  const auto all = static_cast<int64_t>(names->size());
+  const auto of_tenant = std::count_if(
+      names->begin(), names->end(), [&](const SessionName& name) { return name.tenant == tenant; });
+  if (all > quota.all) return TooManySessions(quota.all);
+  if (of_tenant > quota.of_tenant) return TooManyOfTenant(quota.of_tenant);
+  return absl::OkStatus();
+}
+
 absl::Status SessionStore::PutRecord(SessionRecord* record, const StateData* data,
-                                     const SessionRecord* source) {
+                                     const SessionRecord* source, const SessionQuota& quota) {
   SLUICE_CHECK(record->generation >= 1);
   std::string session_dir = SessionDir(dir_, record->tenant, record->id);
-  if (EscapeName(kTenant, record->tenant).size() > kMaxName ||
-      EscapeName(kSession, record->id).size() > kMaxName) {
+  if (EscapeName(kTenantPrefix, record->tenant).size() > kMaxName ||
+      EscapeName(kSessionPrefix, record->id).size() > kMaxName) {
     return absl::InvalidArgumentError("the name is too long");
   }
   const bool is_new = record->generation == 1;
   SessionRecord next = *record;
-  next.lineage = {RandomBits()};
+  next.lineage = {RandomNumber()};
   if (is_new) {
     const absl::StatusOr<std::string> made = MakeSessionDir(*record);
     if (!made.ok()) return made.status();
@@ -316,6 +283,14 @@ absl::Status SessionStore::PutRecord(SessionRecord* record, const StateData* dat
   // Or a file system that writes names in any order could have the record without its state.
   if (status.ok() && next.state_id != record->state_id) status = files_->SyncDir(session_dir);
   if (status.ok()) status = LinkRecord(session_dir, next);
+  if (status.ok() && is_new && locks_ != nullptr) {
+    // Counted with this one in it: of two daemons that make the last one, none may overlook the
+    // other's.
+    status = CheckQuota(record->tenant, quota);
+    if (!status.ok()) {
+      files_->Remove(absl::StrCat(session_dir, "/", RecordName(1))).IgnoreError();
+    }
+  }
   if (!status.ok()) {
     // The new state, if it got that far, is nobody's; so is the directory of a session that is not.
     if (next.state_id != record->state_id) {
@@ -328,6 +303,10 @@ absl::Status SessionStore::PutRecord(SessionRecord* record, const StateData* dat
   // whatever happens; RemoveOld takes it once another record has followed.
   status = Confirm(session_dir, next);
   if (!status.ok()) return status;
+  if (locks_ != nullptr) {
+    const std::string path = absl::StrCat(session_dir, "/", RecordName(next.generation));
+    next.file_number = files_->Stamp(path).value_or(FileStamp()).number;
+  }
   *record = std::move(next);
   RemoveOld(session_dir, *record);
   return absl::OkStatus();
@@ -427,7 +406,7 @@ void SessionStore::RemoveOld(const std::string& session_dir, const SessionRecord
 absl::Status SessionStore::Delete(const std::string& tenant, const std::string& id,
                                   uint64_t generation) {
   const std::string session_dir = SessionDir(dir_, tenant, id);
-  const std::string trash = absl::StrCat(temp_dir_, "/", RandomName());
+  const std::string trash = absl::StrCat(claim_->temp_dir(), "/", RandomName());
   const auto is_other = [&](const Entry& entry) {
     return generation != 0 && !entry.lost && entry.generation != generation;
   };
@@ -441,14 +420,14 @@ absl::Status SessionStore::Delete(const std::string& tenant, const std::string& 
   // Another daemon's commit may have come in between: then it stands.
   entry = Look(trash);
   if (entry.ok() && is_other(*entry)) status = Moved();
-  const std::string tenant_dir = absl::StrCat(dir_, "/sessions/", EscapeName(kTenant, tenant));
+  const std::string tenant_dir = TenantDir(dir_, tenant);
   if (status.ok()) status = files_->SyncDir(tenant_dir);
   if (!status.ok()) {
     files_->Rename(trash, session_dir).IgnoreError();
     files_->SyncDir(tenant_dir).IgnoreError();
     return status;
   }
-  RemoveTree(trash);
+  RemoveTree(files_, trash);
   return absl::OkStatus();
 }
 
@@ -463,14 +442,6 @@ void SessionStore::Quarantine(const std::string& session_dir, const std::string&
   if (!marked.ok() && !absl::IsAlreadyExists(marked)) return;
   files_->Rename(absl::StrCat(session_dir, "/", name), to).IgnoreError();
   files_->SyncDir(session_dir).IgnoreError();
-}
-
-void SessionStore::RemoveTree(const std::string& dir) {
-  for (const std::string& name : files_->List(dir).value_or(std::vector<std::string>())) {
-    const std::string path = absl::StrCat(dir, "/", name);
-    if (!files_->Remove(path).ok()) RemoveTree(path);
-  }
-  files_->Remove(dir).IgnoreError();
 }
 
 }  // namespace sluice

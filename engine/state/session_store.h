@@ -4,9 +4,9 @@
 //     GENERATION.session         its record (record_file.h)
 //     GENERATION-RANDOM.state    its state (state_file.h), immutable
 //     lost                       its record or state was damaged
-//   tmp/RANDOM/ and RANDOM.lock  of the daemon that holds the lock: files in the making, and
-//                                deleted sessions on their way out
-//   quarantine/                  damaged files, for people to look at
+//   holder, tmp/RANDOM.lock      who is there (directory_claim.h)
+//   tmp/RANDOM/                  a daemon's files in the making, and deleted sessions on their way
+//   out quarantine/                  damaged files, for people to look at
 //
 // The record with the highest generation is the session. A record is never changed: the next
 // generation is linked to a name that must be free, so that of two daemons one wins and the other
@@ -22,6 +22,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <string>
 #include <utility>
@@ -31,17 +32,33 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "engine/files.h"
+#include "engine/state/directory_claim.h"
+#include "engine/state/session_locks.h"
 #include "engine/state/session_record.h"
 #include "engine/state/state_header.h"
 
 namespace sluice {
 
+// Sessions that a shared directory may hold.
+struct SessionQuota {
+  int64_t all = std::numeric_limits<int64_t>::max();
+  int64_t of_tenant = std::numeric_limits<int64_t>::max();
+};
+
+struct StoreOptions {
+  bool shared = false;     // other daemons that say the same may use the directory
+  std::string about = "";  // one line that says which daemon this is, for those that are refused
+  int64_t lock_slots = SessionLocks::kSlots;  // a test takes few
+};
+
 class SessionStore {
  public:
-  // Makes what is missing of the directory, removes what dead daemons left in the making, and lists
-  // the sessions by name alone: one look at a directory for each tenant. Errors name the directory.
+  // Makes what is missing of the directory, claims it (directory_claim.h), removes what dead
+  // daemons left in the making, and lists the sessions by name alone: one look at a directory for
+  // each tenant. Errors name the directory. ABORTED: another daemon has it.
   static absl::StatusOr<std::unique_ptr<SessionStore>> Open(Files* files, const std::string& dir,
-                                                            const StateSpec& spec);
+                                                            const StateSpec& spec,
+                                                            const StoreOptions& options = {});
   SessionStore(const SessionStore&) = delete;
   SessionStore& operator=(const SessionStore&) = delete;
 
@@ -54,17 +71,31 @@ class SessionStore {
   // FAILED_PRECONDITION when a daemon of another version wrote it.
   absl::StatusOr<SessionRecord> ReadRecord(const std::string& tenant, const std::string& id);
 
+  // As ReadRecord, but when `known` was read or written before and is still the current record, it
+  // is given back and nothing is read: one look at the session's directory and one at a file.
+  absl::StatusOr<SessionRecord> ReadNewer(const SessionRecord& known);
+
+  // Which daemon has which session; null when the directory is not shared.
+  SessionLocks* locks() const { return locks_.get(); }
+
+  // The sessions that are there, by name alone: of one tenant, or all.
+  absl::StatusOr<std::vector<SessionName>> ListNames(const std::string* tenant);
+  // How many different files of states these have; forks share theirs.
+  int64_t CountStates(const std::vector<SessionName>& names);
+
   // Writes `record` as the generation that it says, one above the current (1: a new session).
   // `data`: its state's numbers, when they are not in the session's directory yet; state_id is set.
   // `source`: the session that a new one was forked from, whose state file it shares (where that
   // cannot be: `data`, or a copy); state_id is set. Neither: the state stays the file that state_id
   // names.
+  // A new session must leave the directory within `quota`, else RESOURCE_EXHAUSTED.
   // ALREADY_EXISTS: generation 1 of a session that is there. ABORTED: the current generation is
   // another; the newer record can be read. NOT_FOUND: deleted, or the source's state is gone.
   // RESOURCE_EXHAUSTED, UNAVAILABLE: the disk is full or broken; then the session is as before,
   // unless the disk breaks so badly that it can be neither confirmed nor undone, or others wrote
   // kMaxLineage generations before this one could look.
-  absl::Status PutRecord(SessionRecord* record, const StateData* data, const SessionRecord* source);
+  absl::Status PutRecord(SessionRecord* record, const StateData* data, const SessionRecord* source,
+                         const SessionQuota& quota = {});
 
   // Empty at position 0. DATA_LOSS: damaged. ABORTED: another daemon has moved the session on.
   absl::StatusOr<StateData> ReadState(const SessionRecord& record);
@@ -82,9 +113,7 @@ class SessionStore {
       : files_(files), dir_(std::move(dir)), spec_(spec) {}
 
   absl::Status Prepare();
-  absl::Status Claim();
-  void CleanUp();
-  absl::Status ListAll();
+  absl::Status Claim(const StoreOptions& options);
 
   absl::StatusOr<SessionRecord> ReadCurrent(const std::string& tenant, const std::string& id);
   absl::StatusOr<Entry> Look(const std::string& session_dir);
@@ -95,25 +124,21 @@ class SessionStore {
   absl::Status WriteState(const std::string& to, const StateInfo& info, const StateData& data);
   absl::Status PutState(const std::string& session_dir, SessionRecord* record,
                         const StateData* data, const SessionRecord* source);
+  absl::Status CheckQuota(const std::string& tenant, const SessionQuota& quota);
   absl::Status LinkRecord(const std::string& session_dir, const SessionRecord& record);
   absl::Status Confirm(const std::string& session_dir, const SessionRecord& record);
   bool IsFollowed(const SessionRecord& record);
   void RemoveOld(const std::string& session_dir, const SessionRecord& record);
   void Quarantine(const std::string& session_dir, const std::string& name);
-  void RemoveTree(const std::string& dir);
 
   Files* const files_;
   const std::string dir_;
   const StateSpec spec_;
-  std::string temp_dir_;  // of this daemon
-  std::unique_ptr<Files::Lock> temp_lock_;
+  std::unique_ptr<DirectoryClaim> claim_;
+  std::unique_ptr<SessionLocks> locks_;
   std::vector<SessionName> index_;
   std::atomic<int64_t> quarantined_{0};
 };
-
-// A name that is safe as part of a path, and back; "" for what EscapeName cannot have made.
-std::string EscapeName(absl::string_view prefix, absl::string_view name);
-bool UnescapeName(absl::string_view prefix, absl::string_view escaped, std::string* name);
 
 }  // namespace sluice
 

@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 """What sessions cost on this machine, through gRPC, with the bundled model on the CPU.
 
-  SLUICE_BIN_DIR=build/bin tests/bench/sessions_table.py [--long=1000000] [--save FILE]
+  SLUICE_BIN_DIR=build/bin tests/bench/sessions_table.py [--long=1000000] [--shared] [--save FILE]
+
+With --shared, the rows of shared directories alone.
 
 Times are medians of what a client on the same machine sees. Step times are the daemon's own (/metrics), to the upper
 bound of their bucket.
@@ -49,6 +51,34 @@ def fork_seconds(sessions):
 def turn_seconds(sessions, id, **fields):
     return statistics.median(timed(lambda: sessions.daemon.generate(
         [5], session_id=id, stop={"max_new_tokens": 1, "ignore_eos": True}, **fields)) for _ in range(100))
+
+
+def shared_turns(directory):
+    """Calls of one token that commit, with the session directory of one daemon, shared by one, and shared by two that
+    take turns: by kind of commit, the three medians in seconds. All in the same run, a call of each after the other."""
+    def daemon(name, *flags):
+        return Sessions(harness.Daemon(*PLENTY, f"--session_dir={directory / name}", *flags))
+
+    alone, one = daemon("alone"), daemon("one", "--session_dir_shared")
+    two = [daemon("two", "--session_dir_shared") for _ in range(2)]
+    worlds = [[alone], [one], two]
+    try:
+        medians = {}
+        for kind, fields in (("plain", {}), ("durable", {"durable": True})):
+            for world in worlds:
+                world[0].create(kind)
+            times = [[] for _ in worlds]
+            for turn in range(300):
+                for world, mine in zip(worlds, times):
+                    sessions = world[turn % len(world)]
+                    mine.append(timed(lambda: sessions.daemon.generate(
+                        [5], session_id=kind, stop={"max_new_tokens": 1, "ignore_eos": True}, **fields)))
+                time.sleep(0.002)  # what is not durable is written meanwhile, as it is between a client's turns
+            medians[kind] = [statistics.median(mine) for mine in times]
+        return medians
+    finally:
+        for sessions in (alone, one, *two):
+            sessions.daemon.stop()
 
 
 def resume_seconds(tier, directory):
@@ -152,6 +182,13 @@ def milliseconds(seconds):
     return f"{seconds * 1e3:.2f} ms"
 
 
+def shared_rows(base=None):
+    with tempfile.TemporaryDirectory(prefix="sluice-bench-") as directory:
+        for kind, medians in shared_turns(base or pathlib.Path(directory)).items():
+            yield (f"call of one token, {kind} commit: directory of one daemon / shared, one daemon / shared, two in turns",
+                   " / ".join(f"{1e6 * median:,.0f} µs" for median in medians))
+
+
 def rows(long_position):
     with tempfile.TemporaryDirectory(prefix="sluice-bench-") as directory:
         base = pathlib.Path(directory)
@@ -173,6 +210,7 @@ def rows(long_position):
         finally:
             daemon.stop()
             memory.stop()
+        yield from shared_rows(base)
         daemon = harness.Daemon()
         try:
             for length in (1024, 8192, 65536):
@@ -191,13 +229,14 @@ def rows(long_position):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--long", type=int, default=1_000_000)
+    parser.add_argument("--shared", action="store_true")
     parser.add_argument("--save", type=pathlib.Path)
     options = parser.parse_args()
     commit = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
     lines = [f"{os.cpu_count()} cores, Linux {platform.release()}, commit {commit.stdout.strip()}, load average before "
              f"{os.getloadavg()[0]:.1f}", "", "| bundled model on the CPU, through gRPC | |", "|---|--:|"]
     print("\n".join(lines), flush=True)
-    for name, value in rows(options.long):
+    for name, value in shared_rows() if options.shared else rows(options.long):
         lines.append(f"| {name} | {value} |")
         print(lines[-1], flush=True)
     if options.save:

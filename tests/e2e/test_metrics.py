@@ -348,14 +348,16 @@ def a_disk_that_fails(start, seen, tmp_path):
     seen.until(second.daemon, "sluice_session_store_errors_total", "sluice_requests_failed_total")
 
 
-def two_daemons(start, seen, tmp_path):
-    one, two = (Sessions(start(f"--session_dir={tmp_path / 'shared'}")) for _ in range(2))
-    one.create("a")
-    two.get("a")
-    one.say("a", "The", durable=True)
+def a_session_taken_away(start, seen, tmp_path):
+    """Daemons that share a directory do not race; whoever moves a session's files by hand does."""
+    directory = tmp_path / "moved"
+    sessions = Sessions(start(f"--session_dir={directory}"))
+    sessions.create("a")
+    (session,) = directory.glob("sessions/*/s-a")
+    session.rename(directory / "away")
     with rpc_error(Code.ABORTED):
-        two.say("a", "The", durable=True)
-    seen.until(two.daemon, "sluice_session_lost_races_total")
+        sessions.say("a", "The", durable=True)
+    seen.until(sessions.daemon, "sluice_session_lost_races_total")
 
 
 def prefixes(start, seen, tmp_path):
@@ -371,7 +373,7 @@ def prefixes(start, seen, tmp_path):
 
 SCENARIOS = (every_method, every_end, a_model_that_overflows, cancelled_and_late, slow_readers, refused_calls,
              shed_connections, http_ports, who_may_call, sessions_come_and_go, states_move, states_in_memory, a_disk_that_fails,
-             two_daemons, prefixes)
+             a_session_taken_away, prefixes)
 
 
 @pytest.mark.slow

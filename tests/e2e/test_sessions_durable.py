@@ -72,27 +72,6 @@ def test_a_bad_file_is_its_owners_alone(start_daemon, tmp_path):
     assert list((tmp_path / "quarantine").iterdir())
 
 
-def test_two_daemons_on_one_directory(start_daemon, tmp_path):
-    one, two = (Sessions(start_daemon(f"--session_dir={tmp_path}")) for _ in range(2))
-    one.create("a")
-    with rpc_error(Code.ALREADY_EXISTS):
-        two.create("a")
-    _, here = one.say("a", "The night", durable=True)
-    assert two.get("a").position in (0, here.position)
-    # The loser is told, and then has the newer state.
-    for attempt in range(2):
-        try:
-            _, there = two.say("a", " was", durable=True)
-            break
-        except grpc.RpcError as error:
-            assert error.code() == Code.ABORTED and attempt == 0
-    assert there.position > here.position
-    with rpc_error(Code.ABORTED):
-        one.say("a", " dark", durable=True)
-    assert one.get("a").etag == there.etag
-    assert one.say("a", " dark", durable=True)[1].position > there.position
-
-
 def say_once_there_is_room(sessions, name, prompt, turn):
     """What is not written yet stays in memory: on a slow disk there may be no room for another for a moment."""
     def say():

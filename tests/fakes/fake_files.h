@@ -3,6 +3,7 @@
 #ifndef SLUICE_TESTS_FAKES_FAKE_FILES_H_
 #define SLUICE_TESTS_FAKES_FAKE_FILES_H_
 
+#include <atomic>
 #include <cstdint>
 #include <cstring>
 #include <functional>
@@ -41,6 +42,13 @@ class FakeFiles : public Files {
     die_at_ = fail_at_ = -1;
     full_ = broken_ = false;
     locks_.clear();
+    for (auto& [path, table] : byte_locks_) table->clear();
+  }
+  // As Restart, but one of several processes alone died: the others keep their locks, and its own
+  // go with its objects.
+  void RestartOne() {
+    die_at_ = fail_at_ = -1;
+    full_ = broken_ = false;
   }
   // As Restart, after the power went: names and bytes that were not synced are gone.
   void PowerLoss() {
@@ -94,6 +102,12 @@ class FakeFiles : public Files {
     const std::string* bytes = Bytes(path);
     if (bytes == nullptr) return absl::NotFoundError("stat");
     return static_cast<int64_t>(bytes->size());
+  }
+  absl::StatusOr<FileStamp> Stamp(const std::string& path) override {
+    if (absl::Status status = Call(); !status.ok()) return status;
+    const auto node = Find(path);
+    if (node == nullptr) return absl::NotFoundError("stat");
+    return FileStamp{node->number, node->time_us, static_cast<int64_t>(node->bytes.size())};
   }
   absl::Status ReadAt(const std::string& path, int64_t offset, absl::Span<char> out) override {
     if (absl::Status status = Call(); !status.ok()) return status;
@@ -170,10 +184,25 @@ class FakeFiles : public Files {
     held = lock->held;
     return std::unique_ptr<Lock>(std::move(lock));
   }
+  absl::StatusOr<std::unique_ptr<ByteLocks>> OpenLocks(const std::string& path) override {
+    if (absl::Status status = Call(); !status.ok()) return status;
+    const auto [parent, name] = Split(path);
+    if (parent == nullptr) return absl::NotFoundError("open");
+    parent->entries.emplace(name, std::make_shared<Node>());
+    std::shared_ptr<LockTable>& table = byte_locks_[path];
+    if (table == nullptr) table = std::make_shared<LockTable>();
+    return std::unique_ptr<ByteLocks>(std::make_unique<FakeByteLocks>(this, table));
+  }
+  // From now on byte locks fail with `status`; OK: they work again.
+  void SetLocks(absl::Status status) { locks_status_ = std::move(status); }
+  // From now on every byte lock is given, whoever has it: as where locks are each machine's own.
+  void SetLocksIgnored(bool ignored) { locks_ignored_ = ignored; }
 
  private:
   struct Node {
     bool is_dir = false;
+    uint64_t number = NextNumber();
+    int64_t time_us = 0;
     std::string bytes;
     std::string synced;
     std::map<std::string, std::shared_ptr<Node>> entries;
@@ -182,7 +211,54 @@ class FakeFiles : public Files {
   struct FakeLock : Lock {
     std::shared_ptr<bool> held = std::make_shared<bool>(true);
   };
+  // By byte: who has it, and how.
+  using LockTable = std::map<int64_t, std::map<const ByteLocks*, ByteLocks::Mode>>;
+  class FakeByteLocks : public ByteLocks {
+   public:
+    FakeByteLocks(FakeFiles* files, std::shared_ptr<LockTable> table)
+        : files_(files), table_(std::move(table)) {}
+    ~FakeByteLocks() override {
+      for (auto& [byte, holders] : *table_) holders.erase(this);
+    }
+    absl::Status Set(int64_t byte, Mode mode) override {
+      if (absl::Status status = files_->LockCall(); !status.ok()) return status;
+      auto& holders = (*table_)[byte];
+      for (const auto& [holder, held] : holders) {
+        const bool conflicts = held == Mode::kExclusive || mode == Mode::kExclusive;
+        if (holder != this && mode != Mode::kNone && conflicts && !files_->locks_ignored_) {
+          return absl::AlreadyExistsError("lock");
+        }
+      }
+      holders.erase(this);
+      if (mode != Mode::kNone) holders[this] = mode;
+      if (holders.empty()) table_->erase(byte);
+      return absl::OkStatus();
+    }
+    absl::StatusOr<Mode> HeldByOthers(int64_t first, int64_t count) override {
+      if (absl::Status status = files_->LockCall(); !status.ok()) return status;
+      if (files_->locks_ignored_) return Mode::kNone;
+      for (auto it = table_->lower_bound(first); it != table_->end() && it->first < first + count;
+           ++it) {
+        for (const auto& [holder, held] : it->second) {
+          if (holder != this) return held;
+        }
+      }
+      return Mode::kNone;
+    }
 
+   private:
+    FakeFiles* const files_;
+    const std::shared_ptr<LockTable> table_;
+  };
+  absl::Status LockCall() {
+    const absl::Status status = Call();
+    return status.ok() ? locks_status_ : status;
+  }
+
+  static uint64_t NextNumber() {
+    static std::atomic<uint64_t> last{0};
+    return ++last;
+  }
   static std::shared_ptr<Node> NewDir() {
     auto node = std::make_shared<Node>();
     node->is_dir = true;
@@ -238,6 +314,9 @@ class FakeFiles : public Files {
 
   std::shared_ptr<Node> root_;
   std::map<std::string, std::weak_ptr<bool>> locks_;
+  std::map<std::string, std::shared_ptr<LockTable>> byte_locks_;
+  absl::Status locks_status_;
+  bool locks_ignored_ = false;
   int64_t calls_ = 0;
   int64_t fail_at_ = -1;
   int64_t die_at_ = -1;

@@ -27,6 +27,7 @@ class Interrupted : public Files {
     return Next()->List(dir);
   }
   absl::StatusOr<int64_t> Size(const std::string& path) override { return Next()->Size(path); }
+  absl::StatusOr<FileStamp> Stamp(const std::string& path) override { return Next()->Stamp(path); }
   absl::Status ReadAt(const std::string& path, int64_t offset, absl::Span<char> out) override {
     return Next()->ReadAt(path, offset, out);
   }
@@ -44,6 +45,9 @@ class Interrupted : public Files {
   absl::Status Remove(const std::string& path) override { return Next()->Remove(path); }
   absl::StatusOr<std::unique_ptr<Lock>> TryLock(const std::string& path) override {
     return Next()->TryLock(path);
+  }
+  absl::StatusOr<std::unique_ptr<ByteLocks>> OpenLocks(const std::string& path) override {
+    return Next()->OpenLocks(path);
   }
 
  private:
@@ -68,7 +72,7 @@ absl::Status Put(SessionStore* store, uint64_t generation, int seed) {
 void Race(int others, int64_t n, bool* interrupted) {
   SCOPED_TRACE(absl::StrCat(others, " generations before call ", n));
   FakeFiles files;
-  auto other = *SessionStore::Open(&files, "/d", SmallSpec());
+  auto other = *SessionStore::Open(&files, "/d", SmallSpec(), {true, "other"});
   ASSERT_TRUE(Put(other.get(), 1, 1).ok());
   bool armed = false;
   int64_t calls = 0;
@@ -83,7 +87,7 @@ void Race(int others, int64_t n, bool* interrupted) {
       EXPECT_TRUE(Put(other.get(), now->generation + 1, 100 + i).ok());
     }
   });
-  auto mine = *SessionStore::Open(&between, "/d", SmallSpec());
+  auto mine = *SessionStore::Open(&between, "/d", SmallSpec(), {true, "mine"});
   armed = true;
   const absl::Status status = Put(mine.get(), 2, 50);
   armed = false;

@@ -2,8 +2,10 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <chrono>
@@ -19,12 +21,13 @@
 namespace sluice {
 namespace {
 
+using testing::AnyOf;
 using testing::HasSubstr;
 using testing::SizeIs;
 
 std::unique_ptr<SessionStore> MustOpen(Files* files) {
   absl::StatusOr<std::unique_ptr<SessionStore>> store =
-      SessionStore::Open(files, "/d", SmallSpec());
+      SessionStore::Open(files, "/d", SmallSpec(), {.shared = true, .about = "process 1"});
   EXPECT_TRUE(store.ok()) << store.status();
   return *std::move(store);
 }
@@ -190,10 +193,77 @@ TEST(SessionStoreTest, ADaemonsFilesInTheMakingStayWhileItLives) {
     files.Restart();
   }
   alive = MustOpen(&files);
-  for (const std::string& path : files.AllFiles("/d/tmp")) {
-    EXPECT_THAT(path, HasSubstr(".lock"));
-  }
+  EXPECT_THAT(files.AllFiles("/d/tmp"), SizeIs(2)) << "its lock, and what it says of itself";
   EXPECT_EQ(CountSuffix(&files, ".lock"), 1);
+}
+
+// ---- Who may be there ----
+
+absl::Status OpenAs(FakeFiles* files, const StoreOptions& options,
+                    std::unique_ptr<SessionStore>* out) {
+  absl::StatusOr<std::unique_ptr<SessionStore>> store =
+      SessionStore::Open(files, "/d", SmallSpec(), options);
+  if (store.ok()) *out = *std::move(store);
+  return store.status();
+}
+
+TEST(SessionStoreTest, OneThatDoesNotShareIsAlone) {
+  FakeFiles files;
+  std::unique_ptr<SessionStore> first;
+  std::unique_ptr<SessionStore> second;
+  for (bool first_shares : {false, true}) {
+    for (bool second_shares : {false, true}) {
+      SCOPED_TRACE(testing::Message() << first_shares << second_shares);
+      ASSERT_TRUE(OpenAs(&files, {first_shares, "process 11 on here"}, &first).ok());
+      const absl::Status status = OpenAs(&files, {second_shares, "process 12"}, &second);
+      if (first_shares && second_shares) {
+        EXPECT_TRUE(status.ok()) << status;
+        EXPECT_TRUE(Put(second.get(), "s", 1, 1).ok());
+      } else {
+        EXPECT_TRUE(absl::IsAborted(status)) << status;
+        EXPECT_THAT(std::string(status.message()), HasSubstr("process 11 on here"));
+        EXPECT_THAT(std::string(status.message()), HasSubstr("'/d'"));
+      }
+      first.reset();
+      second.reset();
+      EXPECT_TRUE(OpenAs(&files, {false, "process 13"}, &second).ok()) << "all are gone";
+      second.reset();
+    }
+  }
+}
+
+TEST(SessionStoreTest, NobodyStartsBesideADaemonThatKnowsNoHolder) {
+  FakeFiles files;
+  std::unique_ptr<SessionStore> store;
+  ASSERT_TRUE(OpenAs(&files, {}, &store).ok());
+  store.reset();
+  auto lock = files.TryLock("/d/tmp/0123456789abcdef.lock");
+  ASSERT_TRUE(lock.ok() && files.MakeDir("/d/tmp/0123456789abcdef").ok());
+  for (bool shares : {false, true}) {
+    const absl::Status status = OpenAs(&files, {shares, "process 2"}, &store);
+    EXPECT_TRUE(absl::IsAborted(status)) << status;
+    EXPECT_THAT(std::string(status.message()), HasSubstr("earlier version"));
+  }
+  lock->reset();
+  EXPECT_TRUE(OpenAs(&files, {}, &store).ok()) << "it has ended";
+}
+
+TEST(SessionStoreTest, AFileSystemWithoutLocksIsRefusedAndNamed) {
+  for (bool shares : {false, true}) {
+    FakeFiles files;
+    std::unique_ptr<SessionStore> store;
+    files.SetLocks(absl::UnavailableError("lock on a file system of kind nfs: no locks"));
+    absl::Status status = OpenAs(&files, {shares, "process 1"}, &store);
+    EXPECT_TRUE(absl::IsUnavailable(status)) << status;
+    EXPECT_THAT(std::string(status.message()), HasSubstr("of kind nfs"));
+    files.SetLocks(absl::OkStatus());
+    files.SetLocksIgnored(true);
+    status = OpenAs(&files, {shares, "process 1"}, &store);
+    EXPECT_TRUE(absl::IsUnavailable(status)) << status;
+    EXPECT_THAT(std::string(status.message()), HasSubstr("does not keep them"));
+    files.SetLocksIgnored(false);
+    EXPECT_TRUE(OpenAs(&files, {shares, "process 1"}, &store).ok());
+  }
 }
 
 // ---- Damage ----
@@ -386,7 +456,7 @@ TEST(SessionStoreTest, AFailureAtEveryStepLeavesTheSessionAsItWas) {
       for (const std::string& path : files.AllFiles("/d/tmp")) {
         // A removal that failed is made up for at the next start.
         if (status.ok()) break;
-        EXPECT_THAT(path, HasSubstr(".lock")) << n;
+        EXPECT_THAT(path, AnyOf(HasSubstr(".lock"), HasSubstr("/daemon"))) << n;
       }
       if (past_the_end) break;
     }
@@ -421,12 +491,12 @@ TEST_F(PosixStoreTest, KeepsSessions) {
 
 TEST_F(PosixStoreTest, TwoThatRaceNeverBothWin) {
   constexpr int kRounds = 50;
-  auto first = *SessionStore::Open(PosixFiles(), dir_, SmallSpec());
+  auto first = *SessionStore::Open(PosixFiles(), dir_, SmallSpec(), {true, "process 1"});
   ASSERT_TRUE(Put(first.get(), "s", 1, 0).ok());
   int wins[2] = {0, 0};
   std::vector<std::unique_ptr<SessionStore>> stores;
   for (int i = 0; i < 2; ++i) {
-    stores.push_back(*SessionStore::Open(PosixFiles(), dir_, SmallSpec()));
+    stores.push_back(*SessionStore::Open(PosixFiles(), dir_, SmallSpec(), {true, "process 2"}));
   }
   const auto race = [&](int i) {
     for (int round = 0; round < kRounds; ++round) {
@@ -458,6 +528,49 @@ TEST_F(PosixStoreTest, ErrorsOfTheSystemBecomeThoseOfFiles) {
   const auto lock = PosixFiles()->TryLock(dir_ + "/lock");
   ASSERT_TRUE(lock.ok());
   EXPECT_TRUE(absl::IsAlreadyExists(PosixFiles()->TryLock(dir_ + "/lock").status()));
+}
+
+TEST_F(PosixStoreTest, ByteLocksExcludeEachOtherAndGoWithTheirOwner) {
+  using Mode = Files::ByteLocks::Mode;
+  const std::string path = dir_ + "/locks";
+  auto one = *PosixFiles()->OpenLocks(path);
+  auto other = *PosixFiles()->OpenLocks(path);
+  constexpr int64_t kFar = int64_t{1} << 62;
+  for (int64_t byte : {int64_t{0}, int64_t{7}, kFar}) {
+    ASSERT_TRUE(one->Set(byte, Mode::kExclusive).ok());
+    ASSERT_TRUE(one->Set(byte, Mode::kExclusive).ok()) << "once more";
+    EXPECT_EQ(*one->HeldByOthers(byte, 1), Mode::kNone) << "its own";
+    EXPECT_EQ(*other->HeldByOthers(byte, 1), Mode::kExclusive);
+    EXPECT_EQ(*other->HeldByOthers(byte + 1, 100), Mode::kNone);
+    EXPECT_TRUE(absl::IsAlreadyExists(other->Set(byte, Mode::kShared)));
+    ASSERT_TRUE(one->Set(byte, Mode::kShared).ok());
+    EXPECT_EQ(*other->HeldByOthers(byte, 1), Mode::kShared);
+    EXPECT_TRUE(absl::IsAlreadyExists(other->Set(byte, Mode::kExclusive)));
+    ASSERT_TRUE(one->Set(byte, Mode::kNone).ok());
+    EXPECT_EQ(*other->HeldByOthers(byte, 1), Mode::kNone);
+    ASSERT_TRUE(one->Set(byte, Mode::kExclusive).ok());
+  }
+  one.reset();
+  EXPECT_EQ(*other->HeldByOthers(0, kFar), Mode::kNone) << "gone with their owner";
+  // A process that is killed lets go of its own.
+  int told[2];
+  ASSERT_EQ(pipe(told), 0);
+  const pid_t child = fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) {
+    const auto mine = PosixFiles()->OpenLocks(path);
+    const char done = mine.ok() && (*mine)->Set(3, Mode::kExclusive).ok() ? 'y' : 'n';
+    if (write(told[1], &done, 1) != 1) _exit(1);
+    pause();
+  }
+  char done = 0;
+  ASSERT_EQ(read(told[0], &done, 1), 1);
+  EXPECT_EQ(done, 'y');
+  EXPECT_EQ(*other->HeldByOthers(3, 1), Mode::kExclusive);
+  ASSERT_EQ(kill(child, SIGKILL), 0);
+  ASSERT_EQ(waitpid(child, nullptr, 0), child);
+  EXPECT_EQ(*other->HeldByOthers(3, 1), Mode::kNone);
+  EXPECT_TRUE(absl::IsNotFound(PosixFiles()->OpenLocks(dir_ + "/none/locks").status()));
 }
 
 TEST_F(PosixStoreTest, ListsManySessionsAtOnce) {
