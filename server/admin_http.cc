@@ -28,7 +28,7 @@ HttpReply Probe(const absl::Status& status) {
 HttpServerOptions OptionsFor(const Address& address) {
   HttpServerOptions options;
   options.listen = address;
-  options.connections.max_connections = kMaxConnections;
+  options.connections.bounds.max_connections = kMaxConnections;
   options.max_head_bytes = kMaxHeadBytes;
   options.max_body_bytes = kMaxBodyBytes;
   options.max_bodies_bytes = kMaxConnections * kMaxBodyBytes;

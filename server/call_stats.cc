@@ -57,6 +57,7 @@ const char* CodeName(size_t code) { return code < kNumGrpcCodes ? kCodes[code] :
 
 void CallStats::Done(const CallRecord& call, grpc::StatusCode code, absl::Duration now) {
   const size_t index = static_cast<size_t>(code) < kNumGrpcCodes ? static_cast<size_t>(code) : 2;
+  call.connection.End(code == grpc::StatusCode::CANCELLED);
   handled_[static_cast<size_t>(call.method)][index].Add();
   seconds_[static_cast<size_t>(call.method)].ObserveShared(
       absl::ToDoubleSeconds(now - call.started));

@@ -11,6 +11,7 @@
 
 #include "absl/time/time.h"
 #include "engine/stats.h"
+#include "server/connection_call.h"
 #include "server/core/trace_context.h"
 
 namespace sluice {
@@ -56,6 +57,7 @@ struct CallRecord {
   int64_t prompt_tokens = 0;
   int64_t new_tokens = 0;  // of sequences that finished
   absl::Duration time_to_first_token{};
+  ConnectionCall connection{};  // of a caller who may call
 };
 
 // Any thread.

@@ -18,7 +18,7 @@ struct ExitCode {
 inline constexpr ExitCode kExitCodes[] = {
     {kExitDrained, "drained"},
     {kExitBadInput, "bad flags, model or tokenizer"},
-    {kExitMemory, "not enough memory"},
+    {kExitMemory, "not enough memory or threads"},
     {kExitDeviceFault, "device fault"},
     {kExitNotWritten, "drained but not every session written"},
 };

@@ -43,6 +43,13 @@ void LogGrpcMessage(gpr_log_func_args* args) {
 
 }  // namespace
 
+int GrpcThreads(int cores) {
+  constexpr int kTimersAndExecutors = 12;  // two at first
+  const int event_engine = std::clamp(cores, 2, 32);
+  const int callbacks = std::clamp(cores / 2, 2, 16);
+  return kTimersAndExecutors + event_engine + callbacks + kMaxSyncThreads;
+}
+
 void ApplyGrpcSettings(const ServerOptions& options, grpc::ServerBuilder* builder) {
   builder->SetMaxReceiveMessageSize(options.max_message_bytes);
   builder->SetMaxSendMessageSize(options.max_message_bytes);

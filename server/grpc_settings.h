@@ -11,6 +11,10 @@
 
 namespace sluice {
 
+// Threads that gRPC starts on a machine of so many cores, those that it starts only when it needs
+// them among them.
+int GrpcThreads(int cores);
+
 // Sizes, keepalive, ages, threads, no compression; and reflection.
 void ApplyGrpcSettings(const ServerOptions& options, grpc::ServerBuilder* builder);
 

@@ -33,8 +33,12 @@ HealthCheckResponse::ServingStatus StatusOf(bool known, bool serving) {
 // call of gRPC.
 class HealthService::Watcher final : public grpc::ServerWriteReactor<HealthCheckResponse> {
  public:
-  Watcher(HealthService* service, bool known)
-      : service_(service), known_(known), started_(service->clock_->Now()) {}
+  Watcher(HealthService* service, bool known, ConnectionCall connection)
+      : service_(service),
+        known_(known),
+        call_{.method = Method::kHealthWatch,
+              .started = service->clock_->Now(),
+              .connection = std::move(connection)} {}
 
   // Asks the service under the lock, so that of two changes at once the later one is what stays.
   void Update() {
@@ -70,8 +74,7 @@ class HealthService::Watcher final : public grpc::ServerWriteReactor<HealthCheck
       return end_->error_code();
     }();
     HealthService* const service = service_;
-    service->stats_->Done({.method = Method::kHealthWatch, .started = started_}, code,
-                          service->clock_->Now());
+    service->stats_->Done(call_, code, service->clock_->Now());
     std::shared_ptr<Watcher> self;  // outlives the lock
     MutexLock lock(&service->mutex_);
     auto node = service->watchers_.extract(self_.lock());
@@ -107,7 +110,7 @@ class HealthService::Watcher final : public grpc::ServerWriteReactor<HealthCheck
 
   HealthService* const service_;
   const bool known_;
-  const absl::Duration started_;
+  const CallRecord call_;
   HealthCheckResponse message_;  // of the write in flight
   std::weak_ptr<Watcher> self_;
 
@@ -119,7 +122,8 @@ class HealthService::Watcher final : public grpc::ServerWriteReactor<HealthCheck
   bool finished_ SLUICE_GUARDED_BY(mutex_) = false;
 };
 
-HealthService::HealthService(CallStats* stats, const Clock* clock) : stats_(stats), clock_(clock) {}
+HealthService::HealthService(CallStats* stats, const Clock* clock, Listener* listener)
+    : stats_(stats), clock_(clock), listener_(listener) {}
 
 HealthService::~HealthService() = default;
 
@@ -161,15 +165,18 @@ grpc::ServerUnaryReactor* HealthService::Check(grpc::CallbackServerContext* cont
   } else {
     status = grpc::Status(grpc::StatusCode::NOT_FOUND, "no such service");
   }
-  stats_->Done({.method = Method::kHealthCheck, .started = started}, status.error_code(),
-               clock_->Now());
+  stats_->Done({.method = Method::kHealthCheck,
+                .started = started,
+                .connection = BeginConnectionCall(listener_, *context)},
+               status.error_code(), clock_->Now());
   reactor->Finish(status);
   return reactor;
 }
 
 grpc::ServerWriteReactor<HealthCheckResponse>* HealthService::Watch(
-    grpc::CallbackServerContext*, const HealthCheckRequest* request) {
-  const auto watcher = std::make_shared<Watcher>(this, IsKnown(request->service()));
+    grpc::CallbackServerContext* context, const HealthCheckRequest* request) {
+  const auto watcher = std::make_shared<Watcher>(this, IsKnown(request->service()),
+                                                 BeginConnectionCall(listener_, *context));
   watcher->set_self(watcher);
   bool ended;
   bool full;

@@ -18,8 +18,9 @@ namespace sluice {
 
 class HealthService final : public grpc::health::v1::Health::CallbackService {
  public:
-  // Not serving at first. Both outlive the service.
-  HealthService(CallStats* stats, const Clock* clock);
+  // Not serving at first. All outlive the service. `listener` is told of the calls: null where
+  // callers must say who they are, which those of this service need not.
+  HealthService(CallStats* stats, const Clock* clock, Listener* listener = nullptr);
   ~HealthService() override;
 
   // Answers with this from now on, and tells whoever watches. Any thread.
@@ -42,6 +43,7 @@ class HealthService final : public grpc::health::v1::Health::CallbackService {
 
   CallStats* const stats_;
   const Clock* const clock_;
+  Listener* const listener_;
   mutable Mutex mutex_;
   bool serving_ SLUICE_GUARDED_BY(mutex_) = false;
   bool ended_ SLUICE_GUARDED_BY(mutex_) = false;

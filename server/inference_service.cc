@@ -88,9 +88,10 @@ grpc::ServerWriteReactor<typename Converter::Response>* InferenceService::StartS
   call.started = parts_.clock->Now();
   call.span = StartSpan(context);
   const std::string request_id = call.request_id;
+  absl::StatusOr<TenantRef> tenant = parts_.auth->TenantOf(*context);
+  if (tenant.ok()) call.connection = BeginConnectionCall(parts_.listener, *context);
   const std::shared_ptr<GrpcStream<Converter>> reactor = GrpcStream<Converter>::Create(
       context, std::move(converter), std::move(call), parts_.stats, parts_.clock);
-  absl::StatusOr<TenantRef> tenant = parts_.auth->TenantOf(*context);
   if (!tenant.ok()) {
     reactor->Finish(tenant.status());
     return reactor.get();
@@ -118,13 +119,13 @@ grpc::ServerUnaryReactor* InferenceService::Answer(grpc::CallbackServerContext* 
                                                    Method method, size_t work_bytes,
                                                    std::function<absl::Status()> answer) {
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  const CallRecord call{
-      .method = method, .started = parts_.clock->Now(), .span = StartSpan(context)};
+  CallRecord call{.method = method, .started = parts_.clock->Now(), .span = StartSpan(context)};
+  const absl::StatusOr<TenantRef> tenant = parts_.auth->TenantOf(*context);
+  if (tenant.ok()) call.connection = BeginConnectionCall(parts_.listener, *context);
   const auto finish = [this, reactor, call](const absl::Status& status) {
     parts_.stats->Done(call, static_cast<grpc::StatusCode>(status.code()), parts_.clock->Now());
     reactor->Finish(ToGrpcStatus(status));
   };
-  const absl::StatusOr<TenantRef> tenant = parts_.auth->TenantOf(*context);
   if (!tenant.ok()) {
     finish(tenant.status());
     return reactor;

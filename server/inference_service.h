@@ -35,6 +35,7 @@ struct InferenceParts {
   Worker* worker = nullptr;  // encodes large texts
   CallStats* stats = nullptr;
   const Clock* clock = nullptr;
+  Listener* listener = nullptr;  // is told of gRPC's calls; null: nobody is
 };
 
 // Its methods run on gRPC's few callback threads: none of them waits.

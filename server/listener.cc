@@ -3,7 +3,6 @@
 #include <fcntl.h>
 #include <netdb.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <poll.h>
 #include <sys/eventfd.h>
 #include <sys/resource.h>
@@ -14,54 +13,30 @@
 #include <cerrno>
 #include <climits>
 #include <cstring>
-#include <optional>
+#include <string>
 #include <utility>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "kernels/check.h"
+#include "server/tcp_socket.h"
 
 namespace sluice {
 namespace {
 
 constexpr int kBacklog = 1024;
+// Between two looks at those that are open.
+constexpr int kAcceptsAtOnce = 64;
 // Descriptors that connections leave to everything else: files, event queues, the admin port.
 constexpr int64_t kReservedFiles = 64;
 // When there is no descriptor even to close a connection with: somebody else must give one back.
 constexpr int kNoFilesPollMs = 10;
-
-// TCP_USER_TIMEOUT of a socket, in milliseconds; 0: the system's own.
-unsigned UserTimeout(absl::Duration lost_after) {
-  if (lost_after == absl::InfiniteDuration()) return 0;
-  return static_cast<unsigned>(
-      std::clamp<int64_t>(absl::ToInt64Milliseconds(lost_after), 1, INT_MAX));
-}
 
 int OpenReserve() { return open("/dev/null", O_RDONLY | O_CLOEXEC); }
 
 int64_t FileLimit() {
   rlimit limit{};
   return getrlimit(RLIMIT_NOFILE, &limit) == 0 ? static_cast<int64_t>(limit.rlim_cur) : 1024;
-}
-
-std::optional<uint64_t> CookieOf(int fd) {
-  uint64_t cookie = 0;
-  socklen_t size = sizeof(cookie);
-  if (getsockopt(fd, SOL_SOCKET, SO_COOKIE, &cookie, &size) != 0) return std::nullopt;
-  return cookie;
-}
-
-std::string PeerOf(const sockaddr_storage& address) {
-  const auto bytes = [](const auto& field) {
-    return std::string(reinterpret_cast<const char*>(&field), sizeof(field));
-  };
-  if (address.ss_family == AF_INET) {
-    return bytes(reinterpret_cast<const sockaddr_in&>(address).sin_addr);
-  }
-  if (address.ss_family == AF_INET6) {
-    return bytes(reinterpret_cast<const sockaddr_in6&>(address).sin6_addr);
-  }
-  return "";
 }
 
 absl::StatusOr<int> OpenSocket(const Address& address) {
@@ -104,8 +79,9 @@ absl::StatusOr<std::unique_ptr<Listener>> Listener::Bind(const Address& address,
   if (!fd.ok()) return fd.status();
   ListenerOptions bounded = options;
   const int64_t files = std::max<int64_t>(FileLimit() - kReservedFiles, 8);
-  bounded.max_connections = static_cast<int32_t>(std::min<int64_t>(options.max_connections, files));
-  const int wake_fd = eventfd(0, EFD_CLOEXEC);
+  bounded.bounds.max_connections =
+      static_cast<int32_t>(std::min<int64_t>(options.bounds.max_connections, files));
+  const int wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   if (wake_fd < 0) {
     close(*fd);
     return absl::FailedPreconditionError(absl::StrCat("eventfd: ", std::strerror(errno)));
@@ -120,10 +96,19 @@ Listener::Listener(int listen_fd, int wake_fd, const Address& address,
       wake_fd_(wake_fd),
       reserve_fd_(OpenReserve()),
       address_(address),
-      options_(options) {}
+      options_(options),
+      connections_(options.bounds) {}
 
 Listener::~Listener() {
   Stop();
+  if (thread_.joinable()) {
+    {
+      MutexLock lock(&mutex_);
+      end_ = true;
+    }
+    Wake();
+    thread_.join();
+  }
   close(listen_fd_);
   close(wake_fd_);
   if (reserve_fd_ >= 0) close(reserve_fd_);
@@ -135,37 +120,72 @@ void Listener::Start(std::function<void(int fd)> handle) {
 
 void Listener::Stop() {
   if (!thread_.joinable()) return;
-  const uint64_t one = 1;
-  SLUICE_CHECK(write(wake_fd_, &one, sizeof(one)) == sizeof(one));
-  thread_.join();
+  {
+    MutexLock lock(&mutex_);
+    stop_ = true;
+  }
+  Wake();
+  {
+    MutexLock lock(&mutex_);
+    while (!stopped_) stopped_bell_.WaitFor(&mutex_, absl::InfiniteDuration());
+  }
   // Those who wait in the queue, and whoever comes now, are refused at once.
   shutdown(listen_fd_, SHUT_RDWR);
 }
 
-int64_t Listener::open_connections() {
-  MutexLock lock(&mutex_);
-  ForgetClosed();
-  return static_cast<int64_t>(connections_.size());
+void Listener::CutConnectionsIn(absl::Duration after) {
+  {
+    MutexLock lock(&mutex_);
+    cut_at_ = clock_.Now() + after;
+  }
+  Wake();
 }
 
-void Listener::CutConnections() {
-  MutexLock lock(&mutex_);
-  ForgetClosed();
-  for (const Connection& connection : connections_) shutdown(connection.fd, SHUT_RDWR);
+void Listener::Wake() {
+  const uint64_t one = 1;
+  SLUICE_CHECK(write(wake_fd_, &one, sizeof(one)) == sizeof(one));
 }
 
 void Listener::Run(const std::function<void(int fd)>& handle) {
   bool no_files = false;
-  while (true) {
+  while (DoCommands()) {
+    int sleep_ms = LookAround();
+    if (no_files) sleep_ms = kNoFilesPollMs;
     pollfd fds[] = {{wake_fd_, POLLIN, 0}, {listen_fd_, POLLIN, 0}};
-    const int ready = no_files ? poll(fds, 1, kNoFilesPollMs) : poll(fds, 2, -1);
-    if (ready < 0) continue;  // interrupted
-    if (fds[0].revents != 0) return;
+    if (poll(fds, accepts_ && !no_files ? 2 : 1, sleep_ms) < 0) continue;  // interrupted
+    if (!accepts_) continue;
     errno = 0;
-    while (AcceptOne(handle)) {
+    for (int i = 0; i < kAcceptsAtOnce && AcceptOne(handle); ++i) {
     }
     no_files = errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM;
   }
+}
+
+bool Listener::DoCommands() {
+  uint64_t wakes = 0;
+  if (read(wake_fd_, &wakes, sizeof(wakes)) != sizeof(wakes)) return true;
+  MutexLock lock(&mutex_);
+  if (stop_) {
+    accepts_ = false;
+    stopped_ = true;
+    stopped_bell_.NotifyOne();
+  }
+  return !end_;
+}
+
+int Listener::LookAround() {
+  const absl::Duration now = clock_.Now();
+  absl::Duration sleep = connections_.Look(now);
+  {
+    MutexLock lock(&mutex_);
+    if (cut_at_ <= now) {
+      cut_at_ = absl::InfiniteDuration();
+      connections_.CutAll();
+    }
+    sleep = std::min(sleep, cut_at_ - now);
+  }
+  if (sleep == absl::InfiniteDuration()) return -1;
+  return static_cast<int>(std::clamp<int64_t>(absl::ToInt64Milliseconds(sleep) + 1, 1, INT_MAX));
 }
 
 bool Listener::AcceptOne(const std::function<void(int fd)>& handle) {
@@ -178,20 +198,14 @@ bool Listener::AcceptOne(const std::function<void(int fd)>& handle) {
     // The peer of this one is gone, or a signal came: there may be others.
     return errno == ECONNABORTED || errno == EINTR || errno == EPROTO;
   }
-  Connection connection{fd, CookieOf(fd).value_or(0), PeerOf(address)};
-  if (!HasRoomFor(connection.peer)) {
+  const PeerKey peer = PeerKeyOf(address);
+  if (!connections_.MakeRoomFor(peer, clock_.Now())) {
     close(fd);
     return true;
   }
-  const int on = 1;
-  setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-  const unsigned lost_after = UserTimeout(options_.lost_after);
-  setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &lost_after, sizeof(lost_after));
+  SetTcpOptions(fd, options_.lost_after);
   stats_.accepted.Add();
-  {
-    MutexLock lock(&mutex_);
-    connections_.push_back(std::move(connection));
-  }
+  connections_.Add(fd, peer, clock_.Now());
   handle(fd);
   return true;
 }
@@ -207,37 +221,6 @@ bool Listener::ShedWithReserve() {
   reserve_fd_ = OpenReserve();
   errno = why;
   return fd >= 0;
-}
-
-bool Listener::HasRoomFor(const std::string& peer) {
-  MutexLock lock(&mutex_);
-  if (!Full() && !PeerFull(peer)) return true;
-  ForgetClosed();
-  if (Full()) {
-    stats_.shed_connections.Add();
-    return false;
-  }
-  if (PeerFull(peer)) {
-    stats_.shed_peer.Add();
-    return false;
-  }
-  return true;
-}
-
-bool Listener::Full() const {
-  return static_cast<int64_t>(connections_.size()) >= options_.max_connections;
-}
-
-bool Listener::PeerFull(const std::string& peer) const {
-  int64_t from_peer = 0;
-  for (const Connection& connection : connections_) from_peer += connection.peer == peer;
-  return options_.max_connections_per_peer > 0 && from_peer >= options_.max_connections_per_peer;
-}
-
-void Listener::ForgetClosed() {
-  const auto closed = [](const Connection& c) { return CookieOf(c.fd) != c.cookie; };
-  connections_.erase(std::remove_if(connections_.begin(), connections_.end(), closed),
-                     connections_.end());
 }
 
 int64_t RaiseFileLimit() {

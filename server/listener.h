@@ -10,21 +10,21 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
-#include <string>
 #include <thread>
-#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "engine/stats.h"
 #include "server/address.h"
+#include "server/connections.h"
 #include "server/core/mutex.h"
+#include "server/core/steady_clock.h"
 
 namespace sluice {
 
 struct ListenerOptions {
-  int32_t max_connections = 1024;  // open at once; lowered where the process may not have as many
-  int32_t max_connections_per_peer = 0;  // from one address; 0: no bound of its own
+  // max_connections is lowered where the process may not have as many descriptors.
+  ConnectionBounds bounds{};
   // The system ends a connection whose peer has acknowledged nothing of what was sent for so long.
   // gRPC's own ping waits behind what is to be sent, where a lost peer takes none of it, for ever.
   absl::Duration lost_after = absl::InfiniteDuration();
@@ -32,9 +32,7 @@ struct ListenerOptions {
 
 struct ListenerStats {
   Counter accepted;
-  Counter shed_connections;  // closed at once: max_connections was reached
-  Counter shed_peer;         // the same of max_connections_per_peer
-  Counter shed_files;        // the process had no descriptor left
+  Counter shed_files;  // closed at once: the process had no descriptor left
 };
 
 class Listener {
@@ -43,57 +41,58 @@ class Listener {
   // the system's reason.
   static absl::StatusOr<std::unique_ptr<Listener>> Bind(const Address& address,
                                                         const ListenerOptions& options);
-  // Stops.
+  // Stops, and ends the thread.
   ~Listener();
   Listener(const Listener&) = delete;
   Listener& operator=(const Listener&) = delete;
 
   // From now on `handle` is given each connection, from a thread of the listener, and owns its
-  // descriptor, which does not block. Once.
+  // descriptor, which does not block. Once. Throws std::system_error where no thread can be had.
   void Start(std::function<void(int fd)> handle);
   // No call of `handle` begins afterwards; new connections are refused. One thread.
   void Stop();
+  // After Stop: what is still open when `after` has passed is ended, and its owners see errors.
+  void CutConnectionsIn(absl::Duration after);
 
   // With the port that was bound, where 0 was asked for.
   const Address& address() const { return address_; }
   int fd() const { return listen_fd_; }
   const ListenerStats& stats() const { return stats_; }
+  // Any thread.
+  Connections& connections() { return connections_; }
   // Open at once, at most.
-  int32_t max_connections() const { return options_.max_connections; }
-  // Accepted and not yet closed by whoever owns them. Any thread.
-  int64_t open_connections();
-  // Ends those: their owners see errors. After Stop; any thread.
-  void CutConnections();
+  int32_t max_connections() const { return options_.bounds.max_connections; }
 
  private:
-  // An accepted connection, whose descriptor belongs to somebody else: its number may mean another
-  // file by now, the socket's cookie never does.
-  struct Connection {
-    int fd = -1;
-    uint64_t cookie = 0;
-    std::string peer;  // the address's bytes
-  };
-
   Listener(int listen_fd, int wake_fd, const Address& address, const ListenerOptions& options);
 
   void Run(const std::function<void(int fd)>& handle);
+  // Does what was asked for since the last call. False: the thread ends.
+  bool DoCommands();
+  // For how long the thread may sleep, after it has looked at the connections; -1: for ever.
+  int LookAround();
   // Accepts one. False: nobody waits, or no descriptor could be freed for it.
   bool AcceptOne(const std::function<void(int fd)>& handle);
   // Accepts and closes one with the descriptor kept in reserve. False: somebody else took it.
   bool ShedWithReserve();
-  bool HasRoomFor(const std::string& peer);
-  bool Full() const SLUICE_REQUIRES(mutex_);
-  bool PeerFull(const std::string& peer) const SLUICE_REQUIRES(mutex_);
-  void ForgetClosed() SLUICE_REQUIRES(mutex_);
+  void Wake();
 
   const int listen_fd_;
-  const int wake_fd_;  // an eventfd: Stop was called
+  const int wake_fd_;  // an eventfd: there are commands
   int reserve_fd_;     // of the thread
   const Address address_;
   const ListenerOptions options_;
+  const SteadyClock clock_;
   ListenerStats stats_;
+  Connections connections_;
+  bool accepts_ = true;  // of the thread
+
   Mutex mutex_;
-  std::vector<Connection> connections_ SLUICE_GUARDED_BY(mutex_);
+  CondVar stopped_bell_;
+  bool stop_ SLUICE_GUARDED_BY(mutex_) = false;
+  bool stopped_ SLUICE_GUARDED_BY(mutex_) = false;
+  bool end_ SLUICE_GUARDED_BY(mutex_) = false;
+  absl::Duration cut_at_ SLUICE_GUARDED_BY(mutex_) = absl::InfiniteDuration();
   std::thread thread_;
 };
 

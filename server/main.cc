@@ -9,11 +9,13 @@
 #include <memory>
 #include <new>
 #include <string>
+#include <system_error>
 #include <thread>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "kernels/check.h"
 #include "server/exit_codes.h"
 #include "server/grpc_settings.h"
 #include "server/listener.h"
@@ -22,6 +24,8 @@
 #include "server/options.h"
 #include "server/server.h"
 #include "server/signals.h"
+#include "server/thread_check.h"
+#include "server/worker.h"
 
 namespace sluice {
 namespace {
@@ -66,19 +70,23 @@ const char* NameOf(Signals::Event event) {
 // Serves until a signal or a fault of the device; each further SIGTERM or SIGINT ends what is
 // waited for then.
 int Serve(const ServerOptions& options, Signals& stop) {
-  absl::StatusOr<std::unique_ptr<Server>> started = Server::Start(options);
-  if (!started.ok()) return Fail(started.status());
-  Server& server = **started;
-  LogGrpcErrorsAs(LogLevel::kWarn);
-  server.set_on_device_fault([&stop](const absl::Status& status) {
+  // What the end takes is there before it: by then there may be no thread and no descriptor left.
+  Signals ended;
+  auto further = std::make_unique<Worker>(1);
+  DeviceEvents events;
+  events.on_fault = [&stop](const absl::Status& status) {
     Log(LogLevel::kError, "device_fault", {{"message", status.message()}});
     stop.Notify();
-  });
-  server.set_on_device_stuck([] {
+  };
+  events.on_stuck = [] {
     std::this_thread::sleep_for(kTellHealth);
     StopLog();
     _exit(kExitDeviceFault);
-  });
+  };
+  absl::StatusOr<std::unique_ptr<Server>> started = Server::Start(options, events);
+  if (!started.ok()) return Fail(started.status());
+  Server& server = **started;
+  LogGrpcErrorsAs(LogLevel::kWarn);
   const std::string http = server.http_address();
   std::printf("serving %s on %s at %s, admin at %s%s%s\n", server.model().name().c_str(),
               server.model().device().c_str(), server.address().c_str(),
@@ -89,20 +97,20 @@ int Serve(const ServerOptions& options, Signals& stop) {
   const bool fault = end == Signals::Event::kNotified;
   Log(LogLevel::kInfo, "draining", {{"reason", NameOf(end)}});
   if (fault) server.Hurry();
-  Signals ended;
-  std::thread further([&] {
+  const bool posted = further->Post([&] {
     for (Signals::Event event; (event = ended.Wait()) != Signals::Event::kNotified;) {
       if (event == Signals::Event::kStop) server.Hurry();
     }
   });
+  SLUICE_CHECK(posted);
   const DeviceThread::Rest rest = server.Shutdown();
   ended.Notify();
-  further.join();
+  further.reset();
   Log(LogLevel::kInfo, "stopped");
   const int code = fault                         ? kExitDeviceFault
                    : rest.unwritten_sessions > 0 ? kExitNotWritten
                                                  : kExitDrained;
-  if (rest.store_hangs) {
+  if (rest.store_hangs || server.grpc_hangs()) {
     StopLog();
     _exit(code);
   }
@@ -133,13 +141,21 @@ int Main(int argc, char** argv) {
   }
   Signals stop;  // before any thread
   RaiseFileLimit();
-  StartLog(ParseLogLevel(command->options.log_level), command->options.log_format == "json");
-  LogGrpcErrorsAs(LogLevel::kDebug);  // what ends the start is told in one line of ours
-  CountProtobufErrors();
-  const int code = Serve(command->options, stop);
+  const absl::Status threads = CheckThreads(Server::ThreadsOf(command->options));
+  if (!threads.ok()) return Fail(threads);
+  int code;
+  try {
+    StartLog(ParseLogLevel(command->options.log_level), command->options.log_format == "json");
+    LogGrpcErrorsAs(LogLevel::kDebug);  // what ends the start is told in one line of ours
+    CountProtobufErrors();
+    code = Serve(command->options, stop);
+  } catch (const std::system_error& error) {
+    // std::thread's: another process took what there was between the check and now.
+    code = Fail(NoThread(error.code().message()));
+  }
   StopLog();
-  // What libraries do at exit can hang where the device does.
-  if (code == kExitDeviceFault) _exit(code);
+  // What libraries do at exit can hang where the device does, or where they got no thread.
+  if (code == kExitDeviceFault || code == kExitMemory) _exit(code);
   return code;
 }
 

@@ -20,6 +20,8 @@ constexpr int64_t kFullPercent = 90;
 constexpr int64_t kGoodAgainPercent = 85;
 // It stops the allocations of other threads for milliseconds.
 constexpr absl::Duration kTrimInterval = absl::Seconds(2);
+constexpr absl::Duration kReturnInterval = absl::Seconds(5);
+constexpr int64_t kMuchUnused = int64_t{64} << 20;
 
 // "max", or no file, is no bound.
 int64_t BoundIn(const std::string& path) {
@@ -64,6 +66,16 @@ int64_t CgroupMemoryLimit(const std::string& root) {
 
 void MemoryGuard::Look() {
   if (limit_ > 0) Look(ResidentBytes());
+  ReturnUnused();
+}
+
+void MemoryGuard::ReturnUnused() {
+  const absl::Duration now = clock_->Now();
+  if (now < next_return_) return;
+  next_return_ = now + kReturnInterval;
+  const struct mallinfo2 heap = mallinfo2();
+  const int64_t used = static_cast<int64_t>(heap.uordblks + heap.hblkhd);
+  if (AnonymousBytes() - used > kMuchUnused) malloc_trim(0);
 }
 
 void MemoryGuard::Look(int64_t resident_bytes) {

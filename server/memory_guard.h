@@ -23,18 +23,22 @@ class MemoryGuard {
       : limit_(limit), admission_(admission), clock_(clock) {}
 
   // Compares the resident memory with the limit and tells the admission: above 90 % it is full,
-  // below 85 % no more. While it is full, what the allocator keeps goes back to the system. One
-  // thread.
+  // below 85 % no more. While it is full, and where it is much, what the allocator keeps goes back
+  // to the system: gRPC frees what a flood made it allocate, and without this all of it would stay
+  // resident. One thread.
   void Look();
   // The same for a process of that size.
   void Look(int64_t resident_bytes);
 
  private:
+  void ReturnUnused();
+
   const int64_t limit_;
   Admission* const admission_;
   const Clock* const clock_;
   bool full_ = false;
   absl::Duration next_trim_ = -absl::InfiniteDuration();
+  absl::Duration next_return_ = -absl::InfiniteDuration();
 };
 
 }  // namespace sluice

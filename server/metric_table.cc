@@ -76,13 +76,22 @@ auto Number(double (*read)(const Sources&)) {
   return [read](const Sources& s, Samples* out) { out->Add(read(s)); };
 }
 
-// The sum of what the ports that serve have counted.
-double OfPorts(const Sources& s, Counter ListenerStats::*counter) {
+// The sum of `value` of the ports that serve.
+template <typename Value>
+double OfPorts(const Sources& s, const Value& value) {
   double sum = 0;
   for (Listener* listener : {s.listener, s.http_listener}) {
-    if (listener != nullptr) sum += static_cast<double>((listener->stats().*counter).value());
+    if (listener != nullptr) sum += static_cast<double>(value(listener));
   }
   return sum;
+}
+
+double OfPorts(const Sources& s, Counter ListenerStats::*counter) {
+  return OfPorts(s, [&](Listener* port) { return (port->stats().*counter).value(); });
+}
+
+double OfPorts(const Sources& s, Counter ConnectionStats::*counter) {
+  return OfPorts(s, [&](Listener* port) { return (port->connections().stats().*counter).value(); });
 }
 
 // ---- Declarations ----
@@ -352,17 +361,22 @@ std::vector<Metric> OfConnections() {
   return {
       MakeGauge("sluice_connections", "count", {}, "Connections that are open.",
                 Number([](const Sources& s) {
-                  const int64_t http =
-                      s.http_listener == nullptr ? 0 : s.http_listener->open_connections();
-                  return static_cast<double>(s.listener->open_connections() + http);
+                  return OfPorts(s, [](Listener* port) { return port->connections().open(); });
                 })),
       MakeCounter("sluice_connections_accepted_total", "count", {}, "Connections that were let in.",
                   Number([](const Sources& s) { return OfPorts(s, &ListenerStats::accepted); })),
+      MakeCounter("sluice_connections_evicted_total", "count", {"reason"},
+                  "Connections that were closed while open: to make room, without a finished call "
+                  "(no_call), or for what they sent beyond their calls (unclaimed_bytes).",
+                  [](const Sources& s, Samples* out) {
+                    out->Add(OfPorts(s, &ConnectionStats::evicted_no_call), {"no_call"});
+                    out->Add(OfPorts(s, &ConnectionStats::evicted_unclaimed), {"unclaimed_bytes"});
+                  }),
       MakeCounter("sluice_connections_shed_total", "count", {"reason"},
                   "Connections that were closed at once, by what there was too much of.",
                   [](const Sources& s, Samples* out) {
-                    out->Add(OfPorts(s, &ListenerStats::shed_connections), {"max_connections"});
-                    out->Add(OfPorts(s, &ListenerStats::shed_peer), {"max_connections_per_peer"});
+                    out->Add(OfPorts(s, &ConnectionStats::shed_connections), {"max_connections"});
+                    out->Add(OfPorts(s, &ConnectionStats::shed_peer), {"max_connections_per_peer"});
                     out->Add(OfPorts(s, &ListenerStats::shed_files), {"file_descriptors"});
                   }),
   };

@@ -180,12 +180,18 @@ const std::vector<Flag>& Flags() {
        &Options::flush_timeout, 0, kNoBound},
 
       {"max_connections", "N", kConnections,
-       "connections at once; one above it is closed, and so is one that the process has no file "
-       "descriptor for",
+       "connections at once; above three quarters of them the oldest without a finished call that "
+       "was allowed are closed, above all of them the newcomer, and so is one that the process has "
+       "no file descriptor for",
        &Options::max_connections, 1, kMaxInt},
       {"max_connections_per_peer", "N", kConnections,
        "of them, those from one address; 0: no bound (a proxy is one address)",
        &Options::max_connections_per_peer, 0, kMaxInt},
+      {"max_unclaimed_bytes", "N", kConnections,
+       "what a gRPC connection may send beyond its calls, each of which may take "
+       "--max_message_bytes and --max_metadata_bytes: a connection that floods is closed; 0: no "
+       "bound",
+       &Options::max_unclaimed_bytes, 0, kTebi},
       {"max_metadata_bytes", "N", kConnections, "metadata of one call",
        &Options::max_metadata_bytes, 1024, 1 << 20},
       {"max_streams_per_connection", "N", kConnections,

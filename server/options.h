@@ -69,6 +69,7 @@ struct ServerOptions {
   // Connections
   int32_t max_connections = 1024;
   int32_t max_connections_per_peer = 0;
+  int64_t max_unclaimed_bytes = int64_t{16} << 20;
   int32_t max_metadata_bytes = 8192;
   int32_t max_streams_per_connection = 256;
   absl::Duration keepalive_time = absl::Seconds(30);

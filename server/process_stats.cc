@@ -46,14 +46,27 @@ double StartTimeSeconds() {
          ticks / static_cast<double>(sysconf(_SC_CLK_TCK));
 }
 
-}  // namespace
+struct Resident {
+  int64_t resident = 0;
+  int64_t shared = 0;  // of files
+};
 
-int64_t ResidentBytes() {
+Resident ReadResident() {
   std::ifstream file("/proc/self/statm");
   int64_t size = 0;
-  int64_t resident = 0;
-  file >> size >> resident;
-  return resident * sysconf(_SC_PAGESIZE);
+  Resident pages;
+  file >> size >> pages.resident >> pages.shared;
+  const int64_t page = sysconf(_SC_PAGESIZE);
+  return {pages.resident * page, pages.shared * page};
+}
+
+}  // namespace
+
+int64_t ResidentBytes() { return ReadResident().resident; }
+
+int64_t AnonymousBytes() {
+  const Resident bytes = ReadResident();
+  return bytes.resident - bytes.shared;
 }
 
 ProcessStats ReadProcessStats() {

@@ -17,6 +17,8 @@ struct ProcessStats {
 // Any thread. What cannot be read is 0.
 ProcessStats ReadProcessStats();
 int64_t ResidentBytes();
+// Of them, those that are in no file: heaps and stacks.
+int64_t AnonymousBytes();
 
 }  // namespace sluice
 

@@ -1,16 +1,22 @@
 #include "server/server.h"
 
+#include <grpcpp/alarm.h>
+
 #include <algorithm>
 #include <chrono>
 #include <future>
 #include <limits>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/check.h"
 #include "server/address.h"
 #include "server/grpc_settings.h"
 #include "server/log.h"
+#include "server/reflection_calls.h"
+#include "server/thread_check.h"
 #include "server/tls.h"
 
 namespace sluice {
@@ -19,26 +25,25 @@ namespace {
 constexpr size_t kMaxWaitingTexts = 64;
 // When all streams have ended, what is still open is cancelled, then cut off.
 constexpr std::chrono::seconds kCancelAfter(1);
-constexpr std::chrono::seconds kCutAfter(2);
+constexpr absl::Duration kCutAfter = absl::Seconds(2);
+constexpr std::chrono::seconds kGrpcEndsWithin(10);
+constexpr std::chrono::milliseconds kGrpcTimer(2);
+constexpr std::chrono::seconds kGrpcAnswersWithin(5);
+// Of the daemon's parts: the log, the watches of files, the device, the store, what answers and
+// writes, the ports, what waits for signals.
+constexpr int kOwnThreads = 24;
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& options) {
+absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& options,
+                                                      const DeviceEvents& events) {
   std::unique_ptr<Server> server(new Server(options));
-  absl::Status status = server->OpenDoor();
-  if (!status.ok()) return status;
-  absl::StatusOr<ModelHost> host = LoadModel(options, &server->clock_, &server->timer_);
-  if (!host.ok()) return host.status();
-  server->host_ = *std::move(host);
-  server->options_.max_batch_tokens = server->host_.max_batch_tokens;
-  server->BuildCore();
-  status = server->Listen();
-  if (!status.ok()) return status;
-  status = server->StartHttp();
-  if (!status.ok()) return status;
-  server->timer_.Done("listen");
-  status = server->StartAdmin();
-  if (!status.ok()) return status;
+  const absl::Status status = server->StartParts(events);
+  if (!status.ok()) {
+    // gRPC would wait for the threads that it never got.
+    if (absl::IsResourceExhausted(status) && server->grpc_ != nullptr) (void)server.release();
+    return status;
+  }
   server->health_->SetServing(true);
   for (const auto& [stage, duration] : server->timer_.stages()) {
     Log(LogLevel::kDebug, "startup", {{"stage", stage}, {"seconds", duration}});
@@ -57,6 +62,31 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& optio
 }
 
 Server::Server(const ServerOptions& options) : options_(options), timer_(&clock_) {}
+
+int Server::ThreadsOf(const ServerOptions& options) {
+  const int cores = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+  return kOwnThreads + (options.threads > 0 ? options.threads : cores) + GrpcThreads(cores);
+}
+
+absl::Status Server::StartParts(const DeviceEvents& events) {
+  absl::Status status = OpenDoor();
+  if (!status.ok()) return status;
+  absl::StatusOr<ModelHost> host = LoadModel(options_, &clock_, &timer_);
+  if (!host.ok()) return host.status();
+  host_ = *std::move(host);
+  options_.max_batch_tokens = host_.max_batch_tokens;
+  status = Bind();
+  if (!status.ok()) return status;
+  BuildCore();
+  status = Listen();
+  if (!status.ok()) return status;
+  status = StartHttp();
+  if (!status.ok()) return status;
+  timer_.Done("listen");
+  status = StartAdmin();
+  if (status.ok()) WatchDevice(events);
+  return status;
+}
 
 // What can be said without the model, which may take long to load.
 absl::Status Server::OpenDoor() {
@@ -152,6 +182,7 @@ void Server::BuildCore() {
   drain.drain = options_.drain_timeout;
   drain_ = std::make_unique<Drain>(admission_.get(), device_thread_.get(), emitter_.get(), drain);
   worker_ = std::make_unique<Worker>(kMaxWaitingTexts);
+  ending_ = std::make_unique<Worker>(1);
   session_answers_ = std::make_unique<Worker>(std::numeric_limits<size_t>::max());
 
   const RequestBounds bounds = Bounds();
@@ -171,9 +202,15 @@ void Server::BuildCore() {
       .spec = &host_.state_spec,
       .stats = &calls_,
       .clock = &clock_,
+      .listener = listener_.get(),
   };
   sessions_ = std::make_unique<SessionService>(session_parts, bounds);
-  health_ = std::make_unique<HealthService>(&calls_, &clock_);
+  health_ = std::make_unique<HealthService>(&calls_, &clock_,
+                                            EverybodyMayCall() ? listener_.get() : nullptr);
+}
+
+bool Server::EverybodyMayCall() const {
+  return options_.auth_tokens_file.empty() && options_.tls_client_ca.empty();
 }
 
 InferenceParts Server::Parts() {
@@ -186,6 +223,7 @@ InferenceParts Server::Parts() {
       .worker = worker_.get(),
       .stats = &calls_,
       .clock = &clock_,
+      .listener = listener_.get(),
   };
 }
 
@@ -205,34 +243,71 @@ RequestBounds Server::Bounds() const {
 }
 
 ListenerOptions Server::Connections() const {
-  return {.max_connections = options_.max_connections,
-          .max_connections_per_peer = options_.max_connections_per_peer,
+  return {.bounds = {.max_connections = options_.max_connections,
+                     .max_connections_per_peer = options_.max_connections_per_peer},
           .lost_after = options_.keepalive_time + options_.keepalive_timeout};
 }
 
-absl::Status Server::Listen() {
-  absl::StatusOr<std::unique_ptr<Listener>> listener = Listener::Bind(listen_, Connections());
+absl::Status Server::Bind() {
+  ListenerOptions options = Connections();
+  options.bounds.calls_are_reported = true;
+  options.bounds.max_call_bytes = options_.max_message_bytes + options_.max_metadata_bytes;
+  // The largest call itself is no flood.
+  if (options_.max_unclaimed_bytes > 0) {
+    options.bounds.max_unclaimed_bytes =
+        std::max(options_.max_unclaimed_bytes, 2 * options.bounds.max_call_bytes);
+  }
+  absl::StatusOr<std::unique_ptr<Listener>> listener = Listener::Bind(listen_, options);
   if (!listener.ok()) return listener.status();
   listener_ = *std::move(listener);
   address_ = FormatAddress(listener_->address());
+  return absl::OkStatus();
+}
 
+absl::Status Server::Listen() {
   grpc::ServerBuilder builder;
   ApplyGrpcSettings(options_, &builder);
   builder.RegisterService(inference_.get());
   builder.RegisterService(sessions_.get());
   builder.RegisterService(health_.get());
+  if (EverybodyMayCall()) {
+    std::vector<std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>> creators;
+    creators.push_back(ReportReflectionCalls(listener_.get()));
+    builder.experimental().SetInterceptorCreators(std::move(creators));
+  }
   using Builder = grpc::ServerBuilder::experimental_type;
   std::shared_ptr<grpc::experimental::ExternalConnectionAcceptor> acceptor =
       builder.experimental().AddExternalConnectionAcceptor(Builder::ExternalConnectionType::FROM_FD,
                                                            credentials_);
   grpc_ = builder.BuildAndStart();
   if (grpc_ == nullptr) return absl::InternalError("gRPC does not start");
+  absl::Status status = CheckGrpc();
+  if (!status.ok()) return status;
   listener_->Start([acceptor, listen_fd = listener_->fd()](int fd) {
     grpc::experimental::ExternalConnectionAcceptor::NewConnectionParameters connection;
     connection.listener_fd = listen_fd;
     connection.fd = fd;
     acceptor->HandleNewConnection(&connection);
   });
+  return absl::OkStatus();
+}
+
+// gRPC does not say that a thread of its own could not be started: a call must be answered, and a
+// timer must run out.
+absl::Status Server::CheckGrpc() {
+  const auto run_out = std::make_shared<std::promise<void>>();
+  grpc::Alarm alarm;
+  alarm.Set(std::chrono::system_clock::now() + kGrpcTimer,
+            [run_out](bool) { run_out->set_value(); });
+  const auto stub = grpc::health::v1::Health::NewStub(grpc_->InProcessChannel({}));
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + kGrpcAnswersWithin);
+  grpc::health::v1::HealthCheckResponse response;
+  const grpc::Status answer = stub->Check(&context, {}, &response);
+  if (!answer.ok()) return NoThread(absl::StrCat("gRPC does not answer: ", answer.error_message()));
+  if (run_out->get_future().wait_for(kGrpcAnswersWithin) != std::future_status::ready) {
+    return NoThread("no timer of gRPC runs out");
+  }
   return absl::OkStatus();
 }
 
@@ -290,22 +365,22 @@ absl::Status Server::StartAdmin() {
   return absl::OkStatus();
 }
 
-void Server::set_on_device_fault(std::function<void(absl::Status)> callback) {
-  device_thread_->set_on_device_fault([this, callback = std::move(callback)](absl::Status status) {
-    health_->SetServing(false);
-    callback(std::move(status));
-  });
-}
-
-void Server::set_on_device_stuck(std::function<void()> callback) {
+void Server::WatchDevice(const DeviceEvents& events) {
+  if (events.on_fault) {
+    device_thread_->set_on_device_fault([this, on_fault = events.on_fault](absl::Status status) {
+      health_->SetServing(false);
+      on_fault(std::move(status));
+    });
+  }
+  if (!events.on_stuck) return;
   watchdog_ = std::make_unique<Watchdog>(
       device_thread_.get(), &clock_, options_.step_timeout,
-      [this, callback = std::move(callback)](absl::Duration running) {
+      [this, on_stuck = events.on_stuck](absl::Duration running) {
         inference_->Drain();
         if (http_ != nullptr) http_->Drain();
         health_->SetServing(false);
         Log(LogLevel::kError, "device_stuck", {{"step_seconds", running}});
-        callback();
+        on_stuck();
       },
       [this] { memory_->Look(); });
 }
@@ -334,14 +409,17 @@ DeviceThread::Rest Server::Shutdown() {
 
 // A call whose last write waits for a peer that is lost ends with its connection alone.
 void Server::ShutDownGrpc() {
-  std::promise<void> ended;
-  std::thread cutter([this, done = ended.get_future()] {
-    if (done.wait_for(kCutAfter) == std::future_status::timeout) listener_->CutConnections();
+  listener_->CutConnectionsIn(kCutAfter);
+  const auto ended = std::make_shared<std::promise<void>>();
+  const bool posted = ending_->Post([this, ended] {
+    grpc_->Shutdown(std::chrono::system_clock::now() + kCancelAfter);
+    grpc_->Wait();
+    ended->set_value();
   });
-  grpc_->Shutdown(std::chrono::system_clock::now() + kCancelAfter);
-  grpc_->Wait();
-  ended.set_value();
-  cutter.join();
+  SLUICE_CHECK(posted);
+  // gRPC waits for ever for what it had given to a thread that it could not start.
+  grpc_hangs_ = ended->get_future().wait_for(kGrpcEndsWithin) != std::future_status::ready;
+  if (grpc_hangs_) Log(LogLevel::kWarn, "grpc_does_not_end");
 }
 
 void Server::Hurry() {

@@ -35,27 +35,36 @@
 
 namespace sluice {
 
+// What ends the process. Each is called once, from another thread.
+struct DeviceEvents {
+  // The device has failed: nothing can be computed any more.
+  std::function<void(absl::Status)> on_fault;
+  // A step has not ended within its bound: the device thread cannot be stopped, so the process must
+  // end without waiting for it.
+  std::function<void()> on_stuck;
+};
+
 class Server {
  public:
-  // Loads the model and serves. Errors as LoadModel's, and FAILED_PRECONDITION for an address.
-  static absl::StatusOr<std::unique_ptr<Server>> Start(const ServerOptions& options);
+  // Loads the model and serves, with every thread started. Errors as LoadModel's,
+  // FAILED_PRECONDITION for an address, RESOURCE_EXHAUSTED where threads cannot be had.
+  static absl::StatusOr<std::unique_ptr<Server>> Start(const ServerOptions& options,
+                                                       const DeviceEvents& events = {});
+  // What Start takes, and what gRPC may start later: for CheckThreads, before the first of them.
+  static int ThreadsOf(const ServerOptions& options);
   ~Server();
 
   // Not ready from now on; new calls are UNAVAILABLE; running ones may finish until the drain
   // timeout, the rest gets UNAVAILABLE; then sessions are written, until the flush timeout. Blocks
-  // until every call has its status. When the store hangs, the server cannot be destroyed. Once.
+  // until every call has its status. When the store hangs, or gRPC does, the server cannot be
+  // destroyed. Once.
   DeviceThread::Rest Shutdown();
+  // After Shutdown: gRPC did not end, though no call of the daemon's is open.
+  bool grpc_hangs() const { return grpc_hangs_; }
   // Ends what Shutdown waits for now: the streams, or the disk. Any thread, any time.
   void Hurry();
   // Has the files of tenants and certificates read now, changed or not. Any thread; does not wait.
   void Reload();
-
-  // Called once, from another thread, when the device has failed: nothing can be computed any more.
-  void set_on_device_fault(std::function<void(absl::Status)> callback);
-
-  // Called once, from another thread, when a step has not ended within its bound: the device thread
-  // cannot be stopped, so the process must end without waiting for it.
-  void set_on_device_stuck(std::function<void()> callback);
 
   const std::string& address() const { return address_; }
   std::string admin_address() const {
@@ -70,12 +79,17 @@ class Server {
  private:
   explicit Server(const ServerOptions& options);
 
+  absl::Status StartParts(const DeviceEvents& events);
+  void WatchDevice(const DeviceEvents& events);
   absl::Status OpenDoor();
   absl::Status CheckHttp();
   absl::Status CheckAdmin();
   void BuildCore();
   ListenerOptions Connections() const;
+  bool EverybodyMayCall() const;
+  absl::Status Bind();
   absl::Status Listen();
+  absl::Status CheckGrpc();
   absl::Status StartHttp();
   InferenceParts Parts();
   absl::Status StartAdmin();
@@ -102,12 +116,14 @@ class Server {
   std::unique_ptr<Watchdog> watchdog_;
   std::unique_ptr<Worker> worker_;
   std::unique_ptr<Worker> session_answers_;
+  std::unique_ptr<Worker> ending_;  // waits for gRPC to end
+  std::unique_ptr<Listener> listener_;
   std::unique_ptr<InferenceService> inference_;
   std::unique_ptr<SessionService> sessions_;
   std::unique_ptr<HealthService> health_;
-  std::unique_ptr<Listener> listener_;
   std::unique_ptr<grpc::Server> grpc_;
   std::unique_ptr<HttpDoor> http_;  // null: none
+  bool grpc_hangs_ = false;
   std::string address_;
   MetricSources metric_sources_;
   std::unique_ptr<AdminHttp> admin_;

@@ -17,10 +17,15 @@ constexpr size_t kListSlack = 1024;
 
 }  // namespace
 
-absl::StatusOr<std::string> SessionService::Caller(
-    const grpc::CallbackServerContext& context) const {
+CallRecord SessionService::Record(Method method, grpc::CallbackServerContext* context) const {
+  return {.method = method, .started = parts_.clock->Now(), .span = StartSpan(context)};
+}
+
+absl::StatusOr<std::string> SessionService::Caller(const grpc::CallbackServerContext& context,
+                                                   CallRecord* call) const {
   const absl::StatusOr<TenantRef> tenant = parts_.auth->TenantOf(context);
   if (!tenant.ok()) return tenant.status();
+  call->connection = BeginConnectionCall(parts_.listener, context);
   if (!bounds_.sessions) return NoSessions("");
   if (draining_.load(std::memory_order_relaxed)) return ShuttingDown();
   return (*tenant)->name;
@@ -33,12 +38,11 @@ grpc::ServerUnaryReactor* SessionService::Answer(
     std::function<void(Sessions&, const std::string& tenant, const Query&, Done<Result>)> act,
     std::function<void(const std::string& tenant, const Query&, const Result&)> fill) {
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  const CallRecord call{
-      .method = method, .started = parts_.clock->Now(), .span = StartSpan(context)};
+  CallRecord call = Record(method, context);
+  const absl::StatusOr<std::string> tenant = Caller(*context, &call);
   const auto finish = [this, reactor, call](const absl::Status& status) {
     reactor->Finish(EndOf(parts_, call, status));
   };
-  const absl::StatusOr<std::string> tenant = Caller(*context);
   absl::StatusOr<Query> query = tenant.ok() ? parse(*tenant) : tenant.status();
   if (!query.ok()) {
     finish(query.status());
@@ -159,14 +163,18 @@ grpc::ServerUnaryReactor* SessionService::DeleteSession(grpc::CallbackServerCont
 
 grpc::ServerWriteReactor<v1::ExportSessionResponse>* SessionService::ExportSession(
     grpc::CallbackServerContext* context, const v1::ExportSessionRequest* message) {
-  absl::StatusOr<std::string> tenant = Caller(*context);
+  CallRecord call = Record(Method::kExportSession, context);
+  absl::StatusOr<std::string> tenant = Caller(*context, &call);
   absl::StatusOr<NamedSession> named = tenant.ok() ? ParseExport(*message) : tenant.status();
-  return StartExport(parts_, tenant.value_or(""), context, std::move(named));
+  return StartExport(parts_, tenant.value_or(""), std::move(call), std::move(named));
 }
 
 grpc::ServerReadReactor<v1::ImportSessionRequest>* SessionService::ImportSession(
     grpc::CallbackServerContext* context, v1::Session* response) {
-  return StartImport(parts_, Caller(*context), context, bounds_.vocab_size, &imports_, response);
+  CallRecord call = Record(Method::kImportSession, context);
+  const absl::StatusOr<std::string> tenant = Caller(*context, &call);
+  return StartImport(parts_, tenant, std::move(call), context, bounds_.vocab_size, &imports_,
+                     response);
 }
 
 }  // namespace sluice

@@ -35,6 +35,7 @@ struct SessionParts {
   const StateSpec* spec = nullptr;  // of the model
   CallStats* stats = nullptr;
   const Clock* clock = nullptr;
+  Listener* listener = nullptr;  // is told of the calls; null: nobody is
 };
 
 // Its methods run on gRPC's few callback threads: none of them waits.
@@ -70,8 +71,10 @@ class SessionService final : public v1::SessionService::CallbackService {
       grpc::CallbackServerContext* context, v1::Session* response) override;
 
  private:
+  CallRecord Record(Method method, grpc::CallbackServerContext* context) const;
   // Whose sessions the call is about; an error when there is no answer for it.
-  absl::StatusOr<std::string> Caller(const grpc::CallbackServerContext& context) const;
+  absl::StatusOr<std::string> Caller(const grpc::CallbackServerContext& context,
+                                     CallRecord* call) const;
   // One unary call. `act` starts it on the device thread; `fill` makes the answer.
   template <typename Query, typename Result>
   grpc::ServerUnaryReactor* Answer(

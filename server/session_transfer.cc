@@ -7,7 +7,6 @@
 #include "engine/state/state_blob.h"
 #include "server/convert.h"
 #include "server/session_call.h"
-#include "server/trace.h"
 
 namespace sluice {
 namespace {
@@ -16,6 +15,8 @@ namespace {
 constexpr size_t kPieceBytes = 256 * 1024;
 // Each holds the numbers of a state that nobody has accounted for.
 constexpr int kMaxImports = 16;
+// What a message takes on the wire beside its data.
+constexpr int64_t kPieceSlack = 1024;
 
 absl::Status NoKey() {
   return WithReason(absl::FailedPreconditionError(
@@ -27,11 +28,8 @@ absl::Status NoKey() {
 
 class ExportStream final : public grpc::ServerWriteReactor<v1::ExportSessionResponse> {
  public:
-  ExportStream(const SessionParts& parts, std::string tenant, grpc::CallbackServerContext* context)
-      : parts_(parts), tenant_(std::move(tenant)), call_{.method = Method::kExportSession} {
-    call_.started = parts.clock->Now();
-    call_.span = StartSpan(context);
-  }
+  ExportStream(const SessionParts& parts, std::string tenant, CallRecord call)
+      : parts_(parts), tenant_(std::move(tenant)), call_(std::move(call)) {}
 
   void End(const absl::Status& status) { Finish(EndOf(parts_, call_, status)); }
 
@@ -65,7 +63,7 @@ class ExportStream final : public grpc::ServerWriteReactor<v1::ExportSessionResp
 
   const SessionParts parts_;
   const std::string tenant_;
-  CallRecord call_;
+  const CallRecord call_;
   std::optional<BlobWriter> writer_;
   v1::ExportSessionResponse message_;
 };
@@ -74,18 +72,16 @@ class ExportStream final : public grpc::ServerWriteReactor<v1::ExportSessionResp
 
 class ImportStream final : public grpc::ServerReadReactor<v1::ImportSessionRequest> {
  public:
-  ImportStream(const SessionParts& parts, std::string tenant, grpc::CallbackServerContext* context,
-               int32_t vocab_size, std::atomic<int>* running, v1::Session* response)
+  ImportStream(const SessionParts& parts, std::string tenant, CallRecord call,
+               grpc::CallbackServerContext* context, int32_t vocab_size, std::atomic<int>* running,
+               v1::Session* response)
       : parts_(parts),
         tenant_(std::move(tenant)),
         context_(context),
         vocab_size_(vocab_size),
         running_(running),
         response_(response),
-        call_{.method = Method::kImportSession} {
-    call_.started = parts.clock->Now();
-    call_.span = StartSpan(context);
-  }
+        call_(std::move(call)) {}
 
   void End(const absl::Status& status) {
     reader_.reset();
@@ -105,6 +101,7 @@ class ImportStream final : public grpc::ServerReadReactor<v1::ImportSessionReque
     if (!ok) return context_->IsCancelled() ? End(absl::CancelledError("the client left")) : Take();
     const absl::Status status = Add();
     if (!status.ok()) return End(status);
+    call_.connection.Claim(static_cast<int64_t>(message_.data().size()) + kPieceSlack);
     StartRead(&message_);
   }
 
@@ -158,7 +155,7 @@ class ImportStream final : public grpc::ServerReadReactor<v1::ImportSessionReque
   const int32_t vocab_size_;
   std::atomic<int>* const running_;
   v1::Session* const response_;
-  CallRecord call_;
+  const CallRecord call_;
   bool held_ = false;  // counted in *running_
   std::optional<SessionSettings> settings_;
   std::optional<BlobReader> reader_;
@@ -168,9 +165,9 @@ class ImportStream final : public grpc::ServerReadReactor<v1::ImportSessionReque
 }  // namespace
 
 grpc::ServerWriteReactor<v1::ExportSessionResponse>* StartExport(
-    const SessionParts& parts, std::string tenant, grpc::CallbackServerContext* context,
+    const SessionParts& parts, std::string tenant, CallRecord call,
     absl::StatusOr<NamedSession> named) {
-  auto* stream = new ExportStream(parts, std::move(tenant), context);
+  auto* stream = new ExportStream(parts, std::move(tenant), std::move(call));
   if (!named.ok()) {
     stream->End(named.status());
   } else if (parts.keys == nullptr) {
@@ -182,11 +179,11 @@ grpc::ServerWriteReactor<v1::ExportSessionResponse>* StartExport(
 }
 
 grpc::ServerReadReactor<v1::ImportSessionRequest>* StartImport(
-    const SessionParts& parts, const absl::StatusOr<std::string>& tenant,
+    const SessionParts& parts, const absl::StatusOr<std::string>& tenant, CallRecord call,
     grpc::CallbackServerContext* context, int32_t vocab_size, std::atomic<int>* running,
     v1::Session* response) {
-  auto* stream =
-      new ImportStream(parts, tenant.value_or(""), context, vocab_size, running, response);
+  auto* stream = new ImportStream(parts, tenant.value_or(""), std::move(call), context, vocab_size,
+                                  running, response);
   if (!tenant.ok()) {
     stream->End(tenant.status());
   } else if (parts.keys == nullptr) {

@@ -16,12 +16,12 @@ namespace sluice {
 
 // Ends at once with `named`'s error. One write is in flight at most.
 grpc::ServerWriteReactor<v1::ExportSessionResponse>* StartExport(
-    const SessionParts& parts, std::string tenant, grpc::CallbackServerContext* context,
+    const SessionParts& parts, std::string tenant, CallRecord call,
     absl::StatusOr<NamedSession> named);
 
 // Ends at once with `tenant`'s error. `running` counts the imports that hold memory.
 grpc::ServerReadReactor<v1::ImportSessionRequest>* StartImport(
-    const SessionParts& parts, const absl::StatusOr<std::string>& tenant,
+    const SessionParts& parts, const absl::StatusOr<std::string>& tenant, CallRecord call,
     grpc::CallbackServerContext* context, int32_t vocab_size, std::atomic<int>* running,
     v1::Session* response);
 

@@ -174,11 +174,14 @@ class Daemon:
     def wait(self, timeout=PATIENCE):
         return self.process.wait(timeout)
 
-    def stop(self):
-        """SIGTERM; its exit code."""
+    def close_channels(self):
         for channel in self._channels:
             channel.close()
         self._channels = []
+
+    def stop(self):
+        """SIGTERM; its exit code."""
+        self.close_channels()
         if self.process.poll() is None:
             self.send(signal.SIGTERM)
         return self.wait()

@@ -22,37 +22,53 @@ def is_closed_by_peer(connection):
         return True
 
 
+def read_to_the_end(connection):
+    """How it ended: "at once", or "greeted" by gRPC before."""
+    connection.settimeout(10)
+    try:
+        got = connection.recv(4096)
+        while got and connection.recv(4096):
+            pass
+    except ConnectionResetError:
+        return "at once"
+    return "greeted" if got else "at once"
+
+
 def test_runs_out_of_file_descriptors_and_serves_again(start_daemon):
     daemon = start_daemon(wrapper=("bash", "-c", 'ulimit -n 64; exec "$@"', "bash"))
     daemon.channel.close()
     connections = [connect(daemon) for _ in range(150)]
-    shed = sum(is_closed_by_peer(c) for c in connections)
-    assert 100 <= shed < 150
+    # Of those that never call the oldest make room for the newest; some never had a descriptor.
+    ended = [read_to_the_end(c) for c in connections[:100]]
+    assert all(ended), "the oldest are closed"
+    shed = ended.count("at once")
     for c in connections:
         c.close()
     wait_until(lambda: daemon.metrics()["sluice_connections"] == 0, "no connection is left")
     samples = daemon.metrics()
     counted = sum(v for k, v in samples.items() if k.startswith("sluice_connections_shed_total"))
-    assert counted == shed
-    assert samples["sluice_connections_accepted_total"] == 150 - shed
+    assert shed <= counted < 150
+    assert samples["sluice_connections_accepted_total"] == 150 - counted
+    assert samples["sluice_connections_evicted_total{reason=no_call}"] >= 100 - counted
     assert daemon.stub().GetModel(model_pb2.GetModelRequest(), timeout=10).name == "classics-12m"
 
 
 def test_bounds_on_connections(start_daemon):
     daemon = start_daemon("--max_connections=4")
-    daemon.inference.GetModel(model_pb2.GetModelRequest(), timeout=10)
-    held = [connect(daemon) for _ in range(3)]
-    assert not any(is_closed_by_peer(c) for c in held)
+    inside = [daemon.stub() for _ in range(4)]
+    for stub in inside:
+        stub.GetModel(model_pb2.GetModelRequest(), timeout=10)
+    assert is_closed_by_peer(connect(daemon))
     with pytest.raises(grpc.RpcError) as error:
         daemon.stub().GetModel(model_pb2.GetModelRequest(), timeout=5)
     assert error.value.code() == grpc.StatusCode.UNAVAILABLE
     # Who is in already does not notice.
-    daemon.inference.GetModel(model_pb2.GetModelRequest(), timeout=10)
-    for c in held:
-        c.close()
-    wait_until(lambda: daemon.metrics()["sluice_connections"] == 1, "the others are gone")
+    for stub in inside:
+        stub.GetModel(model_pb2.GetModelRequest(), timeout=10)
+    assert daemon.metrics()["sluice_connections_shed_total{reason=max_connections}"] >= 2
+    daemon.close_channels()
+    wait_until(lambda: daemon.metrics()["sluice_connections"] == 0, "the others are gone")
     daemon.stub().GetModel(model_pb2.GetModelRequest(), timeout=10)
-    assert daemon.metrics()["sluice_connections_shed_total{reason=max_connections}"] >= 1
 
 
 def test_bounds_on_connections_of_one_peer(start_daemon):

@@ -207,6 +207,9 @@ def shed_connections(start, seen, tmp_path):
             used = len(os.listdir(f"/proc/{daemon.process.pid}/fd"))
             most = resource.prlimit(daemon.process.pid, resource.RLIMIT_NOFILE)[1]
             resource.prlimit(daemon.process.pid, resource.RLIMIT_NOFILE, (used + 3, most))
+        if reason == "max_connections":  # those that have called are not closed to make room
+            for _ in range(2):
+                daemon.stub().GetModel(model_pb2.GetModelRequest(), timeout=PATIENCE)
         connections = [connect(daemon) for _ in range(12)]
         time.sleep(0.1)  # no descriptor is left for a scrape while they are open
         for connection in connections:
@@ -246,6 +249,18 @@ def http_ports(start, seen, tmp_path):
                 if reason == "idle":
                     peer.recv(65536)
             seen.until(daemon, evicted % reason)
+
+
+def evicted_connections(start, seen, tmp_path):
+    daemon = start("--max_connections=2", "--max_unclaimed_bytes=1", "--max_message_bytes=65536")
+    flood = connect(daemon)
+    with contextlib.suppress(ConnectionError):
+        flood.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\x06\4\0\0\0\0\0\0\4\0\0\xff\xff" * 20_000)
+    seen.until(daemon, "sluice_connections_evicted_total{reason=unclaimed_bytes}")
+    silent = [connect(daemon) for _ in range(4)]
+    seen.until(daemon, "sluice_connections_evicted_total{reason=no_call}")
+    for connection in (flood, *silent):
+        connection.close()
 
 
 def who_may_call(start, seen, tmp_path):
@@ -372,8 +387,8 @@ def prefixes(start, seen, tmp_path):
 
 
 SCENARIOS = (every_method, every_end, a_model_that_overflows, cancelled_and_late, slow_readers, refused_calls,
-             shed_connections, http_ports, who_may_call, sessions_come_and_go, states_move, states_in_memory, a_disk_that_fails,
-             a_session_taken_away, prefixes)
+             shed_connections, http_ports, evicted_connections, who_may_call, sessions_come_and_go, states_move,
+             states_in_memory, a_disk_that_fails, a_session_taken_away, prefixes)
 
 
 @pytest.mark.slow

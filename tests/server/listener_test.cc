@@ -73,9 +73,9 @@ TEST(Listener, HandsConnectionsOverAndCountsThoseOpen) {
   EXPECT_GT(listener->address().port, 0);
   const int a = Connect(*listener), b = Connect(*listener);
   owner.Await(2);
-  EXPECT_EQ(listener->open_connections(), 2);
+  EXPECT_EQ(listener->connections().open(), 2);
   owner.CloseAll();
-  EXPECT_EQ(listener->open_connections(), 0);
+  EXPECT_EQ(listener->connections().open(), 0);
   EXPECT_TRUE(IsClosedByPeer(a));
   close(a);
   close(b);
@@ -84,12 +84,12 @@ TEST(Listener, HandsConnectionsOverAndCountsThoseOpen) {
 
 TEST(Listener, ClosesWhatIsAboveItsBoundAndServesAgainWhenThereIsRoom) {
   Owner owner;
-  const auto listener = MakeListener({.max_connections = 2}, &owner);
+  const auto listener = MakeListener({.bounds = {.max_connections = 2}}, &owner);
   std::vector<int> clients = {Connect(*listener), Connect(*listener)};
   owner.Await(2);
   const int shed = Connect(*listener);
   EXPECT_TRUE(IsClosedByPeer(shed));
-  EXPECT_EQ(listener->stats().shed_connections.value(), 1u);
+  EXPECT_EQ(listener->connections().stats().shed_connections.value(), 1u);
   owner.CloseAll();
   clients.push_back(Connect(*listener));
   owner.Await(1);
@@ -100,12 +100,12 @@ TEST(Listener, ClosesWhatIsAboveItsBoundAndServesAgainWhenThereIsRoom) {
 
 TEST(Listener, BoundsOnePeer) {
   Owner owner;
-  const auto listener = MakeListener({.max_connections_per_peer = 1}, &owner);
+  const auto listener = MakeListener({.bounds = {.max_connections_per_peer = 1}}, &owner);
   const int kept = Connect(*listener);
   owner.Await(1);
   const int shed = Connect(*listener);
   EXPECT_TRUE(IsClosedByPeer(shed));
-  EXPECT_EQ(listener->stats().shed_peer.value(), 1u);
+  EXPECT_EQ(listener->connections().stats().shed_peer.value(), 1u);
   close(kept);
   close(shed);
 }
@@ -155,10 +155,10 @@ TEST(Listener, CutsOffWhatItsOwnersHold) {
   const int fd = Connect(*listener);
   owner.Await(1);
   listener->Stop();
-  listener->CutConnections();
+  listener->CutConnectionsIn(absl::ZeroDuration());
   char byte;
   EXPECT_EQ(read(fd, &byte, 1), 0);
-  EXPECT_EQ(listener->open_connections(), 1) << "its owner closes it";
+  EXPECT_EQ(listener->connections().open(), 1) << "its owner closes it";
   close(fd);
 }
 

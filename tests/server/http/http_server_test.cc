@@ -389,7 +389,7 @@ TEST_F(HttpServerTest, AnIdleConnectionEnds) {
 
 TEST_F(HttpServerTest, StrangersMakeRoomOldestFirst) {
   HttpServerOptions options;
-  options.connections.max_connections = 8;
+  options.connections.bounds.max_connections = 8;
   Start(options);
   std::vector<std::unique_ptr<RawHttp>> peers;
   const auto connect = [&] {
@@ -417,7 +417,7 @@ TEST_F(HttpServerTest, StrangersMakeRoomOldestFirst) {
   peers.back()->Send(kGet);  // by when all of them have been let in
   peers.back()->ReadUntil("\r\n\r\n");
   EXPECT_EQ(stats_.evicted_strangers.value(), 22u);
-  EXPECT_EQ(server_->listener()->stats().shed_connections.value(), 0u);
+  EXPECT_EQ(server_->listener()->connections().stats().shed_connections.value(), 0u);
   caller->Send(Post("/echo", "still here"));
   EXPECT_THAT(caller->ReadUntil("still here"), HasSubstr("still here"));
   exchange->Reply(HttpReply());
@@ -426,7 +426,7 @@ TEST_F(HttpServerTest, StrangersMakeRoomOldestFirst) {
 
 TEST_F(HttpServerTest, WhoWaitsForARequestMakesRoomLast) {
   HttpServerOptions options;
-  options.connections.max_connections = 4;
+  options.connections.bounds.max_connections = 4;
   Start(options);
   std::vector<std::unique_ptr<RawHttp>> peers;
   for (int i = 0; i < 3; ++i) {
@@ -449,7 +449,7 @@ TEST_F(HttpServerTest, WhoWaitsForARequestMakesRoomLast) {
 
 TEST_F(HttpServerTest, CallersWithCredentialsKeepTheirPlaceWhileTheBodyComes) {
   HttpServerOptions options;
-  options.connections.max_connections = 4;
+  options.connections.bounds.max_connections = 4;
   options.callers_authenticate = true;
   Start(options);
   RawHttp uploads(server_->address());

@@ -1,0 +1,66 @@
+#include "server/thread_check.h"
+
+#include <pthread.h>
+
+#include <cstring>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "server/core/mutex.h"
+
+namespace sluice {
+namespace {
+
+constexpr const char* kWhereToLook =
+    "; see ulimit -u, pids.max of the cgroup, and the container's bound on pids";
+
+// Where all of them wait until the last one is there.
+class Gate {
+ public:
+  void Wait() {
+    MutexLock lock(&mutex_);
+    while (!open_) bell_.WaitFor(&mutex_, absl::InfiniteDuration());
+    bell_.NotifyOne();  // the next one
+  }
+  void Open() {
+    MutexLock lock(&mutex_);
+    open_ = true;
+    bell_.NotifyOne();
+  }
+
+ private:
+  Mutex mutex_;
+  CondVar bell_;
+  bool open_ SLUICE_GUARDED_BY(mutex_) = false;
+};
+
+void* WaitAtGate(void* gate) {
+  static_cast<Gate*>(gate)->Wait();
+  return nullptr;
+}
+
+}  // namespace
+
+absl::Status CheckThreads(int count) {
+  Gate gate;
+  std::vector<pthread_t> threads;
+  int error = 0;
+  while (static_cast<int>(threads.size()) < count && error == 0) {
+    pthread_t thread;
+    error = pthread_create(&thread, nullptr, &WaitAtGate, &gate);
+    if (error == 0) threads.push_back(thread);
+  }
+  gate.Open();
+  for (const pthread_t thread : threads) pthread_join(thread, nullptr);
+  if (error == 0) return absl::OkStatus();
+  return absl::ResourceExhaustedError(absl::StrCat("this process may start ", threads.size(),
+                                                   " threads, but may need ", count, ": ",
+                                                   std::strerror(error), kWhereToLook));
+}
+
+absl::Status NoThread(absl::string_view why) {
+  return absl::ResourceExhaustedError(
+      absl::StrCat("a thread cannot be started: ", why, kWhereToLook));
+}
+
+}  // namespace sluice

@@ -1,0 +1,20 @@
+// Whether the process may have the threads that it needs: asked before they are started, for some
+// libraries cannot say that they got none.
+#ifndef SLUICE_SERVER_THREAD_CHECK_H_
+#define SLUICE_SERVER_THREAD_CHECK_H_
+
+#include "absl/status/status.h"
+#include "absl/strings/string_view.h"
+
+namespace sluice {
+
+// Starts `count` threads, all at once, and ends them. RESOURCE_EXHAUSTED with the system's reason,
+// how many there were, and where to look.
+absl::Status CheckThreads(int count);
+
+// The same error for a thread that could not be started later; `why` is the system's reason.
+absl::Status NoThread(absl::string_view why);
+
+}  // namespace sluice
+
+#endif  // SLUICE_SERVER_THREAD_CHECK_H_
