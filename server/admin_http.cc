@@ -35,6 +35,7 @@ HttpServerOptions OptionsFor(const Address& address) {
   options.head_bound = kRequestBound;
   options.request_bound = kRequestBound;
   options.write_bound = kRequestBound;
+  options.evict_slow_readers = true;
   options.half_close_cancels = false;  // nc does that, and waits for its answer
   return options;
 }

@@ -83,7 +83,9 @@ HttpConnection::HttpConnection(HttpServerContext* context, uint64_t id, int fd)
 void HttpConnection::Start() { WaitReadable(); }
 
 bool HttpConnection::CanBeEvicted() const {
-  if (phase_ == Phase::kServing) return false;
+  if (phase_ == Phase::kServing) {
+    return context_->options.evict_slow_readers && waits_writable_ && ended_;
+  }
   return exchange_ == nullptr || !context_->options.callers_authenticate || !exchange_->is_call();
 }
 

@@ -52,7 +52,7 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
 
   void Start();
   uint64_t id() const { return id_; }
-  // It has no request in flight, so no answer is lost by closing it.
+  // It has no request in flight that somebody waits for.
   bool CanBeEvicted() const;
   // A call that came over it was answered whole.
   bool finished_call() const { return finished_call_; }

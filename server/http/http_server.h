@@ -43,6 +43,8 @@ struct HttpServerOptions {
   bool half_close_cancels = true;
   // Only who may call sends what counts as a call, so its connection is kept while the body comes.
   bool callers_authenticate = false;
+  // A peer that does not take its whole answer makes room too: nobody may keep others from asking.
+  bool evict_slow_readers = false;
 };
 
 // Several servers may count into one.

@@ -283,6 +283,22 @@ def test_probes_beside_scrapes(start_daemon):
     assert statistics.median(times) < 0.1 / SCALE
 
 
+def test_probes_beside_scrapers_that_do_not_read(start_daemon):
+    daemon = start_daemon("--log_level=error")
+    host, port = daemon.admin.split(":")
+    with contextlib.ExitStack() as stack:
+        for _ in range(100):
+            peer = stack.enter_context(contextlib.closing(socket.socket()))
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            peer.connect((host, int(port)))
+            with contextlib.suppress(ConnectionError):
+                peer.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n" * 20)
+        times = probe_times(daemon, 20)
+    print(f"/healthz beside 100 scrapers that read nothing: median {statistics.median(times) * 1000:.1f} ms, "
+          f"worst {max(times) * 1000:.1f} ms")
+    assert statistics.median(times) < 0.1 / SCALE
+
+
 @pytest.mark.parametrize("port", PORTS)
 def test_headers_without_end(start_daemon, port):
     daemon = start_daemon("--http_listen=127.0.0.1:0", "--log_level=error")

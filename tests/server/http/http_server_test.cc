@@ -24,6 +24,8 @@ using ::testing::StartsWith;
 
 constexpr absl::string_view kHeadAlone =
     "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n";
+constexpr absl::string_view kGetAndClose =
+    "GET /echo HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
 constexpr absl::string_view kGet = "GET /echo HTTP/1.1\r\nHost: x\r\n\r\n";
 
 std::string Post(absl::string_view path, absl::string_view body, absl::string_view fields = "") {
@@ -74,6 +76,7 @@ class HttpServerTest : public testing::Test {
       reply.status = body.ok() ? 200 : absl::IsOutOfRange(body.status()) ? 413 : 429;
       reply.content_type = "text/plain";
       if (body.ok()) reply.body = body->text();
+      if (exchange->head().path == "/large") reply.body = std::string(4 << 20, 'a');
       exchange->Reply(std::move(reply));
     };
   }
@@ -99,6 +102,7 @@ class HttpServerTest : public testing::Test {
   }
 
   SteadyClock steady_;
+  FakeClock fake_;
   HttpServerStats stats_;
   Mutex mutex_;
   CondVar came_;
@@ -338,38 +342,35 @@ TEST_F(HttpServerTest, TellsOfOneThatHasSentFarAhead) {
 // ---- Time ----
 
 TEST_F(HttpServerTest, AHeadThatDoesNotComeIsToldSo) {
-  FakeClock clock;
   HttpServerOptions options;
   options.head_bound = absl::Seconds(10);
-  Start(options, &clock);
+  Start(options, &fake_);
   RawHttp http(server_->address());
   http.Send("GET /echo HTTP/1.1\r\nX: ");
   RawHttp other(server_->address());
   other.Send(kGet);  // by when the first has been read
   other.ReadUntil("\r\n\r\n");
-  clock.Advance(absl::Seconds(9));
+  fake_.Advance(absl::Seconds(9));
   EXPECT_EQ(http.ReadUntil("\r\n\r\n", 400), "");
   http.Send("a");  // a byte now and then changes nothing
-  clock.Advance(absl::Seconds(2));
+  fake_.Advance(absl::Seconds(2));
   EXPECT_EQ(RawHttp::StatusOf(http.ReadToEnd()), 408);
   EXPECT_EQ(stats_.late.value(), 1u);
 }
 
 TEST_F(HttpServerTest, ABodyThatDoesNotComeIsToldSo) {
-  FakeClock clock;
-  Start({}, &clock);
+  Start({}, &fake_);
   RawHttp http(server_->address());
   http.Send(kHeadAlone);
   while (stats_.requests.value() == 0) std::this_thread::yield();
-  clock.Advance(absl::Seconds(59));
+  fake_.Advance(absl::Seconds(59));
   EXPECT_EQ(http.ReadUntil("\r\n\r\n", 400), "");
-  clock.Advance(absl::Seconds(2));
+  fake_.Advance(absl::Seconds(2));
   EXPECT_EQ(RawHttp::StatusOf(http.ReadToEnd()), 408);
 }
 
 TEST_F(HttpServerTest, AnIdleConnectionEnds) {
-  FakeClock clock;
-  Start({}, &clock);
+  Start({}, &fake_);
   RawHttp idle(server_->address());
   RawHttp used(server_->address());
   used.Send(kGet);
@@ -377,7 +378,7 @@ TEST_F(HttpServerTest, AnIdleConnectionEnds) {
   RawHttp served(server_->address());
   served.Send(Post("/wait", ""));
   const std::shared_ptr<HttpExchange> exchange = NextWaiting();
-  clock.Advance(absl::Seconds(61));
+  fake_.Advance(absl::Seconds(61));
   EXPECT_EQ(idle.ReadToEnd(), "");
   used.ReadToEnd();
   EXPECT_TRUE(used.closed());
@@ -445,6 +446,22 @@ TEST_F(HttpServerTest, WhoWaitsForARequestMakesRoomLast) {
   EXPECT_EQ(stats_.evicted_idle.value(), 1u);
   peers[0]->Send(Post("/echo", "third"));
   EXPECT_THAT(peers[0]->ReadUntil("third"), HasSubstr("third"));
+}
+
+TEST_F(HttpServerTest, WhoDoesNotReadMakesRoomWhereThatIsWanted) {
+  for (const bool wanted : {false, true}) {
+    HttpServerOptions options;
+    options.connections.max_connections = 4;
+    options.evict_slow_readers = wanted;
+    Start(options);
+    std::vector<std::unique_ptr<RawHttp>> peers;
+    for (int i = 0; i < 4; ++i) {
+      peers.push_back(std::make_unique<RawHttp>(server_->address(), 4096));
+      peers.back()->Send("GET /large HTTP/1.1\r\nHost: x\r\n\r\n");
+      peers.back()->ReadUntil("\r\n\r\n");
+    }
+    EXPECT_EQ(RawHttp::StatusOf(Ask(kGetAndClose)), wanted ? 200 : 0);
+  }
 }
 
 TEST_F(HttpServerTest, CallersWithCredentialsKeepTheirPlaceWhileTheBodyComes) {
