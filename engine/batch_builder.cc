@@ -9,6 +9,11 @@ bool CanDecode(const Call& call, const Sequence& sequence) {
 
 bool Decodes(const Call& call) { return call.state == CallState::kReady && !call.in_prompt(); }
 
+// Of the first token that the call samples, counted from its session's first.
+int64_t FirstNewPosition(const Call& call) {
+  return call.base + static_cast<int64_t>(call.request.prompt.size());
+}
+
 constexpr SamplingConfig kGreedy = {.temperature = 0.0f};
 
 }  // namespace
@@ -75,7 +80,9 @@ void BatchBuilder::AddDecodeRows(Call* call, Wanted wanted, Batch* batch) const 
   for (Sequence& sequence : call->sequences) {
     if (!CanDecode(*call, sequence) || !wanted(sequence)) continue;
     const bool known = sequence.received == sequence.launched;
-    batch->decode.push_back({sequence.slot, known ? sequence.last_token : kLastSampled});
+    // The token sampled last, which stands before the one that this row samples.
+    const int64_t position = FirstNewPosition(*call) + sequence.launched - 1;
+    batch->decode.push_back({sequence.slot, known ? sequence.last_token : kLastSampled, position});
     AddSample(call, &sequence, batch->num_rows++, batch);
   }
   share.logits_end = batch->logits.size();
@@ -90,7 +97,7 @@ void BatchBuilder::AddPrompt(Call* call, int64_t length, Batch* batch) const {
   const int32_t first_row = batch->num_rows;
   BatchShare share{call, begin, end, batch->logits.size(), 0};
   batch->prompts.push_back({call->sequences[0].slot, begin, static_cast<int32_t>(length),
-                            call->request.prompt.data() + begin});
+                            call->request.prompt.data() + begin, call->base + begin});
   batch->num_rows += static_cast<int32_t>(length);
   call->prompt_launched = end;
   if (call->request.output.prompt_logprobs >= 0)
@@ -139,8 +146,7 @@ void BatchBuilder::AddSample(Call* call, Sequence* sequence, int32_t row_index,
   row.slot = sequence->slot;
   row.seed = request.seed;
   row.sequence = static_cast<uint32_t>(sequence->index);
-  row.position = static_cast<uint64_t>(call->base + static_cast<int64_t>(request.prompt.size()) +
-                                       sequence->launched);
+  row.position = static_cast<uint64_t>(FirstNewPosition(*call) + sequence->launched);
   if (request.kind == RequestKind::kScore) {
     row.sampling = &kGreedy;
     row.alternatives = request.score_alternatives;

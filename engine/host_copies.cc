@@ -12,7 +12,7 @@ HostCopies::~HostCopies() {
 HostState HostCopies::Read(int32_t slot, Ticket* ticket) {
   HostState host;
   if (spare_.empty()) {
-    host = std::make_shared<StateData>(elements_);
+    host = std::make_shared<StateData>(bytes_);
   } else {
     host = std::move(spare_.back());
     spare_.pop_back();

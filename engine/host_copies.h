@@ -20,8 +20,8 @@ using HostState = std::shared_ptr<StateData>;
 // asked for it.
 class HostCopies {
  public:
-  // `elements` of one state. The backend outlives the object.
-  HostCopies(Backend* backend, int64_t elements) : backend_(backend), elements_(elements) {}
+  // `bytes` of one state in canonical form. The backend outlives the object.
+  HostCopies(Backend* backend, int64_t bytes) : backend_(backend), bytes_(bytes) {}
   ~HostCopies();
 
   // Starts to copy the state in `slot` into a new buffer. What is done to the slot next is ordered
@@ -41,8 +41,7 @@ class HostCopies {
 
   // The device's error, if a copy has met it.
   const absl::Status& status() const { return status_; }
-  int64_t elements() const { return elements_; }
-  int64_t bytes() const { return elements_ * static_cast<int64_t>(sizeof(float)); }
+  int64_t bytes() const { return bytes_; }
   bool idle() const { return in_flight_.empty(); }
 
  private:
@@ -53,7 +52,7 @@ class HostCopies {
   static constexpr size_t kSpareBuffers = 4;  // faulting fresh pages in costs more than the copy
 
   Backend* const backend_;
-  const int64_t elements_;
+  const int64_t bytes_;
   absl::Status status_;
   std::list<Copy> in_flight_;
   std::vector<HostState> spare_;

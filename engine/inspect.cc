@@ -7,12 +7,12 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "engine/checkpoint/checkpoint.h"
-#include "engine/checkpoint/model_tensors.h"
+#include "engine/checkpoint/tensor_table.h"
 #include "engine/checkpoint/weight_files.h"
 #include "engine/checkpoint/weight_loader.h"
 #include "engine/model_tokenizer.h"
 #include "kernels/footprint.h"
-#include "kernels/state_layout.h"
+#include "kernels/state_table.h"
 
 namespace sluice {
 namespace {
@@ -36,29 +36,33 @@ Inspection::Files CountFiles(const WeightFiles& files) {
   return result;
 }
 
-Inspection::Device Measure(DeviceKind kind, const ModelConfig& config,
-                           const ModelTensors& tensors) {
+Inspection::Device Measure(DeviceKind kind, const ModelConfig& config, const TensorTable& table) {
   Inspection::Device device;
   device.name = kind == DeviceKind::kCpu ? "cpu" : "cuda";
-  device.refusal = std::string(CheckShape(kind, config.shape).message());
+  device.refusal = std::string(CheckSpec(kind, config.spec).message());
   WeightSizer sizer(kind);
   // A sizer never fails, and nothing is read.
-  if (MeasureWeights(config, tensors, &sizer).ok()) device.weight_bytes = sizer.bytes();
-  device.slot_bytes = SlotBytes(kind, config.shape);
+  if (MeasureWeights(config, table, &sizer).ok()) device.weight_bytes = sizer.bytes();
+  device.slot_bytes = SlotBytes(kind, config.spec);
   return device;
 }
 
 void InspectTensors(const WeightFiles& files, const InspectOptions& options, Inspection* result) {
   const ModelConfig& config = *result->config;
-  const absl::StatusOr<ModelTensors> tensors = LocateTensors(config, files);
+  const absl::StatusOr<TensorTable> tensors = LocateTensors(config, files);
   if (!tensors.ok()) return Refuse(tensors.status(), result);
   Inspection::Layout layout;
-  for (const LayerTensors& layer : tensors->layers) layout.fused_gate_up |= !layer.up_proj;
-  layout.has_lm_head = tensors->lm_head.has_value();
+  int64_t gate_up = 0, mlps = 0;
+  for (const TableEntry& entry : tensors->entries()) {
+    if (entry.into == Into(&MlpWeights::gate_up)) ++gate_up;
+    if (entry.into == Into(&Weights::lm_head)) layout.has_lm_head = true;
+  }
+  ForEachMlp(config.spec, [&](int64_t, const MlpSpec&) { ++mlps; });
+  layout.fused_gate_up = gate_up < 2 * mlps;
   result->layout = layout;
   result->devices = {Measure(DeviceKind::kCpu, config, *tensors),
                      Measure(DeviceKind::kCuda, config, *tensors)};
-  result->state_bytes = MakeStateLayout(config.shape).bytes();
+  result->state_bytes = MakeStateTable(config.spec).bytes();
   if (!options.check_values) return;
   WeightSizer nowhere(DeviceKind::kCpu);
   const absl::Status status =

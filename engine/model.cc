@@ -1,26 +1,125 @@
 #include "engine/model.h"
 
+#include <algorithm>
 #include <utility>
 
-namespace sluice {
+#include "kernels/check.h"
 
-absl::StatusOr<std::unique_ptr<Model>> Model::Create(Backend* backend, const ModelShape& shape,
+namespace sluice {
+namespace {
+
+// Columns that a unit's activations have.
+struct Widths {
+  int64_t in = 0;  // 0: none
+  int64_t out = 0;
+};
+
+Widths WidthsOf(const UnitSpec& unit) {
+  if (const auto* mixer = std::get_if<MixerSpec>(&unit)) return {mixer->in_dim, mixer->out_dim()};
+  return {0, std::get<MlpSpec>(unit).intermediate};
+}
+
+// Room for `cols` columns, seen as so many.
+Activation View(const Activation& room, int64_t cols) { return {room.data, room.rows, cols}; }
+
+// Runs one op on a backend.
+struct Runner {
+  Backend* backend;
+  void operator()(const EmbedArgs& args) const { backend->Embed(args); }
+  void operator()(const NormProjectArgs& args) const { backend->NormProject(args); }
+  void operator()(const MixArgs& args) const { backend->Mix(args); }
+  void operator()(const ProjectAddArgs& args) const { backend->ProjectAdd(args); }
+  void operator()(const NormGateUpArgs& args) const { backend->NormGateUp(args); }
+  void operator()(const LogitsArgs& args) const { backend->Logits(args); }
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Model>> Model::Create(Backend* backend, const ModelSpec& spec,
                                                      Weights weights, int32_t max_rows) {
   std::unique_ptr<Model> model(new Model);
   model->backend_ = backend;
-  model->shape_ = shape;
+  model->spec_ = spec;
   model->weights_ = std::move(weights);
-  const auto allocate = [&](int64_t cols, Activation* out) -> absl::Status {
-    absl::StatusOr<Activation> activation = backend->AllocateActivation(max_rows, cols);
-    if (activation.ok()) *out = *activation;
-    return activation.status();
-  };
-  absl::Status status = allocate(shape.hidden, &model->x_);
-  status.Update(allocate(shape.mixer_in_dim(), &model->mixer_in_));
-  status.Update(allocate(shape.out_dim(), &model->mixer_out_));
-  status.Update(allocate(shape.intermediate, &model->mlp_));
+  absl::Status status = model->Allocate(max_rows);
   if (!status.ok()) return status;
+  model->Plan();
   return model;
+}
+
+absl::Status Model::Allocate(int32_t max_rows) {
+  std::vector<Widths> widest;
+  for (const LayerSpec& layer : spec_.layers) {
+    for (const BranchSpec& branch : layer.branches) {
+      widest.resize(std::max(widest.size(), branch.units.size()));
+      for (size_t i = 0; i < branch.units.size(); ++i) {
+        const Widths widths = WidthsOf(branch.units[i]);
+        widest[i] = {std::max(widest[i].in, widths.in), std::max(widest[i].out, widths.out)};
+      }
+    }
+  }
+  absl::Status status;
+  const auto allocate = [&](int64_t cols) {
+    if (!status.ok() || cols == 0) return Activation();
+    absl::StatusOr<Activation> activation = backend_->AllocateActivation(max_rows, cols);
+    status.Update(activation.status());
+    return activation.value_or(Activation());
+  };
+  x_ = allocate(spec_.hidden);
+  for (const Widths& widths : widest) {
+    in_.push_back(allocate(widths.in));
+    out_.push_back(allocate(widths.out));
+  }
+  return status;
+}
+
+void Model::Plan() {
+  SLUICE_CHECK(weights_.layers.size() == spec_.layers.size());
+  for (size_t i = 0; i < spec_.layers.size(); ++i) {
+    const LayerSpec& layer = spec_.layers[i];
+    SLUICE_CHECK(weights_.layers[i].branches.size() == layer.branches.size());
+    for (size_t b = 0; b < layer.branches.size(); ++b) {
+      const BranchWeights& w = weights_.layers[i].branches[b];
+      norms_.push_back({layer.branches[b].norm, w.norm, w.norm_bias});
+    }
+  }
+  ops_.push_back(EmbedArgs{weights_.embeddings, x_, spec_.embedding_scale});
+  size_t branch = 0;
+  for (size_t i = 0; i < spec_.layers.size(); ++i) {
+    for (size_t b = 0; b < spec_.layers[i].branches.size(); ++b, ++branch) {
+      PlanBranch(static_cast<int64_t>(i), spec_.layers[i].branches[b],
+                 weights_.layers[i].branches[b], norms_[branch]);
+      // What this branch adds to last, the next one norms first.
+      auto* last = std::get_if<ProjectAddArgs>(&ops_.back());
+      if (branch + 1 < norms_.size() && last != nullptr) last->next_norm = &norms_[branch + 1];
+    }
+  }
+  ops_.push_back(
+      LogitsArgs{x_, {spec_.final_norm, weights_.norm, weights_.norm_bias}, weights_.lm_head});
+}
+
+// All units read x before any adds to it.
+void Model::PlanBranch(int64_t layer, const BranchSpec& spec, const BranchWeights& weights,
+                       const StreamNorm& norm) {
+  SLUICE_CHECK(weights.units.size() == spec.units.size());
+  std::vector<Op> mixes, adds;
+  for (size_t i = 0; i < spec.units.size(); ++i) {
+    if (const auto* mixer = std::get_if<MixerSpec>(&spec.units[i])) {
+      const auto& w = std::get<MixerWeights>(weights.units[i]);
+      const Activation in = View(in_[i], mixer->in_dim), out = View(out_[i], mixer->out_dim());
+      ops_.push_back(NormProjectArgs{x_, norm, w.in, w.in_bias, in});
+      mixes.push_back(MixArgs{mixer, &w, layer, in, out});
+      adds.push_back(ProjectAddArgs{out, w.out, w.out_bias, x_, nullptr});
+    } else {
+      const auto& mlp = std::get<MlpSpec>(spec.units[i]);
+      const auto& w = std::get<MlpWeights>(weights.units[i]);
+      const Activation out = View(out_[i], mlp.intermediate);
+      ops_.push_back(NormGateUpArgs{x_, norm, w.gate_up, w.gate_bias, w.up_bias, mlp.act, out});
+      adds.push_back(ProjectAddArgs{out, w.down, w.down_bias, x_, nullptr});
+    }
+  }
+  ops_.insert(ops_.end(), mixes.begin(), mixes.end());
+  ops_.insert(ops_.end(), adds.begin(), adds.end());
 }
 
 absl::Status Model::Prepare() {
@@ -29,20 +128,9 @@ absl::Status Model::Prepare() {
 }
 
 Ticket Model::Step(const StepRows* rows) {
-  Backend& b = *backend_;
-  b.BeginStep(rows);
-  b.Embed({weights_.embeddings, x_});
-  for (int64_t i = 0; i < shape_.layers; ++i) {
-    const LayerWeights& w = weights_.layers[i];
-    b.NormProject({x_, w.attn_norm, w.mixer_in, mixer_in_});
-    b.Mix(
-        {i, mixer_in_, w.gate, w.gate_bias, w.conv_q, w.conv_k, w.conv_v, w.head_norm, mixer_out_});
-    b.ProjectAdd({mixer_out_, w.mixer_out, x_});
-    b.NormGateUp({x_, w.mlp_norm, w.gate_up, mlp_});
-    b.ProjectAdd({mlp_, w.down, x_});
-  }
-  b.Logits({x_, weights_.norm, weights_.lm_head});
-  return b.EndStep();
+  backend_->BeginStep(rows);
+  for (const Op& op : ops_) std::visit(Runner{backend_}, op);
+  return backend_->EndStep();
 }
 
 }  // namespace sluice

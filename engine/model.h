@@ -1,8 +1,10 @@
-// A GLA language model on a backend: the forward pass of one step.
+// A language model on a backend: the forward pass of one step.
 #ifndef SLUICE_ENGINE_MODEL_H_
 #define SLUICE_ENGINE_MODEL_H_
 
 #include <memory>
+#include <variant>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "engine/weights.h"
@@ -13,8 +15,9 @@ namespace sluice {
 // Lives on the thread that drives the backend. The backend outlives it.
 class Model {
  public:
-  // Allocates the activations of a step of at most `max_rows` rows.
-  static absl::StatusOr<std::unique_ptr<Model>> Create(Backend* backend, const ModelShape& shape,
+  // Allocates the activations of a step of at most `max_rows` rows, and plans its ops. `weights`
+  // has the spec's shape.
+  static absl::StatusOr<std::unique_ptr<Model>> Create(Backend* backend, const ModelSpec& spec,
                                                        Weights weights, int32_t max_rows);
 
   // Before the first step: lets the backend make what is otherwise made when first used. States are
@@ -23,18 +26,29 @@ class Model {
   // Launches one step; `rows` as Backend::BeginStep wants it.
   Ticket Step(const StepRows* rows);
 
-  const ModelShape& shape() const { return shape_; }
+  const ModelSpec& spec() const { return spec_; }
 
  private:
+  using Op =
+      std::variant<EmbedArgs, NormProjectArgs, MixArgs, ProjectAddArgs, NormGateUpArgs, LogitsArgs>;
+
   Model() = default;
 
+  absl::Status Allocate(int32_t max_rows);
+  void Plan();
+  void PlanBranch(int64_t layer, const BranchSpec& spec, const BranchWeights& weights,
+                  const StreamNorm& norm);
+
   Backend* backend_ = nullptr;
-  ModelShape shape_;
+  ModelSpec spec_;
   Weights weights_;
-  Activation x_;          // (max_rows, hidden): the residual stream
-  Activation mixer_in_;   // (max_rows, mixer_in_dim)
-  Activation mixer_out_;  // (max_rows, heads * dv)
-  Activation mlp_;        // (max_rows, intermediate)
+  Activation x_;  // (max_rows, hidden): the residual stream
+  // Of a branch's first unit, its second, ...: what goes into the mixer, and what comes out of it
+  // or of an MLP's first half. As wide as the widest that needs it.
+  std::vector<Activation> in_;
+  std::vector<Activation> out_;
+  std::vector<StreamNorm> norms_;  // of the branches, in their order; the ops point into it
+  std::vector<Op> ops_;            // of a step, in their order
 };
 
 }  // namespace sluice

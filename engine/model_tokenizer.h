@@ -15,7 +15,7 @@ namespace sluice {
 inline absl::StatusOr<std::unique_ptr<const Tokenizer>> LoadModelTokenizer(
     const std::string& dir, const ModelConfig& config) {
   TokenizerOptions options;
-  options.vocab_size = static_cast<int32_t>(config.shape.vocab);
+  options.vocab_size = static_cast<int32_t>(config.spec.vocab);
   options.bos_id = config.bos_token_id;
   if (!config.eos_token_ids.empty()) options.eos_id = config.eos_token_ids.front();
   return Tokenizer::Load(dir, options);

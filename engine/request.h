@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "absl/time/time.h"
-#include "kernels/ops.h"
+#include "kernels/step_rows.h"
 
 namespace sluice {
 

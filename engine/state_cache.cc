@@ -52,8 +52,6 @@ StateCache::StateCache(HostCopies* copies, Backend* backend, SlotPool* slots, co
       slots_(slots),
       clock_(clock),
       budget_(budget),
-      host_capacity_(budget.host_bytes / copies->bytes()),
-      disk_capacity_(budget.disk_bytes / copies->bytes()),
       stats_(stats) {}
 
 StateCache::~StateCache() { SLUICE_CHECK(states_ == 0); }
@@ -61,40 +59,49 @@ StateCache::~StateCache() { SLUICE_CHECK(states_ == 0); }
 // ---- Room ----
 
 absl::Status StateCache::Reserve(int32_t host_states, int32_t disk_states, Room* room) {
-  if (!budget_.has_store) disk_states = 0;
-  if (disk_states > 0 && disk_used() + disk_states > disk_capacity_) {
+  const int64_t host = host_states * state_bytes();
+  const int64_t disk = budget_.has_store ? disk_states * state_bytes() : 0;
+  if (disk > 0 && disk_used() + disk > budget_.disk_bytes) {
     return absl::ResourceExhaustedError(absl::StrCat("no room for another state on disk: all ",
                                                      budget_.disk_bytes,
                                                      " bytes are taken (--disk_state_bytes)"));
   }
-  if (!FitsHost(host_states)) {
+  if (!FitsHost(host)) {
     return absl::ResourceExhaustedError(absl::StrCat("no room for another state in memory: all ",
                                                      budget_.host_bytes,
                                                      " bytes are taken (--host_state_bytes)"));
   }
   room->Release();
   room->cache_ = this;
-  room->host_ = host_states;
-  room->disk_ = disk_states;
-  reserved_host_ += host_states;
-  reserved_disk_ += disk_states;
+  room->host_ = host;
+  room->disk_ = disk;
+  reserved_host_ += host;
+  reserved_disk_ += disk;
   return absl::OkStatus();
 }
 
 void StateCache::ReserveInPlace(Room* room) {
   room->Release();
   room->cache_ = this;
-  room->host_ = room->disk_ = room->lent_ = 1;
-  ++reserved_host_;
-  ++reserved_disk_;
-  ++lent_;
+  room->host_ = room->disk_ = room->lent_ = state_bytes();
+  reserved_host_ += state_bytes();
+  reserved_disk_ += state_bytes();
+  lent_ += state_bytes();
 }
 
-bool StateCache::FitsHost(int32_t states) {
-  while (host_used() + states > host_capacity_) {
-    if (!DropOneFromHost()) return states == 0;
+bool StateCache::FitsHost(int64_t bytes) {
+  while (host_used() + bytes > budget_.host_bytes) {
+    if (!DropOneFromHost()) return bytes == 0;
   }
   return true;
+}
+
+// Takes a state's data, which it has, from the host.
+void StateCache::DropHost(State* state) {
+  in_host_.erase(state->host_place_);
+  host_bytes_ -= state->bytes_;
+  copies_->Recycle(state->exported ? nullptr : std::move(state->host_));
+  state->host_.reset();
 }
 
 bool StateCache::DropOneFromHost() {
@@ -106,9 +113,7 @@ bool StateCache::DropOneFromHost() {
     }
     if (state->holders.empty() || state->pins_ > 0 || !state->data_ready()) continue;
     DropSlot(state);
-    copies_->Recycle(state->exported ? nullptr : std::move(state->host_));
-    state->host_.reset();
-    in_host_.erase(state->host_place_);
+    DropHost(state);
     stats_->host_evictions.Add();
     return true;
   }
@@ -119,7 +124,7 @@ bool StateCache::DropOneFromHost() {
 
 StatePtr StateCache::AdoptSlot(StateInfo info, int32_t slot, Room* room) {
   StatePtr state = MakeState(std::move(info), /*has_disk=*/true);
-  TakeDiskPlace(room);
+  TakeDiskPlace(*state, room);
   HoldSlot(state.get(), slot);
   StartRead(state.get(), slot, room);
   return state;
@@ -140,7 +145,7 @@ StatePtr StateCache::AdoptCopy(StateInfo info, int32_t slot, Room* room,
 
 StatePtr StateCache::AdoptData(StateInfo info, HostState data, Room* room) {
   StatePtr state = MakeState(std::move(info), /*has_disk=*/true);
-  TakeDiskPlace(room);
+  TakeDiskPlace(*state, room);
   GiveData(state.get(), std::move(data), room);
   return state;
 }
@@ -150,17 +155,20 @@ StatePtr StateCache::AdoptFile(StateInfo info) {
 }
 
 StatePtr StateCache::MakeState(StateInfo info, bool has_disk) {
-  auto state = std::make_shared<State>(this, std::move(info));
+  auto state = std::make_shared<State>(this, std::move(info), state_bytes());
   state->has_disk_ = has_disk;
   ++states_;
-  if (has_disk) ++on_disk_;
+  if (has_disk) {
+    ++on_disk_;
+    on_disk_bytes_ += state->bytes_;
+  }
   return state;
 }
 
-void StateCache::TakeDiskPlace(Room* room) {
+void StateCache::TakeDiskPlace(const State& state, Room* room) {
   if (!budget_.has_store) return;
-  --room->disk_;
-  --reserved_disk_;
+  room->disk_ -= state.bytes_;
+  reserved_disk_ -= state.bytes_;
 }
 
 void StateCache::HoldSlot(State* state, int32_t slot) {
@@ -178,21 +186,23 @@ void StateCache::StartRead(State* state, int32_t slot, Room* room) {
 }
 
 void StateCache::GiveData(State* state, HostState data, Room* room) {
-  SLUICE_CHECK(room->host_ > 0 && !state->has_data());
-  --room->host_;
-  --reserved_host_;
+  SLUICE_CHECK(room->host_ >= state->bytes_ && !state->has_data());
+  room->host_ -= state->bytes_;
+  reserved_host_ -= state->bytes_;
+  host_bytes_ += state->bytes_;
   state->host_ = std::move(data);
   state->host_place_ = in_host_.insert(in_host_.end(), state);
 }
 
 void StateCache::Forget(State* state) {
   --states_;
-  if (state->has_disk_) --on_disk_;
+  if (state->has_disk_) {
+    --on_disk_;
+    on_disk_bytes_ -= state->bytes_;
+  }
   if (state->slot_ >= 0) DropSlot(state);
   if (state->read_ != 0) reading_.remove(state);
-  if (state->host_ == nullptr) return;
-  in_host_.erase(state->host_place_);
-  if (!state->exported) copies_->Recycle(std::move(state->host_));
+  if (state->host_ != nullptr) DropHost(state);
 }
 
 void StateCache::Touch(State* state) {

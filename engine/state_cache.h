@@ -34,7 +34,7 @@ class StateCache;
 // Tenant and id.
 using SessionKey = std::pair<std::string, std::string>;
 
-// States' worth of host memory and of disk that nobody else gets. Given back by the destructor.
+// Bytes of host memory and of disk that nobody else gets. Given back by the destructor.
 class Room {
  public:
   Room() = default;
@@ -46,16 +46,17 @@ class Room {
  private:
   friend class StateCache;
   StateCache* cache_ = nullptr;
-  int32_t host_ = 0;
-  int32_t disk_ = 0;
-  int32_t lent_ = 0;  // of them, places that others have as long as this room is held
+  int64_t host_ = 0;
+  int64_t disk_ = 0;
+  int64_t lent_ = 0;  // of each, what others have as long as this room is held
 };
 
 // A value that never changes; the places that hold it do. Shared by the sessions, calls and exports
 // that point at it.
 class State {
  public:
-  State(StateCache* cache, StateInfo about) : info(std::move(about)), cache_(cache) {}
+  State(StateCache* cache, StateInfo about, int64_t bytes)
+      : info(std::move(about)), cache_(cache), bytes_(bytes) {}
   ~State();
   State(const State&) = delete;
   State& operator=(const State&) = delete;
@@ -83,6 +84,7 @@ class State {
   friend class Pin;
 
   StateCache* const cache_;
+  const int64_t bytes_;  // in canonical form
   int32_t slot_ = -1;
   HostState host_;
   Ticket read_ = 0;  // of the copy into host_, while it is on its way
@@ -121,7 +123,7 @@ class StateCache {
              const StateBudget& budget, EngineStats* stats);
   ~StateCache();
 
-  // RESOURCE_EXHAUSTED when there is no room and none can be made.
+  // Room for so many states. RESOURCE_EXHAUSTED when there is none and none can be made.
   absl::Status Reserve(int32_t host_states, int32_t disk_states, Room* room);
   // Room for one state in the place of another, which has none of its own any more once the room is
   // given back.
@@ -133,18 +135,18 @@ class StateCache {
   // So many states are in the directory, those of other daemons too.
   void CountDirectory(int64_t states) { unread_ = std::max<int64_t>(0, states - on_disk_); }
 
-  // The state in `slot`, which is the cache's from now on; its copy to the host begins. Takes one
-  // host and one disk place of `room`.
+  // The state in `slot`, which is the cache's from now on; its copy to the host begins. Takes its
+  // bytes on the host and on disk of `room`.
   StatePtr AdoptSlot(StateInfo info, int32_t slot, Room* room);
   // The same from host memory; `data` is complete.
   StatePtr AdoptData(StateInfo info, HostState data, Room* room);
   // A copy of the state in `slot`, which stays the caller's: on its way to the host, and in a slot
-  // of its own if one can be had. Takes one host place of `room`, and none on disk: `drop` may be
-  // called at any time later to have it gone.
+  // of its own if one can be had. Takes its bytes on the host of `room`, and none on disk: `drop`
+  // may be called at any time later to have it gone.
   StatePtr AdoptCopy(StateInfo info, int32_t slot, Room* room, std::function<void()> drop);
   // A state that is on disk.
   StatePtr AdoptFile(StateInfo info);
-  // What was read from its file. Takes one host place of `room`.
+  // What was read from its file. Takes its bytes on the host of `room`.
   void GiveData(State* state, HostState data, Room* room);
 
   // The state's own slot, which is the caller's from now on: no copy. -1: it has none.
@@ -167,6 +169,7 @@ class StateCache {
   bool device_failed() const { return device_failed_; }
 
   void SetGauges();
+  // Of a state in canonical form.
   int64_t state_bytes() const { return copies_->bytes(); }
 
  private:
@@ -175,33 +178,34 @@ class StateCache {
   friend class Pin;
 
   StatePtr MakeState(StateInfo info, bool has_disk);
-  void TakeDiskPlace(Room* room);
+  void TakeDiskPlace(const State& state, Room* room);
   void HoldSlot(State* state, int32_t slot);
   void StartRead(State* state, int32_t slot, Room* room);
   void Forget(State* state);
   void DropSlot(State* state);
   bool DropOneFromHost();
-  bool FitsHost(int32_t states);
-  int64_t disk_used() const { return on_disk_ + unread_ + reserved_disk_ - lent_; }
-  int64_t host_used() const {
-    return static_cast<int64_t>(in_host_.size()) + reserved_host_ - lent_;
+  bool FitsHost(int64_t bytes);
+  void DropHost(State* state);
+  int64_t disk_used() const {
+    return on_disk_bytes_ + unread_ * state_bytes() + reserved_disk_ - lent_;
   }
+  int64_t host_used() const { return host_bytes_ + reserved_host_ - lent_; }
 
   HostCopies* const copies_;
   Backend* const backend_;
   SlotPool* const slots_;
   const Clock* const clock_;
   const StateBudget budget_;
-  const int64_t host_capacity_;  // states
-  const int64_t disk_capacity_;
   EngineStats* const stats_;
   bool device_failed_ = false;
   int64_t states_ = 0;   // that somebody points at
   int64_t on_disk_ = 0;  // of them, with a place on disk
-  int64_t unread_ = 0;
+  int64_t on_disk_bytes_ = 0;
+  int64_t host_bytes_ = 0;  // of in_host_
+  int64_t unread_ = 0;      // states, each of which may be on disk
   int64_t reserved_host_ = 0;
   int64_t reserved_disk_ = 0;
-  int64_t lent_ = 0;            // of the reserved places: counted with whoever has them now
+  int64_t lent_ = 0;            // of the reserved bytes: counted with whoever has them now
   std::list<State*> in_slots_;  // the least recently used first
   std::list<State*> in_host_;
   std::list<State*> reading_;  // on their way from a slot to the host

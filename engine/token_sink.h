@@ -12,7 +12,7 @@
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "engine/session_info.h"
-#include "kernels/ops.h"
+#include "kernels/step_rows.h"
 
 namespace sluice {
 

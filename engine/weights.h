@@ -1,35 +1,52 @@
-// The model's weights as a backend holds them, one shape comment per tensor. Names are the
-// checkpoint's.
+// The model's weights as a backend holds them, in the shape of its ModelSpec.
 #ifndef SLUICE_ENGINE_WEIGHTS_H_
 #define SLUICE_ENGINE_WEIGHTS_H_
 
+#include <variant>
 #include <vector>
 
-#include "kernels/ops.h"
+#include "kernels/model_spec.h"
 
 namespace sluice {
 
+using UnitWeights = std::variant<MixerWeights, MlpWeights>;
+
+struct BranchWeights {
+  Vector norm;       // (hidden), empty without weights
+  Vector norm_bias;  // (hidden), of a LayerNorm
+  std::vector<UnitWeights> units;
+};
+
 struct LayerWeights {
-  Vector attn_norm;  // (hidden)
-  Linear mixer_in;   // (mixer_in_dim, hidden): q_proj | k_proj | v_proj | gk_proj.0 | g_proj
-  Linear gate;       // (kv_heads * dk, gate_rank): gk_proj.1
-  Vector gate_bias;  // (kv_heads * dk): gk_proj.1.bias
-  Vector conv_q;     // (heads * dk, conv_size), empty without short convolution
-  Vector conv_k;     // (kv_heads * dk, conv_size)
-  Vector conv_v;     // (kv_heads * dv, conv_size)
-  Vector head_norm;  // (dv): g_norm or g_norm_swish_gate; empty without elementwise_affine
-  Linear mixer_out;  // (hidden, heads * dv): o_proj
-  Vector mlp_norm;   // (hidden)
-  Linear gate_up;    // (2 * intermediate, hidden): mlp.gate_proj, mlp.up_proj
-  Linear down;       // (hidden, intermediate): mlp.down_proj
+  std::vector<BranchWeights> branches;
 };
 
 struct Weights {
   Linear embeddings;  // (vocab, hidden)
   std::vector<LayerWeights> layers;
-  Vector norm;     // (hidden)
-  Linear lm_head;  // (vocab, hidden); the embeddings' handle when tied
+  Vector norm;       // (hidden)
+  Vector norm_bias;  // (hidden), of a LayerNorm
+  Linear lm_head;    // (vocab, hidden); the embeddings' handle when tied
 };
+
+// A place for each of the spec's weights.
+inline Weights EmptyWeights(const ModelSpec& spec) {
+  Weights weights;
+  for (const LayerSpec& layer : spec.layers) {
+    LayerWeights& of_layer = weights.layers.emplace_back();
+    for (const BranchSpec& branch : layer.branches) {
+      BranchWeights& of_branch = of_layer.branches.emplace_back();
+      for (const UnitSpec& unit : branch.units) {
+        if (std::holds_alternative<MixerSpec>(unit)) {
+          of_branch.units.emplace_back(MixerWeights());
+        } else {
+          of_branch.units.emplace_back(MlpWeights());
+        }
+      }
+    }
+  }
+  return weights;
+}
 
 }  // namespace sluice
 

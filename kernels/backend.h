@@ -22,8 +22,10 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "kernels/cores.h"
 #include "kernels/ops.h"
-#include "kernels/state_layout.h"
+#include "kernels/state_table.h"
+#include "kernels/step_rows.h"
 #include "kernels/weight_store.h"
 
 namespace sluice {
@@ -32,9 +34,11 @@ namespace sluice {
 using Ticket = uint64_t;
 
 struct BackendInfo {
-  std::string device;           // for people: "cpu (AVX3_ZEN4, 2 threads)"
+  DeviceKind kind = DeviceKind::kCpu;
+  std::string device;  // for people: "cpu (AVX3_ZEN4, 2 threads)"
+  // These two depend on the model's cores (kernels/cores.h) and are set by AllocateStates.
   std::string numerics_id;      // equal ids give equal bits
-  int32_t prompt_grid = 64;     // tokens; a prompt may be cut at its multiples only
+  int32_t prompt_grid = 0;      // tokens; a prompt may be cut at its multiples only
   int32_t steps_in_flight = 1;  // how many steps are worth launching before the first is awaited
   int32_t default_slots = 64;   // sequences at once, where nobody says and memory allows
   int32_t default_batch_tokens = 512;  // rows of a step, where nobody says
@@ -49,16 +53,16 @@ class Backend : public WeightStore {
   // RESOURCE_EXHAUSTED when memory is short. ----
 
   virtual absl::StatusOr<Activation> AllocateActivation(int64_t rows, int64_t cols) = 0;
-  // Once: `slots` states, and `count_tables` tables of token counts. Fixes the model's shape and
-  // the largest step: it has at most max_rows + slots logit rows.
-  virtual absl::Status AllocateStates(const ModelShape& shape, int32_t slots, int32_t count_tables,
+  // Once: `slots` states, and `count_tables` tables of token counts. Fixes the model and the
+  // largest step: it has at most max_rows + slots logit rows. INVALID_ARGUMENT: as CheckSpec.
+  virtual absl::Status AllocateStates(const ModelSpec& spec, int32_t slots, int32_t count_tables,
                                       int32_t max_rows) = 0;
   // Bytes a slot takes on the device, for sizing before AllocateStates.
-  virtual int64_t SlotBytes(const ModelShape& shape) const = 0;
+  virtual int64_t SlotBytes(const ModelSpec& spec) const = 0;
   // Bytes that slots may take where nobody says: of a device's own memory what is free now that
   // weights and activations are there, less what AllocateStates takes besides; of the host's, a
   // share.
-  virtual absl::StatusOr<int64_t> StateBudget(const ModelShape& shape, int32_t max_rows) const = 0;
+  virtual absl::StatusOr<int64_t> StateBudget(const ModelSpec& spec, int32_t max_rows) const = 0;
 
   // ---- A step. `rows` and what it points to stay untouched until the step is awaited. One without
   // rows computes nothing, and what is otherwise made when first used is made then. ----
@@ -77,10 +81,10 @@ class Backend : public WeightStore {
   virtual Ticket ZeroState(int32_t slot) = 0;
   // `to` gets the state of `from`; what was last sampled in either stays.
   virtual Ticket CopyState(int32_t from, int32_t to) = 0;
-  // Canonical form (state_layout.h), `host` of layout.elements floats that live until the ticket is
+  // Canonical form (state_table.h), `host` of the table's bytes, which live until the ticket is
   // done.
-  virtual Ticket ReadState(int32_t slot, float* host) = 0;
-  virtual Ticket WriteState(int32_t slot, const float* host) = 0;
+  virtual Ticket ReadState(int32_t slot, void* host) = 0;
+  virtual Ticket WriteState(int32_t slot, const void* host) = 0;
   // Makes table `counts` hold `prompt`'s tokens as seen and none as generated. Sampling counts what
   // it draws.
   virtual Ticket ResetCounts(int32_t counts, absl::Span<const int32_t> prompt) = 0;

@@ -1,39 +1,21 @@
 #include "kernels/footprint.h"
 
-#include "absl/strings/str_cat.h"
 #include "kernels/cpu/host_buffer.h"
 #include "kernels/cpu/pack.h"
 #include "kernels/cpu/state_pool.h"
 #include "kernels/cuda/layout.h"
-#include "kernels/state_layout.h"
+#include "kernels/state_table.h"
 
 namespace sluice {
 namespace {
 
 constexpr int64_t kBf16Bytes = 2;
 
-absl::Status Refuse(absl::string_view what, int64_t value, absl::string_view rule) {
-  return absl::InvalidArgumentError(
-      absl::StrCat("cuda: ", what, " is ", value, ", must be ", rule));
-}
-
 }  // namespace
 
-absl::Status CheckShape(DeviceKind device, const ModelShape& shape) {
-  if (device != DeviceKind::kCuda) return absl::OkStatus();
-  if (shape.dk % 8 != 0) return Refuse("dk (keys of a head)", shape.dk, "a multiple of 8");
-  if (shape.dv % 8 != 0) return Refuse("dv (values of a head)", shape.dv, "a multiple of 8");
-  if (shape.conv_size > 64) return Refuse("conv_size", shape.conv_size, "at most 64");
-  if (shape.heads > 65535) return Refuse("num_heads", shape.heads, "at most 65535");
-  constexpr int64_t kMaxDimension = int64_t{1} << 24;
-  for (int64_t dimension : {shape.vocab, shape.mixer_in_dim(), shape.intermediate, shape.hidden}) {
-    if (dimension > kMaxDimension) return Refuse("a dimension", dimension, "at most 2^24");
-  }
-  return absl::OkStatus();
-}
-
-int64_t SlotBytes(DeviceKind device, const ModelShape& shape) {
-  return device == DeviceKind::kCuda ? MakeStateLayout(shape).bytes() : StatePool::SlotBytes(shape);
+int64_t SlotBytes(DeviceKind device, const ModelSpec& spec) {
+  const StateTable table = MakeStateTable(spec);
+  return device == DeviceKind::kCuda ? table.bytes() : StatePool::SlotBytes(table);
 }
 
 absl::StatusOr<Linear> WeightSizer::LoadLinear(absl::Span<const MatrixView> blocks) {

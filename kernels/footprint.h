@@ -1,23 +1,17 @@
-// What a model takes on a kind of device, and whether its kernels can run it: without the device.
+// What a model takes on a kind of device, without the device.
 #ifndef SLUICE_KERNELS_FOOTPRINT_H_
 #define SLUICE_KERNELS_FOOTPRINT_H_
 
 #include <cstdint>
 
-#include "absl/status/status.h"
-#include "kernels/ops.h"
+#include "kernels/cores.h"
+#include "kernels/model_spec.h"
 #include "kernels/weight_store.h"
 
 namespace sluice {
 
-enum class DeviceKind : uint8_t { kCpu, kCuda };
-
-// INVALID_ARGUMENT, one line, names what no build of the device's kernels takes. What a block's
-// shared memory holds depends on the GPUs a build is for, and is found at a start.
-absl::Status CheckShape(DeviceKind device, const ModelShape& shape);
-
 // As the backend's SlotBytes.
-int64_t SlotBytes(DeviceKind device, const ModelShape& shape);
+int64_t SlotBytes(DeviceKind device, const ModelSpec& spec);
 
 // Adds up the bytes of the weights as a backend would hold them. It keeps nothing and reads no
 // values: `data` of what it is given may be null.

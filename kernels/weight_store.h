@@ -4,7 +4,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
-#include "kernels/ops.h"
+#include "kernels/tensor.h"
 
 namespace sluice {
 

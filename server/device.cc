@@ -12,7 +12,7 @@ namespace sluice {
 namespace {
 
 absl::StatusOr<std::unique_ptr<Backend>> OpenCuda(const ServerOptions& options,
-                                                  const ModelShape& shape) {
+                                                  const ModelSpec& spec) {
   CudaOptions cuda;
   cuda.batch_invariant = options.batch_invariant;
   absl::string_view ordinal = options.device;
@@ -21,16 +21,16 @@ absl::StatusOr<std::unique_ptr<Backend>> OpenCuda(const ServerOptions& options,
     cuda.device = 0;
   absl::StatusOr<std::unique_ptr<Backend>> backend = MakeCudaBackend(cuda);
   if (!backend.ok()) return backend;
-  if (absl::Status status = CheckCudaShape(shape); !status.ok()) return status;
+  if (absl::Status status = CheckCudaSpec(spec); !status.ok()) return status;
   return backend;
 }
 
 }  // namespace
 
-absl::StatusOr<Device> OpenDevice(const ServerOptions& options, const ModelShape& shape) {
+absl::StatusOr<Device> OpenDevice(const ServerOptions& options, const ModelSpec& spec) {
   Device device;
   if (options.device != "cpu") {
-    absl::StatusOr<std::unique_ptr<Backend>> cuda = OpenCuda(options, shape);
+    absl::StatusOr<std::unique_ptr<Backend>> cuda = OpenCuda(options, spec);
     if (cuda.ok()) {
       device.backend = *std::move(cuda);
       return device;

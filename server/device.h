@@ -16,9 +16,9 @@ struct Device {
   std::string why_cpu;  // --device=auto alone: what keeps this model from the GPU; empty on one
 };
 
-// "auto": the first GPU if this program, this host and the model's shape allow it, else the CPU.
+// "auto": the first GPU if this program, this host and the model's spec allow it, else the CPU.
 // For "cuda" and "cuda:N" what forbids it is an error, one line.
-absl::StatusOr<Device> OpenDevice(const ServerOptions& options, const ModelShape& shape);
+absl::StatusOr<Device> OpenDevice(const ServerOptions& options, const ModelSpec& spec);
 
 // "cuda:0" of "cuda:0 (NVIDIA H200)".
 std::string DeviceName(const BackendInfo& info);

@@ -47,11 +47,11 @@ v1::Model Describe(const ServerOptions& options, const Checkpoint& checkpoint,
   v1::Model out;
   out.set_name(options.model_name.empty() ? checkpoint.name() : options.model_name);
   out.set_fingerprint(fingerprint);
-  out.set_architecture("gla");
+  out.set_architecture(config.model_type());
   out.set_parameters(checkpoint.parameters());
-  out.set_vocab_size(static_cast<int32_t>(config.shape.vocab));
-  out.set_layers(static_cast<int32_t>(config.shape.layers));
-  out.set_hidden_size(static_cast<int32_t>(config.shape.hidden));
+  out.set_vocab_size(static_cast<int32_t>(config.spec.vocab));
+  out.set_layers(static_cast<int32_t>(config.spec.layers.size()));
+  out.set_hidden_size(static_cast<int32_t>(config.spec.hidden));
   out.set_state_bytes(state_bytes);
   out.set_device(DeviceName(info));
   out.set_weight_dtype(info.weight_dtype.empty() ? checkpoint.weight_dtype() : info.weight_dtype);
@@ -156,22 +156,23 @@ absl::StatusOr<int32_t> CountSlots(int64_t device_state_bytes, int32_t max_batch
 namespace {
 
 // Slots and everything else that a step needs, after the weights.
-absl::Status AllocateSteps(const ServerOptions& options, const ModelShape& shape, Weights weights,
+absl::Status AllocateSteps(const ServerOptions& options, const ModelSpec& spec, Weights weights,
                            ModelHost* host) {
   Backend* backend = host->backend.get();
   absl::StatusOr<std::unique_ptr<Model>> model =
-      Model::Create(backend, shape, std::move(weights), host->max_batch_tokens);
+      Model::Create(backend, spec, std::move(weights), host->max_batch_tokens);
   if (!model.ok()) return model.status();
   host->model = *std::move(model);
-  const absl::StatusOr<int64_t> budget = backend->StateBudget(shape, host->max_batch_tokens);
+  const absl::StatusOr<int64_t> budget = backend->StateBudget(spec, host->max_batch_tokens);
   if (!budget.ok()) return budget.status();
-  const absl::StatusOr<int32_t> slots =
-      CountSlots(options.device_state_bytes, host->max_batch_tokens, backend->info(),
-                 host->slot_bytes, *budget);
+  BackendInfo info = backend->info();
+  info.prompt_grid = PromptGrid(info.kind, spec);
+  const absl::StatusOr<int32_t> slots = CountSlots(
+      options.device_state_bytes, host->max_batch_tokens, info, host->slot_bytes, *budget);
   if (!slots.ok()) return slots.status();
   host->slots = *slots;
   absl::Status status =
-      backend->AllocateStates(shape, host->slots, host->slots, host->max_batch_tokens);
+      backend->AllocateStates(spec, host->slots, host->slots, host->max_batch_tokens);
   if (status.ok()) status = host->model->Prepare();
   return status;
 }
@@ -192,12 +193,12 @@ absl::StatusOr<ModelHost> LoadModel(const ServerOptions& options, const Clock* c
   host.tokenizer = *std::move(tokenizer);
   timer->Done("tokenizer");
 
-  absl::StatusOr<Device> device = OpenDevice(options, config.shape);
+  absl::StatusOr<Device> device = OpenDevice(options, config.spec);
   if (!device.ok()) return device.status();
   host.why_cpu = device->why_cpu;
   host.backend = std::move(device->backend);
   const BackendInfo& info = host.backend->info();
-  host.slot_bytes = host.backend->SlotBytes(config.shape);
+  host.slot_bytes = host.backend->SlotBytes(config.spec);
   host.max_batch_tokens =
       options.max_batch_tokens > 0 ? options.max_batch_tokens : info.default_batch_tokens;
   timer->Done("backend");
@@ -208,9 +209,9 @@ absl::StatusOr<ModelHost> LoadModel(const ServerOptions& options, const Clock* c
   if (!weights.ok()) return InModel(options, weights.status());
   timer->Done("weights");
 
-  const absl::Status allocated = AllocateSteps(options, config.shape, *std::move(weights), &host);
+  const absl::Status allocated = AllocateSteps(options, config.spec, *std::move(weights), &host);
   if (!allocated.ok()) return allocated;
-  host.state_spec = {fingerprint, MakeStateLayout(config.shape)};
+  host.state_spec = {fingerprint, MakeStateTable(config.spec)};
   const absl::Status store = OpenStore(options, clock, &host);
   if (!store.ok()) return store;
   timer->Done("sessions");
@@ -228,9 +229,8 @@ absl::StatusOr<ModelHost> LoadModel(const ServerOptions& options, const Clock* c
   }
   host.engine = std::make_unique<Engine>(host.backend.get(), host.model.get(), host.tokenizer.get(),
                                          clock, engine_options);
-  host.description =
-      Describe(options, **checkpoint, info, *host.tokenizer, fingerprint,
-               MakeStateLayout(config.shape).elements * static_cast<int64_t>(sizeof(float)));
+  host.description = Describe(options, **checkpoint, info, *host.tokenizer, fingerprint,
+                              host.state_spec.table.bytes());
   timer->Done("states");
   return host;
 }

@@ -33,6 +33,28 @@ const char* FeatureMapName(FeatureMap map) {
       return "sqrelu";
     case FeatureMap::kGeluTanh:
       return "gelu";
+    case FeatureMap::kGelu:
+      return "exact gelu";
+    case FeatureMap::kTanh:
+      return "tanh";
+    case FeatureMap::kElu:
+      return "elu";
+    case FeatureMap::kEluPlusOne:
+      return "elu + 1";
+    case FeatureMap::kEluPlusTwo:
+      return "elu + 2";
+    case FeatureMap::kLeakyRelu:
+      return "leaky relu";
+    case FeatureMap::kSine:
+      return "sine";
+    case FeatureMap::kT2r:
+      return "t2r";
+    case FeatureMap::kProduct:
+      return "elementwise product";
+    case FeatureMap::kHedgehog:
+      return "hedgehog";
+    case FeatureMap::kDpfp:
+      return "dpfp";
   }
   return "";
 }
@@ -56,20 +78,41 @@ class Lines {
   std::string text_;
 };
 
+// The first layer's mixer and MLP; null where it has none.
+const MixerSpec* FirstMixer(const ModelSpec& spec) {
+  const MixerSpec* first = nullptr;
+  ForEachMixer(spec, [&](int64_t, const MixerSpec& mixer) {
+    if (first == nullptr) first = &mixer;
+  });
+  return first;
+}
+
+int64_t FirstIntermediate(const ModelSpec& spec) {
+  int64_t first = 0;
+  ForEachMlp(spec, [&](int64_t, const MlpSpec& mlp) {
+    if (first == 0) first = mlp.intermediate;
+  });
+  return first;
+}
+
 void AddConfig(const Inspection& model, Lines* lines) {
   const ModelConfig& config = *model.config;
-  const ModelShape& s = config.shape;
-  lines->Add("architecture", "gla, ", s.layers, " layers, hidden ", WithCommas(s.hidden),
-             ", intermediate ", WithCommas(s.intermediate), ", vocabulary ", WithCommas(s.vocab));
-  lines->Add("heads", s.heads, " of dk ", s.dk, " and dv ", s.dv, ", ", s.kv_heads, " kv heads");
+  const ModelSpec& spec = config.spec;
+  const int64_t intermediate = FirstIntermediate(spec);
+  lines->Add("architecture", config.model_type(), ", ", spec.layers.size(), " layers, hidden ",
+             WithCommas(spec.hidden),
+             intermediate == 0 ? "" : absl::StrCat(", intermediate ", WithCommas(intermediate)),
+             ", vocabulary ", WithCommas(spec.vocab));
+  const MixerSpec& m = *FirstMixer(spec);
+  lines->Add("heads", m.q_heads, " of dk ", m.dk, " and dv ", m.dv, ", ", m.k_heads, " kv heads");
   std::vector<std::string> variant;
-  variant.push_back(absl::StrCat("feature map ", FeatureMapName(s.feature_map)));
-  variant.push_back(s.conv_size > 0 ? absl::StrCat("short convolution of ", s.conv_size)
+  variant.push_back(absl::StrCat("feature map ", FeatureMapName(m.q_map)));
+  variant.push_back(m.conv.taps > 0 ? absl::StrCat("short convolution of ", m.conv.taps)
                                     : "no short convolution");
-  variant.push_back(s.output_gate ? "output gate" : "no output gate");
-  variant.push_back(s.clamp_log_gate ? absl::StrCat("clamp_min ", s.log_gate_min) : "no clamp_min");
-  if (!config.head_norm_affine) variant.push_back("head norm without weights");
-  if (model.layout) {
+  variant.push_back(m.gated() ? "output gate" : "no output gate");
+  variant.push_back(m.clamp_log_gate ? absl::StrCat("clamp_min ", m.log_gate_min) : "no clamp_min");
+  if (!m.out_norm.affine) variant.push_back("head norm without weights");
+  if (model.layout && intermediate > 0) {
     variant.push_back(model.layout->fused_gate_up ? "gate and up in one matrix"
                                                   : "gate and up apart");
   }
@@ -117,25 +160,26 @@ void AddDevice(const Inspection::Device& device, std::optional<int64_t> memory, 
 }
 
 Json ConfigJson(const ModelConfig& config) {
-  const ModelShape& s = config.shape;
-  Json json = {{"model_type", "gla"},
-               {"layers", s.layers},
-               {"hidden_size", s.hidden},
-               {"intermediate_size", s.intermediate},
-               {"vocab_size", s.vocab},
-               {"heads", s.heads},
-               {"kv_heads", s.kv_heads},
-               {"dk", s.dk},
-               {"dv", s.dv},
-               {"conv_size", s.conv_size},
-               {"feature_map", FeatureMapName(s.feature_map)},
-               {"output_gate", s.output_gate},
+  const ModelSpec& spec = config.spec;
+  const MixerSpec& m = *FirstMixer(spec);
+  Json json = {{"model_type", config.model_type()},
+               {"layers", spec.layers.size()},
+               {"hidden_size", spec.hidden},
+               {"intermediate_size", FirstIntermediate(spec)},
+               {"vocab_size", spec.vocab},
+               {"heads", m.q_heads},
+               {"kv_heads", m.k_heads},
+               {"dk", m.dk},
+               {"dv", m.dv},
+               {"conv_size", m.conv.taps},
+               {"feature_map", FeatureMapName(m.q_map)},
+               {"output_gate", m.gated()},
                {"clamp_min", nullptr},
-               {"head_norm_affine", config.head_norm_affine},
+               {"head_norm_affine", m.out_norm.affine},
                {"tied", config.tied},
                {"bos_token_id", nullptr},
                {"eos_token_ids", config.eos_token_ids}};
-  if (s.clamp_log_gate) json["clamp_min"] = s.log_gate_min;
+  if (m.clamp_log_gate) json["clamp_min"] = m.log_gate_min;
   if (config.bos_token_id) json["bos_token_id"] = *config.bos_token_id;
   return json;
 }

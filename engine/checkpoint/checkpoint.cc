@@ -8,7 +8,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/strip.h"
 #include "engine/checkpoint/checkpoint_file.h"
-#include "engine/checkpoint/model_tensors.h"
+#include "engine/checkpoint/tensor_table.h"
 #include "engine/checkpoint/weight_files.h"
 #include "engine/checkpoint/weight_loader.h"
 
@@ -56,14 +56,14 @@ absl::StatusOr<std::unique_ptr<Checkpoint>> Checkpoint::Open(const std::string& 
   if (!config.ok()) return config.status();
   auto files = WeightFiles::Open(dir);
   if (!files.ok()) return files.status();
-  absl::StatusOr<ModelTensors> tensors = LocateTensors(*config, **files);
+  absl::StatusOr<TensorTable> tensors = LocateTensors(*config, **files);
   if (!tensors.ok()) return tensors.status();
 
   std::unique_ptr<Checkpoint> checkpoint(new Checkpoint);
   checkpoint->name_ = ModelName(dir);
   checkpoint->config_ = std::move(*config);
   checkpoint->files_ = std::move(*files);
-  checkpoint->tensors_ = std::make_unique<ModelTensors>(std::move(*tensors));
+  checkpoint->tensors_ = std::make_unique<TensorTable>(std::move(*tensors));
   checkpoint->Count();
   return checkpoint;
 }
@@ -71,7 +71,7 @@ absl::StatusOr<std::unique_ptr<Checkpoint>> Checkpoint::Open(const std::string& 
 void Checkpoint::Count() {
   constexpr const char* kNames[] = {"fp32", "fp16", "bf16"};  // by DType
   int64_t bytes[std::size(kNames)] = {};
-  ForEachTensor(*tensors_, [&](const ModelTensor& tensor) {
+  ForEachTensor(*tensors_, [&](const TableEntry& tensor) {
     parameters_ += tensor.elements();
     weight_bytes_ += tensor.stored.bytes();
     bytes[static_cast<int>(tensor.dtype)] += tensor.stored.bytes();

@@ -15,7 +15,7 @@
 namespace sluice {
 
 class WeightFiles;
-struct ModelTensors;
+class TensorTable;
 
 struct LoadOptions {
   bool allow_nonfinite = false;  // load weights that hold NaN or infinities all the same
@@ -56,7 +56,7 @@ class Checkpoint {
   std::string name_;
   ModelConfig config_;
   std::unique_ptr<WeightFiles> files_;
-  std::unique_ptr<ModelTensors> tensors_;
+  std::unique_ptr<TensorTable> tensors_;
   int64_t parameters_ = 0;
   int64_t weight_bytes_ = 0;
   std::string weight_dtype_;

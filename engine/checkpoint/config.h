@@ -1,30 +1,39 @@
-// config.json of a GLA model, as flash-linear-attention writes it.
+// config.json of a model: what it is, by its family (families.h).
 #ifndef SLUICE_ENGINE_CHECKPOINT_CONFIG_H_
 #define SLUICE_ENGINE_CHECKPOINT_CONFIG_H_
 
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
-#include "kernels/ops.h"
+#include "kernels/model_spec.h"
 
 namespace sluice {
 
+struct Family;
+
 struct ModelConfig {
-  ModelShape shape;
-  bool tied = false;             // lm_head is the embeddings
-  bool head_norm_affine = true;  // the per-head norm has a weight
+  const Family* family = nullptr;  // set whenever a config was read
+  const char* model_type() const;  // the family's name
+  ModelSpec spec;
+  // Everything in the config that changes what the weights compute, in a form that does not depend
+  // on how the file spells it: a part of the fingerprint. Token ids are not in it, since they do
+  // not change a state.
+  std::string identity;
+  bool tied = false;  // lm_head is the embeddings
   std::optional<int32_t> bos_token_id;
   std::vector<int32_t> eos_token_ids;   // empty: the model never ends by itself
-  int64_t max_position_embeddings = 0;  // for information: a GLA layer has no limit
+  int64_t max_position_embeddings = 0;  // for information: these layers have no limit
 };
 
-// Reads the text of a config.json. Missing fields get the defaults of GLAConfig, unknown ones are
-// ignored. Every number is bounded, and so are the parameters and the state in all, so that
-// products of the shape's sizes, times a few bytes, fit in 64 bits. INVALID_ARGUMENT names
-// `file_name`, the field and the rule.
+// Reads the text of a config.json. Missing fields get the defaults of the family's class, unknown
+// ones are ignored. Every number is bounded, and so are the parameters and the state in all, so
+// that products of sizes, times a few bytes, fit in 64 bits. INVALID_ARGUMENT names `file_name`,
+// the field and the rule.
 absl::StatusOr<ModelConfig> ParseConfig(absl::string_view json, absl::string_view file_name);
 
 // Reads generation_config.json: its eos_token_id, where it has one, replaces that of `config`, as
@@ -32,9 +41,6 @@ absl::StatusOr<ModelConfig> ParseConfig(absl::string_view json, absl::string_vie
 // stays: no text is better endless.)
 absl::Status ApplyGenerationConfig(absl::string_view json, absl::string_view file_name,
                                    ModelConfig* config);
-
-// Parameters of a model of this shape; `lm_head` counts when it is a matrix of its own.
-int64_t CountParameters(const ModelShape& shape, bool head_norm_affine, bool lm_head);
 
 }  // namespace sluice
 

@@ -5,7 +5,7 @@
 
 #include <cstdint>
 
-#include "kernels/ops.h"
+#include "kernels/tensor.h"
 
 namespace sluice {
 

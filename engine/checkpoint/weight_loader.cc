@@ -5,7 +5,9 @@
 #include <cstdlib>
 #include <map>
 #include <memory>
+#include <type_traits>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -62,6 +64,9 @@ enum class Values : uint8_t {
   kNone,    // not read
 };
 
+// What tensors are loaded together: entries of one place, stacked along rows.
+using Group = absl::Span<const TableEntry* const>;
+
 class Loader {
  public:
   Loader(Values values, WeightStore* store) : values_(values), store_(store) {}
@@ -69,22 +74,19 @@ class Loader {
   const absl::Status& status() const { return status_; }
 
   // The tensors one below the other.
-  Linear Stack(absl::Span<const ModelTensor* const> tensors) {
-    std::vector<MatrixView> views = Read(tensors);
+  Linear Stack(Group group) {
+    std::vector<MatrixView> views = Read(group);
     if (!status_.ok()) return {};
     return Keep(store_->LoadLinear(views));
   }
 
-  Linear GateUp(const LayerTensors& layer, int64_t intermediate) {
-    if (layer.up_proj) {
-      const std::vector<MatrixView> views = Read({&layer.gate_proj, &*layer.up_proj});
-      if (!status_.ok()) return {};
-      return Keep(store_->LoadGateUp(views[0], views[1]));
-    }
-    const std::vector<MatrixView> views = Read({&layer.gate_proj});
+  // Gate and up, or one tensor of both.
+  Linear GateUp(Group group) {
+    const std::vector<MatrixView> views = Read(group);
     if (!status_.ok()) return {};
+    if (views.size() == 2) return Keep(store_->LoadGateUp(views[0], views[1]));
     MatrixView gate = views[0];
-    gate.rows = intermediate;
+    gate.rows /= 2;
     MatrixView up = gate;
     if (gate.data != nullptr) {
       up.data =
@@ -93,25 +95,23 @@ class Loader {
     return Keep(store_->LoadGateUp(gate, up));
   }
 
-  Vector Floats(const ModelTensor& tensor) {
-    const std::vector<MatrixView> views = Read({&tensor});
+  Vector Floats(const TableEntry& entry) {
+    if (entry.names.empty()) return Values32(entry.values);
+    const std::vector<MatrixView> views = Read({&entry});
     if (!status_.ok()) return {};
-    return Keep(store_->LoadVector(views[0]));
-  }
-  Vector Floats(const std::optional<ModelTensor>& tensor) {
-    return tensor ? Floats(*tensor) : Vector();
+    if (entry.derive == nullptr || values_ == Values::kNone) {
+      return Keep(store_->LoadVector(views[0]));
+    }
+    std::vector<float> values(entry.elements());
+    ConvertToF32(views[0].data, views[0].dtype, entry.elements(), values.data());
+    return Values32(entry.derive(std::move(values)));
   }
 
-  // A tied model's lm_head that repeats the embeddings is the embeddings.
-  Linear Head(const ModelTensors& tensors, bool tied, Linear embeddings) {
-    if (!tensors.lm_head) return embeddings;
-    const std::vector<MatrixView> views = Read({&*tensors.lm_head});
-    if (!status_.ok()) return {};
-    const bool same =
-        values_ != Values::kNone && tensors.lm_head->dtype == tensors.embeddings.dtype &&
-        digests_[*tensors.lm_head->stored.name] == digests_[*tensors.embeddings.stored.name];
-    if (tied && same) return embeddings;
-    return Keep(store_->LoadLinear(views));
+  // The head of a tied model whose file repeats the embeddings is the embeddings.
+  bool RepeatsEmbeddings(const TableEntry& head, const TableEntry& embeddings) {
+    Read({&head});
+    return status_.ok() && values_ != Values::kNone && head.dtype == embeddings.dtype &&
+           digests_[*head.stored.name] == digests_[*embeddings.stored.name];
   }
 
   // Of a tensor that has been read.
@@ -125,55 +125,60 @@ class Loader {
     return {};
   }
 
+  Vector Values32(const std::vector<float>& values) {
+    return Keep(
+        store_->LoadVector({values.data(), DType::kF32, 1, static_cast<int64_t>(values.size())}));
+  }
+
   // Reads the tensors into the buffer, all in one dtype: where theirs differ, in fp32, which holds
   // each exactly.
-  std::vector<MatrixView> Read(absl::Span<const ModelTensor* const> tensors) {
+  std::vector<MatrixView> Read(Group group) {
     std::vector<MatrixView> views;
     if (!status_.ok()) return views;
-    const DType first = tensors[0]->dtype;
-    const bool mixed = std::any_of(tensors.begin(), tensors.end(),
-                                   [&](const ModelTensor* t) { return t->dtype != first; });
+    const DType first = group[0]->dtype;
+    const bool mixed = std::any_of(group.begin(), group.end(),
+                                   [&](const TableEntry* t) { return t->dtype != first; });
     const DType dtype = mixed ? DType::kF32 : first;
     if (values_ == Values::kNone) {
-      for (const ModelTensor* t : tensors) views.push_back({nullptr, dtype, t->rows, t->cols});
+      for (const TableEntry* t : group) views.push_back({nullptr, dtype, t->rows(), t->cols()});
       return views;
     }
     std::vector<int64_t> offsets;
     int64_t bytes = 0;
-    for (const ModelTensor* tensor : tensors) {
+    for (const TableEntry* entry : group) {
       offsets.push_back(bytes);
-      bytes += (tensor->elements() * DTypeBytes(dtype) + Buffer::kAlign - 1) / Buffer::kAlign *
+      bytes += (entry->elements() * DTypeBytes(dtype) + Buffer::kAlign - 1) / Buffer::kAlign *
                Buffer::kAlign;
     }
     absl::StatusOr<char*> memory = buffer_.Reserve(bytes);
     status_ = memory.status();
-    for (size_t i = 0; i < tensors.size() && status_.ok(); ++i) {
-      const ModelTensor& tensor = *tensors[i];
+    for (size_t i = 0; i < group.size() && status_.ok(); ++i) {
+      const TableEntry& entry = *group[i];
       char* to = *memory + offsets[i];
-      status_ = tensor.dtype == dtype ? ReadStored(tensor, to)
-                                      : ReadAsF32(tensor, reinterpret_cast<float*>(to));
-      views.push_back({to, dtype, tensor.rows, tensor.cols});
+      status_ = entry.dtype == dtype ? ReadStored(entry, to)
+                                     : ReadAsF32(entry, reinterpret_cast<float*>(to));
+      views.push_back({to, dtype, entry.rows(), entry.cols()});
     }
     return views;
   }
 
-  absl::Status ReadAsF32(const ModelTensor& tensor, float* to) {
-    absl::StatusOr<char*> memory = narrow_.Reserve(tensor.stored.bytes());
+  absl::Status ReadAsF32(const TableEntry& entry, float* to) {
+    absl::StatusOr<char*> memory = narrow_.Reserve(entry.stored.bytes());
     if (!memory.ok()) return memory.status();
-    absl::Status status = ReadStored(tensor, *memory);
-    if (status.ok()) ConvertToF32(*memory, tensor.dtype, tensor.elements(), to);
+    absl::Status status = ReadStored(entry, *memory);
+    if (status.ok()) ConvertToF32(*memory, entry.dtype, entry.elements(), to);
     return status;
   }
 
-  absl::Status ReadStored(const ModelTensor& tensor, char* to) {
-    const StoredTensor& stored = tensor.stored;
+  absl::Status ReadStored(const TableEntry& entry, char* to) {
+    const StoredTensor& stored = entry.stored;
     absl::Status status = stored.file->Read(stored.info->begin, stored.bytes(), to);
     if (!status.ok()) {
       return absl::Status(
           status.code(), absl::StrCat(status.message(), " (tensor ", Printable(*stored.name), ")"));
     }
     if (values_ == Values::kFinite) {
-      const int64_t bad = FirstNonFinite(to, tensor.dtype, tensor.elements());
+      const int64_t bad = FirstNonFinite(to, entry.dtype, entry.elements());
       if (bad >= 0) {
         return absl::InvalidArgumentError(
             absl::StrCat(stored.file->name(), ": tensor ", Printable(*stored.name),
@@ -192,83 +197,92 @@ class Loader {
   absl::Status status_;
 };
 
-LayerWeights LoadLayer(const LayerTensors& layer, int64_t intermediate, Loader* loader) {
-  LayerWeights weights;
-  weights.attn_norm = loader->Floats(layer.attn_norm);
-  std::vector<const ModelTensor*> mixer_in = {&layer.q_proj, &layer.k_proj, &layer.v_proj,
-                                              &layer.gk_proj_0};
-  if (layer.g_proj) mixer_in.push_back(&*layer.g_proj);
-  weights.mixer_in = loader->Stack(mixer_in);
-  weights.gate = loader->Stack({&layer.gk_proj_1});
-  weights.gate_bias = loader->Floats(layer.gk_proj_1_bias);
-  weights.conv_q = loader->Floats(layer.q_conv1d);
-  weights.conv_k = loader->Floats(layer.k_conv1d);
-  weights.conv_v = loader->Floats(layer.v_conv1d);
-  weights.head_norm = loader->Floats(layer.head_norm);
-  weights.mixer_out = loader->Stack({&layer.o_proj});
-  weights.mlp_norm = loader->Floats(layer.mlp_norm);
-  weights.gate_up = loader->GateUp(layer, intermediate);
-  weights.down = loader->Stack({&layer.down_proj});
-  return weights;
+// The weights' handle that `entry` is for, which is a T of one of the structs that Into names.
+template <typename T>
+T* HandleOf(const TableEntry& entry, Weights* weights) {
+  const auto branch = [&]() -> BranchWeights& {
+    return weights->layers[entry.layer].branches[entry.branch];
+  };
+  const auto find = [&](auto member) -> T* {
+    using Member = decltype(member);
+    if constexpr (std::is_same_v<Member, T Weights::*>) {
+      return &(weights->*member);
+    } else if constexpr (std::is_same_v<Member, T BranchWeights::*>) {
+      return &(branch().*member);
+    } else if constexpr (std::is_same_v<Member, T MixerWeights::*>) {
+      return &(std::get<MixerWeights>(branch().units[entry.unit]).*member);
+    } else if constexpr (std::is_same_v<Member, T MlpWeights::*>) {
+      return &(std::get<MlpWeights>(branch().units[entry.unit]).*member);
+    } else {
+      return nullptr;
+    }
+  };
+  return std::visit(find, entry.into);
 }
 
-// Everything in the config that changes what the weights compute, in a form that does not depend on
-// how the file spells it. Token ids are not in it: they do not change a state.
-std::string NormalizedConfig(const ModelConfig& config) {
-  const ModelShape& s = config.shape;
-  return absl::StrCat("gla vocab=", s.vocab, " layers=", s.layers, " hidden=", s.hidden,
-                      " heads=", s.heads, " kv_heads=", s.kv_heads, " dk=", s.dk, " dv=", s.dv,
-                      " gate_rank=", s.gate_rank, " intermediate=", s.intermediate,
-                      " conv_size=", s.conv_size, " feature_map=", static_cast<int>(s.feature_map),
-                      " output_gate=", s.output_gate,
-                      " log_gate_min=", s.clamp_log_gate ? absl::StrCat(s.log_gate_min) : "none",
-                      " norm_eps=", s.norm_eps, " head_norm_affine=", config.head_norm_affine);
+void LoadGroup(Group group, Loader* loader, Weights* weights) {
+  const TableEntry& first = *group[0];
+  if (Vector* vector = HandleOf<Vector>(first, weights)) {
+    *vector = loader->Floats(first);
+  } else if (first.into == Into(&MlpWeights::gate_up)) {
+    *HandleOf<Linear>(first, weights) = loader->GateUp(group);
+  } else {
+    *HandleOf<Linear>(first, weights) = loader->Stack(group);
+  }
 }
 
-// Over the config and, in order of name, each tensor's name, dtype, shape and digest: the same for
-// every way to split the same tensors into files.
-std::string Fingerprint(const ModelConfig& config, const ModelTensors& tensors,
-                        const Loader& loader) {
-  std::map<std::string, std::string> lines;
-  ForEachTensor(tensors, [&](const ModelTensor& tensor) {
-    const StoredTensor& stored = tensor.stored;
-    lines[*stored.name] = absl::StrCat(stored.info->dtype, ShapeText(stored.info->shape),
-                                       loader.digest(*stored.name));
-  });
-  std::string text = NormalizedConfig(config);
-  for (const auto& [name, line] : lines) absl::StrAppend(&text, "\n", name, " ", line);
-  return absl::BytesToHexString(ToDigest(XXH3_128bits(text.data(), text.size())));
-}
-
-absl::StatusOr<Weights> LoadAll(const ModelConfig& config, const ModelTensors& tensors,
+absl::StatusOr<Weights> LoadAll(const ModelConfig& config, const TensorTable& table,
                                 Loader* loader) {
-  Weights weights;
-  weights.embeddings = loader->Stack({&tensors.embeddings});
-  for (const LayerTensors& layer : tensors.layers) {
-    weights.layers.push_back(LoadLayer(layer, config.shape.intermediate, loader));
+  Weights weights = EmptyWeights(config.spec);
+  const TensorTable::Entries& entries = table.entries();
+  const TableEntry* embeddings = nullptr;
+  bool own_head = false;
+  for (auto it = entries.begin(); it != entries.end();) {
+    const TableEntry& first = *it;
+    std::vector<const TableEntry*> group;
+    for (; it != entries.end() && first.SamePlace(*it); ++it) group.push_back(&*it);
+    if (first.into == Into(&Weights::embeddings)) embeddings = &first;
+    if (first.into == Into(&Weights::lm_head)) {
+      own_head = !(config.tied && loader->RepeatsEmbeddings(first, *embeddings));
+      if (!own_head) continue;
+    }
+    LoadGroup(group, loader, &weights);
     if (!loader->status().ok()) return loader->status();
   }
-  weights.norm = loader->Floats(tensors.norm);
-  weights.lm_head = loader->Head(tensors, config.tied, weights.embeddings);
+  if (!own_head) weights.lm_head = weights.embeddings;
   if (!loader->status().ok()) return loader->status();
   return weights;
 }
 
+// Over the config and, in order of name, each tensor's name, dtype, shape and digest: the same for
+// every way to split the same tensors into files.
+std::string Fingerprint(const ModelConfig& config, const TensorTable& table, const Loader& loader) {
+  std::map<std::string, std::string> lines;
+  ForEachTensor(table, [&](const TableEntry& entry) {
+    const StoredTensor& stored = entry.stored;
+    lines[*stored.name] = absl::StrCat(stored.info->dtype, ShapeText(stored.info->shape),
+                                       loader.digest(*stored.name));
+  });
+  std::string text = config.identity;
+  for (const auto& [name, line] : lines) absl::StrAppend(&text, "\n", name, " ", line);
+  return absl::BytesToHexString(ToDigest(XXH3_128bits(text.data(), text.size())));
+}
+
 }  // namespace
 
-absl::StatusOr<Weights> LoadWeights(const ModelConfig& config, const ModelTensors& tensors,
+absl::StatusOr<Weights> LoadWeights(const ModelConfig& config, const TensorTable& table,
                                     bool allow_nonfinite, WeightStore* store,
                                     std::string* fingerprint) {
   Loader loader(allow_nonfinite ? Values::kAny : Values::kFinite, store);
-  absl::StatusOr<Weights> weights = LoadAll(config, tensors, &loader);
-  if (weights.ok()) *fingerprint = Fingerprint(config, tensors, loader);
+  absl::StatusOr<Weights> weights = LoadAll(config, table, &loader);
+  if (weights.ok()) *fingerprint = Fingerprint(config, table, loader);
   return weights;
 }
 
-absl::Status MeasureWeights(const ModelConfig& config, const ModelTensors& tensors,
+absl::Status MeasureWeights(const ModelConfig& config, const TensorTable& table,
                             WeightStore* store) {
   Loader loader(Values::kNone, store);
-  return LoadAll(config, tensors, &loader).status();
+  return LoadAll(config, table, &loader).status();
 }
 
 }  // namespace sluice

@@ -7,20 +7,20 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "engine/checkpoint/config.h"
-#include "engine/checkpoint/model_tensors.h"
+#include "engine/checkpoint/tensor_table.h"
 #include "engine/weights.h"
 #include "kernels/weight_store.h"
 
 namespace sluice {
 
 // As Checkpoint::Load.
-absl::StatusOr<Weights> LoadWeights(const ModelConfig& config, const ModelTensors& tensors,
+absl::StatusOr<Weights> LoadWeights(const ModelConfig& config, const TensorTable& table,
                                     bool allow_nonfinite, WeightStore* store,
                                     std::string* fingerprint);
 
 // Calls `store` as LoadWeights would, but reads no values: `data` is null. A head that a tied model
 // has in its file counts, whether or not it repeats the embeddings.
-absl::Status MeasureWeights(const ModelConfig& config, const ModelTensors& tensors,
+absl::Status MeasureWeights(const ModelConfig& config, const TensorTable& table,
                             WeightStore* store);
 
 }  // namespace sluice

@@ -1,7 +1,6 @@
 #include "engine/state/state_blob.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 #include <utility>
 
@@ -13,11 +12,31 @@ namespace sluice {
 namespace {
 
 constexpr absl::string_view kMagic = "SLUEXPRT";
-constexpr uint32_t kVersion = 1;
 constexpr size_t kPrefix = 32;
 constexpr size_t kMaxTenantBytes = 256;
 // Far above what any model's parts take, far below what would hurt.
 constexpr uint32_t kMaxHeaderBytes = 4 << 20;
+
+// Index of the first of a part's numbers that is a NaN or an infinity; -1: none is.
+int64_t FirstNonFinite(const StatePart& part, const char* numbers) {
+  const auto find = [&](auto exponent) -> int64_t {
+    for (int64_t i = 0; i < part.elements; ++i) {
+      auto bits = exponent;
+      std::memcpy(&bits, numbers + i * static_cast<int64_t>(sizeof(bits)), sizeof(bits));
+      if ((bits & exponent) == exponent) return i;
+    }
+    return -1;
+  };
+  switch (part.dtype) {
+    case DType::kF32:
+      return find(uint32_t{0x7f800000});
+    case DType::kF16:
+      return find(uint16_t{0x7c00});
+    case DType::kBF16:
+      return find(uint16_t{0x7f80});
+  }
+  return -1;
+}
 
 absl::Status Damaged(absl::string_view what) {
   return absl::DataLossError(absl::StrCat("the exported bytes are damaged: ", what));
@@ -29,14 +48,14 @@ BlobWriter::BlobWriter(const StateKeys& keys, absl::string_view tenant, const St
                        const StateInfo& info, std::shared_ptr<const StateData> data)
     : data_(data != nullptr ? std::move(data) : std::make_shared<const StateData>()),
       mac_(keys.front().secret) {
-  const int64_t elements = info.position == 0 ? 0 : spec.layout.elements;
-  SLUICE_CHECK(static_cast<int64_t>(data_->size()) == elements);
+  const int64_t bytes = info.position == 0 ? 0 : spec.table.bytes();
+  SLUICE_CHECK(static_cast<int64_t>(data_->size()) == bytes);
   ByteWriter header;
   header.PutString(tenant);
   PutStateHeader(info, spec, &header);
   ByteWriter out;
   out.PutRaw(kMagic);
-  out.Put(kVersion);
+  out.Put(StateVersion(spec.table));
   out.Put(static_cast<uint32_t>(header.bytes().size()));
   out.PutRaw(keys.front().id);
   out.PutRaw(header.bytes());
@@ -76,11 +95,10 @@ absl::Status BlobReader::Add(absl::string_view piece) {
 
 absl::Status BlobReader::Take(absl::string_view* piece) {
   if (!head_done_) return TakeHead(piece);
-  const size_t all = state_.data.size() * sizeof(float);
+  const size_t all = state_.data.size();
   if (data_bytes_ < all) {
     const absl::string_view bytes = piece->substr(0, all - data_bytes_);
-    std::memcpy(reinterpret_cast<char*>(state_.data.data()) + data_bytes_, bytes.data(),
-                bytes.size());
+    std::memcpy(state_.data.data() + data_bytes_, bytes.data(), bytes.size());
     if (mac_.has_value()) mac_->Add(bytes);
     data_bytes_ += bytes.size();
     piece->remove_prefix(bytes.size());
@@ -103,8 +121,11 @@ absl::Status BlobReader::TakeHead(absl::string_view* piece) {
 absl::Status BlobReader::ReadPrefix() {
   ByteReader in(head_);
   if (in.GetRaw(kMagic.size()) != kMagic) return Damaged("they begin with something else");
-  if (in.Get<uint32_t>() != kVersion) {
-    return absl::FailedPreconditionError("the exported bytes are of another version of the format");
+  version_ = in.Get<uint32_t>();
+  if (version_ == 0 || version_ > kStateVersion) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "the exported bytes are of format ", version_,
+        ", which a newer version of Sluice wrote: this one reads up to ", kStateVersion));
   }
   const auto header_bytes = in.Get<uint32_t>();
   if (header_bytes == 0 || header_bytes > kMaxHeaderBytes) return Damaged("the header's size");
@@ -134,7 +155,7 @@ absl::Status BlobReader::ReadHeader() {
   }
   ByteReader in(signed_part.substr(kPrefix));
   const std::string tenant = in.GetString(kMaxTenantBytes);
-  absl::StatusOr<StateHeader> header = GetStateHeader(&in);
+  absl::StatusOr<StateHeader> header = GetStateHeader(version_, &in);
   if (!header.ok()) return header.status();
   if (!in.done()) return Damaged("the header's size");
   if (tenant != tenant_) {
@@ -142,7 +163,7 @@ absl::Status BlobReader::ReadHeader() {
   }
   const absl::Status fits = CheckStateHeader(*header, *spec_);
   if (!fits.ok()) return fits;
-  state_.data.resize(static_cast<size_t>(header->data_bytes(*spec_)) / sizeof(float));
+  state_.data.resize(static_cast<size_t>(header->data_bytes(*spec_)));
   state_.info = std::move(header->info);
   head_done_ = true;
   return absl::OkStatus();
@@ -154,11 +175,15 @@ absl::StatusOr<BlobState> BlobReader::Finish() {
   if (verify_ == Verify::kYes && !EqualInConstantTime(mac_->Finish(), tail_)) {
     return Damaged("the signature");
   }
-  for (size_t i = 0; i < state_.data.size(); ++i) {
-    if (!std::isfinite(state_.data[i])) {
+  if (state_.data.empty()) return std::move(state_);
+  int64_t before = 0;  // numbers of earlier parts
+  for (const StatePart& part : spec_->table.parts()) {
+    const int64_t bad = FirstNonFinite(part, state_.data.data() + part.offset);
+    if (bad >= 0) {
       return absl::InvalidArgumentError(
-          absl::StrCat("number ", i, " of the exported state is not finite"));
+          absl::StrCat("number ", before + bad, " of the exported state is not finite"));
     }
+    before += part.elements;
   }
   return std::move(state_);
 }

@@ -1,12 +1,12 @@
 // A session's state as bytes that leave the daemon: what Export streams and Import takes.
 //
 //   0   8 bytes   "SLUEXPRT"
-//   8   u32       version, 1
+//   8   u32       version (state_header.h)
 //   12  u32       n, bytes of the header
 //   16  16 bytes  id of the key (state_keys.h)
 //   32  n bytes   the header: u32 and tenant, then state_header.h
 //   .   32 bytes  HMAC-SHA256 of everything before: nothing is believed until it was verified
-//   .   data      fp32, as many as the header's parts have
+//   .   data      the numbers of the header's parts
 //   .   32 bytes  HMAC-SHA256 of everything before
 #ifndef SLUICE_ENGINE_STATE_STATE_BLOB_H_
 #define SLUICE_ENGINE_STATE_STATE_BLOB_H_
@@ -82,6 +82,7 @@ class BlobReader {
   std::string head_;
   size_t head_bytes_;  // wanted in head_ next
   bool head_done_ = false;
+  uint32_t version_ = 0;
   BlobState state_;
   size_t data_bytes_ = 0;  // taken
   std::string tail_;

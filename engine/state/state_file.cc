@@ -2,11 +2,12 @@
 
 #include <xxhash.h>
 
+#include "absl/strings/str_cat.h"
+
 namespace sluice {
 namespace {
 
 constexpr absl::string_view kMagic = "SLUSTATE";
-constexpr uint32_t kVersion = 1;
 constexpr size_t kSummedPrefix = 24;  // what the header's sum covers of the prefix
 constexpr size_t kPrefix = 32;
 
@@ -28,7 +29,7 @@ std::string EncodeStateFilePrefix(const StateInfo& info, const StateSpec& spec,
   PutStateHeader(info, spec, &header);
   ByteWriter out;
   out.PutRaw(kMagic);
-  out.Put(kVersion);
+  out.Put(StateVersion(spec.table));
   out.Put(static_cast<uint32_t>(header.bytes().size()));
   out.Put(static_cast<uint64_t>(XXH3_64bits(data.data(), data.size())));
   out.Put(HeaderSum(out.bytes(), header.bytes()));
@@ -55,23 +56,23 @@ absl::StatusOr<StateData> ReadStateFile(Files* files, const std::string& path,
   read = files->ReadAt(path, kPrefix, absl::MakeSpan(header_text));
   if (!read.ok()) return read;
   if (HeaderSum(prefix, header_text) != header_sum) return Damaged("its header's checksum");
-  if (version != kVersion) {
-    return absl::FailedPreconditionError("the state file is of another version of Sluice");
+  if (version == 0 || version > kStateVersion) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "the state file ", path.substr(path.rfind('/') + 1), " is of format ", version,
+        ", which a newer version of Sluice wrote: this one reads up to ", kStateVersion));
   }
   ByteReader header_reader(header_text);
-  const absl::StatusOr<StateHeader> header = GetStateHeader(&header_reader);
+  const absl::StatusOr<StateHeader> header = GetStateHeader(version, &header_reader);
   if (!header.ok()) return header.status();
   if (!header_reader.done()) return Damaged("its header's size");
   const absl::Status fits = CheckStateHeader(*header, spec);
   if (!fits.ok()) return fits;
   const int64_t data_begin = static_cast<int64_t>(kPrefix) + header_bytes;
   if (*size - data_begin != header->data_bytes(spec)) return Damaged("its size");
-  StateData data(static_cast<size_t>(header->data_bytes(spec)) / sizeof(float));
-  read = files->ReadAt(
-      path, data_begin,
-      absl::MakeSpan(reinterpret_cast<char*>(data.data()), data.size() * sizeof(float)));
+  StateData data(static_cast<size_t>(header->data_bytes(spec)));
+  read = files->ReadAt(path, data_begin, absl::MakeSpan(data));
   if (!read.ok()) return read;
-  if (XXH3_64bits(data.data(), data.size() * sizeof(float)) != data_sum) {
+  if (XXH3_64bits(data.data(), data.size()) != data_sum) {
     return Damaged("its checksum");
   }
   *info = header->info;

@@ -9,7 +9,12 @@ constexpr size_t kMaxIdBytes = 256;
 constexpr size_t kMaxUndecodedBytes = 3;
 constexpr uint32_t kMaxParts = 1 << 20;
 constexpr uint8_t kMaxDims = 4;
+
+// What a part's numbers are called in a header: their DType, counted from 1.
 constexpr uint8_t kFloat32 = 1;
+constexpr uint8_t kLastDType = 3;
+static_assert(static_cast<uint8_t>(DType::kF32) + 1 == kFloat32 &&
+              static_cast<uint8_t>(DType::kBF16) + 1 == kLastDType);
 
 absl::Status Damaged(absl::string_view what) {
   return absl::DataLossError(absl::StrCat("the state's header is damaged: ", what));
@@ -17,25 +22,33 @@ absl::Status Damaged(absl::string_view what) {
 
 }  // namespace
 
+uint32_t StateVersion(const StateTable& table) {
+  for (const StatePart& part : table.parts()) {
+    if (part.dtype != DType::kF32 || part.kind > StatePartKind::kConvV) return 2;
+  }
+  return 1;
+}
+
 void PutStateHeader(const StateInfo& info, const StateSpec& spec, ByteWriter* out) {
   out->PutString(spec.fingerprint);
   out->PutString(info.numerics_id);
   out->Put(info.position);
   out->Put(info.last_token);
   out->PutString(info.undecoded);
-  const size_t parts = info.position == 0 ? 0 : spec.layout.parts.size();
+  const size_t parts = info.position == 0 ? 0 : spec.table.parts().size();
   out->Put(static_cast<uint32_t>(parts));
   for (size_t i = 0; i < parts; ++i) {
-    const StatePart& part = spec.layout.parts[i];
+    const StatePart& part = spec.table.parts()[i];
     out->Put(part.layer);
     out->Put(static_cast<uint8_t>(part.kind));
-    out->Put(kFloat32);
+    out->Put(static_cast<uint8_t>(static_cast<uint8_t>(part.dtype) + 1));
     out->Put(static_cast<uint8_t>(part.shape.size()));
     for (int64_t extent : part.shape) out->Put(extent);
   }
 }
 
-absl::StatusOr<StateHeader> GetStateHeader(ByteReader* in) {
+absl::StatusOr<StateHeader> GetStateHeader(uint32_t version, ByteReader* in) {
+  const uint8_t last_dtype = version == 1 ? kFloat32 : kLastDType;
   StateHeader header;
   header.fingerprint = in->GetString(kMaxIdBytes);
   header.info.numerics_id = in->GetString(kMaxIdBytes);
@@ -56,7 +69,10 @@ absl::StatusOr<StateHeader> GetStateHeader(ByteReader* in) {
     part.kind = static_cast<StatePartKind>(in->Get<uint8_t>());
     const auto dtype = in->Get<uint8_t>();
     const auto dims = in->Get<uint8_t>();
-    if (!in->ok() || dtype != kFloat32 || dims > kMaxDims) return Damaged("a part");
+    if (!in->ok() || dtype < kFloat32 || dtype > last_dtype || dims > kMaxDims) {
+      return Damaged("a part");
+    }
+    part.dtype = static_cast<DType>(dtype - 1);
     for (uint8_t d = 0; d < dims; ++d) part.shape.push_back(in->Get<int64_t>());
     if (!in->ok()) return Damaged("a part");
     header.parts.push_back(std::move(part));
@@ -69,15 +85,16 @@ absl::Status CheckStateHeader(const StateHeader& header, const StateSpec& spec) 
     return absl::FailedPreconditionError("the state belongs to another model");
   }
   if (header.info.position == 0) return absl::OkStatus();
-  if (header.parts.size() != spec.layout.parts.size()) {
+  if (header.parts.size() != spec.table.parts().size()) {
     return absl::InvalidArgumentError(absl::StrCat("the state has ", header.parts.size(),
                                                    " parts, this model's have ",
-                                                   spec.layout.parts.size()));
+                                                   spec.table.parts().size()));
   }
   for (size_t i = 0; i < header.parts.size(); ++i) {
     const StatePart& got = header.parts[i];
-    const StatePart& want = spec.layout.parts[i];
-    if (got.layer != want.layer || got.kind != want.kind || got.shape != want.shape) {
+    const StatePart& want = spec.table.parts()[i];
+    if (got.layer != want.layer || got.kind != want.kind || got.dtype != want.dtype ||
+        got.shape != want.shape) {
       return absl::InvalidArgumentError(
           absl::StrCat("part ", i, " of the state has not this model's shape"));
     }

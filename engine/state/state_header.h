@@ -6,9 +6,14 @@
 //   i32 last_token        -1 at position 0
 //   u32 n, undecoded      at most 3 bytes
 //   u32 parts             0 at position 0
-//   each part: i32 layer, u8 kind (StatePartKind), u8 dtype (1: fp32), u8 dims, dims x i64
+//   each part: i32 layer, u8 kind (StatePartKind), u8 dtype, u8 dims, dims x i64
+//              dtypes: 1 fp32, 2 fp16, 3 bf16
 //
 // The numbers follow one part after another. All integers are little-endian.
+//
+// Version 1 of the formats knows fp32 alone, and of parts the matrix and the tails of convolutions:
+// it is written for every state that it can say, so that daemons of two releases can share a
+// directory. Version 2 is written for all others. Both are read.
 #ifndef SLUICE_ENGINE_STATE_STATE_HEADER_H_
 #define SLUICE_ENGINE_STATE_STATE_HEADER_H_
 
@@ -20,15 +25,20 @@
 #include "absl/strings/string_view.h"
 #include "engine/state/bytes.h"
 #include "engine/state/state_info.h"
-#include "kernels/state_layout.h"
+#include "kernels/state_table.h"
 
 namespace sluice {
 
 // What a state must be like to belong to the model that is loaded.
 struct StateSpec {
   std::string fingerprint;
-  StateLayout layout;
+  StateTable table;
 };
+
+// The newest that is read.
+inline constexpr uint32_t kStateVersion = 2;
+// What a state with these parts is written as.
+uint32_t StateVersion(const StateTable& table);
 
 struct StateHeader {
   std::string fingerprint;
@@ -36,13 +46,13 @@ struct StateHeader {
   std::vector<StatePart> parts;  // without offsets
   // Bytes of numbers that follow.
   int64_t data_bytes(const StateSpec& spec) const {
-    return info.position == 0 ? 0 : spec.layout.bytes();
+    return info.position == 0 ? 0 : spec.table.bytes();
   }
 };
 
 void PutStateHeader(const StateInfo& info, const StateSpec& spec, ByteWriter* out);
-// DATA_LOSS: no such header begins here.
-absl::StatusOr<StateHeader> GetStateHeader(ByteReader* in);
+// DATA_LOSS: no such header of format `version` begins here.
+absl::StatusOr<StateHeader> GetStateHeader(uint32_t version, ByteReader* in);
 // FAILED_PRECONDITION: of another model. INVALID_ARGUMENT: its parts are not this model's.
 absl::Status CheckStateHeader(const StateHeader& header, const StateSpec& spec);
 

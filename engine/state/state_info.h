@@ -17,8 +17,8 @@ struct StateInfo {
   std::string numerics_id;  // of the backend that computed the numbers
 };
 
-// The numbers in canonical form (kernels/state_layout.h): layout.elements floats.
-using StateData = std::vector<float>;
+// The numbers in canonical form (kernels/state_table.h): the table's bytes.
+using StateData = std::vector<char>;
 
 }  // namespace sluice
 

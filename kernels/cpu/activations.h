@@ -1,11 +1,11 @@
-// Elementwise parts of the GLA mixer. All arrays are padded to a whole line of 16 floats, and all
+// Elementwise parts of the mixers. All arrays are padded to a whole line of 16 floats, and all
 // of a line is written; `n` counts the elements that matter.
 #ifndef SLUICE_KERNELS_CPU_ACTIVATIONS_H_
 #define SLUICE_KERNELS_CPU_ACTIVATIONS_H_
 
 #include <cstdint>
 
-#include "kernels/ops.h"
+#include "kernels/mixer_spec.h"
 
 namespace sluice {
 

@@ -14,9 +14,8 @@
 #include "kernels/cpu/host_buffer.h"
 #include "kernels/cpu/logits.h"
 #include "kernels/cpu/mixer.h"
+#include "kernels/cpu/norm.h"
 #include "kernels/cpu/pack.h"
-#include "kernels/cpu/rms_norm.h"
-#include "kernels/cpu/short_conv.h"
 #include "kernels/cpu/state_pool.h"
 #include "kernels/cpu/thread_pool.h"
 #include "kernels/cpu/token_counts.h"
@@ -24,8 +23,6 @@
 namespace sluice {
 namespace {
 
-// Part of numerics_id. Raise it with every change that changes bits.
-constexpr int kKernelRevision = 1;
 // Rows of a cheap op that make a task of their own.
 constexpr int64_t kTaskRows = 16;
 
@@ -40,8 +37,7 @@ class CpuBackend : public Backend {
       : pool_(threads), mixer_(&pool_, &states_), logits_(&pool_, &states_, &counts_) {
     info_.device =
         absl::StrCat("cpu (", SimdName(), ", ", threads, threads == 1 ? " thread)" : " threads)");
-    info_.numerics_id = absl::StrCat("cpu-", kKernelRevision, "-", SimdName());
-    info_.prompt_grid = kChunk;
+    info_.kind = DeviceKind::kCpu;
     info_.steps_in_flight = 1;
   }
 
@@ -73,11 +69,13 @@ class CpuBackend : public Backend {
     return Activation{buffers_.back().data(), rows, cols};
   }
 
-  absl::Status AllocateStates(const ModelShape& shape, int32_t slots, int32_t count_tables,
+  absl::Status AllocateStates(const ModelSpec& spec, int32_t slots, int32_t count_tables,
                               int32_t max_rows) override;
 
-  int64_t SlotBytes(const ModelShape& shape) const override { return StatePool::SlotBytes(shape); }
-  absl::StatusOr<int64_t> StateBudget(const ModelShape&, int32_t) const override {
+  int64_t SlotBytes(const ModelSpec& spec) const override {
+    return StatePool::SlotBytes(MakeStateTable(spec));
+  }
+  absl::StatusOr<int64_t> StateBudget(const ModelSpec&, int32_t) const override {
     return static_cast<int64_t>(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGESIZE) / 4;
   }
 
@@ -98,11 +96,11 @@ class CpuBackend : public Backend {
     states_.Copy(from, to);
     return ++ticket_;
   }
-  Ticket ReadState(int32_t slot, float* host) override {
+  Ticket ReadState(int32_t slot, void* host) override {
     states_.Read(slot, host);
     return ++ticket_;
   }
-  Ticket WriteState(int32_t slot, const float* host) override {
+  Ticket WriteState(int32_t slot, const void* host) override {
     states_.Write(slot, host);
     return ++ticket_;
   }
@@ -127,8 +125,8 @@ class CpuBackend : public Backend {
     return packed->linear;
   }
 
-  // normed_ = RMSNorm(x; norm) for the rows of the step.
-  void Norm(const Activation& x, const Vector& norm);
+  // normed_ = norm(x) for the rows of the step.
+  void NormRows(const Activation& x, const StreamNorm& norm);
   void EmbedRow(const EmbedArgs& args, int64_t row);
 
   BackendInfo info_;
@@ -138,7 +136,6 @@ class CpuBackend : public Backend {
   Mixer mixer_;
   LogitsOp logits_;
   std::vector<HostBuffer> buffers_;  // weights and activations
-  float norm_eps_ = 0.0f;
   int32_t max_rows_ = 0;
   HostBuffer normed_;  // (max_rows, hidden)
 
@@ -149,23 +146,22 @@ class CpuBackend : public Backend {
   std::optional<FlushDenormals> flush_;
 };
 
-absl::Status CpuBackend::AllocateStates(const ModelShape& shape, int32_t slots,
-                                        int32_t count_tables, int32_t max_rows) {
-  if (shape.conv_size > kMaxConvTaps) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "short convolution: conv_size is ", shape.conv_size, ", must be at most ", kMaxConvTaps));
-  }
+absl::Status CpuBackend::AllocateStates(const ModelSpec& spec, int32_t slots, int32_t count_tables,
+                                        int32_t max_rows) {
+  absl::Status status = CheckSpec(DeviceKind::kCpu, spec);
+  if (!status.ok()) return status;
   absl::StatusOr<HostBuffer> normed =
-      HostBuffer::Allocate(max_rows, PaddedCols(shape.hidden) * sizeof(float), "activations");
+      HostBuffer::Allocate(max_rows, PaddedCols(spec.hidden) * sizeof(float), "activations");
   if (!normed.ok()) return normed.status();
   normed_ = std::move(*normed);
-  norm_eps_ = shape.norm_eps;
   max_rows_ = max_rows;
   tokens_.resize(max_rows);
-  absl::Status status = states_.Allocate(shape, slots);
-  if (status.ok()) status = counts_.Allocate(count_tables, shape.vocab);
-  if (status.ok()) status = mixer_.Allocate(shape, max_rows);
-  if (status.ok()) status = logits_.Allocate(shape);
+  status = states_.Allocate(MakeStateTable(spec), slots);
+  if (status.ok()) status = counts_.Allocate(count_tables, spec.vocab);
+  if (status.ok()) status = mixer_.Allocate(spec, max_rows);
+  if (status.ok()) status = logits_.Allocate(spec);
+  info_.prompt_grid = PromptGrid(DeviceKind::kCpu, spec);
+  info_.numerics_id = absl::StrCat("cpu-", CoreRevisions(DeviceKind::kCpu, spec), "-", SimdName());
   return status;
 }
 
@@ -202,28 +198,33 @@ void CpuBackend::Embed(const EmbedArgs& args) {
     const int64_t end = std::min((task + 1) * kTaskRows, num_rows_);
     for (int64_t row = task * kTaskRows; row < end; ++row) {
       SLUICE_CHECK(tokens_[row] >= 0 && tokens_[row] < args.table.n);
-      UnpackRow(args.table, tokens_[row], Row(args.x, row));
+      float* x = Row(args.x, row);
+      UnpackRow(args.table, tokens_[row], x);
+      if (args.scale == 1.0f) continue;
+      for (int64_t i = 0; i < args.table.k; ++i) x[i] *= args.scale;
     }
   });
 }
 
-void CpuBackend::Norm(const Activation& x, const Vector& norm) {
+void CpuBackend::NormRows(const Activation& x, const StreamNorm& norm) {
   pool_.ParallelFor((num_rows_ + kTaskRows - 1) / kTaskRows, [&](int64_t task, int) {
     const int64_t end = std::min((task + 1) * kTaskRows, num_rows_);
     for (int64_t row = task * kTaskRows; row < end; ++row) {
-      RmsNorm(Row(x, row), norm.data, x.cols, norm_eps_, normed_.floats() + row * Stride(x));
+      NormRow(norm.norm, Row(x, row), norm.weight.data, norm.bias.data, x.cols,
+              normed_.floats() + row * Stride(x));
     }
   });
 }
 
 void CpuBackend::NormProject(const NormProjectArgs& args) {
-  Norm(args.x, args.norm);
+  NormRows(args.x, args.norm);
   Gemm(&pool_, {.a = normed_.floats(),
                 .lda = Stride(args.x),
                 .m = num_rows_,
                 .w = args.weight,
                 .c = Row(args.y, 0),
-                .ldc = Stride(args.y)});
+                .ldc = Stride(args.y),
+                .bias = args.bias.data});
 }
 
 void CpuBackend::ProjectAdd(const ProjectAddArgs& args) {
@@ -233,18 +234,22 @@ void CpuBackend::ProjectAdd(const ProjectAddArgs& args) {
                 .w = args.weight,
                 .c = Row(args.x, 0),
                 .ldc = Stride(args.x),
-                .store = GemmStore::kAdd});
+                .store = GemmStore::kAdd,
+                .bias = args.bias.data});
 }
 
 void CpuBackend::NormGateUp(const NormGateUpArgs& args) {
-  Norm(args.x, args.norm);
+  NormRows(args.x, args.norm);
   Gemm(&pool_, {.a = normed_.floats(),
                 .lda = Stride(args.x),
                 .m = num_rows_,
                 .w = args.weight,
                 .c = Row(args.y, 0),
                 .ldc = Stride(args.y),
-                .store = GemmStore::kSwiGlu});
+                .store = GemmStore::kSwiGlu,
+                .bias = args.gate_bias.data,
+                .up_bias = args.up_bias.data,
+                .act = args.act});
 }
 
 }  // namespace

@@ -113,15 +113,19 @@ void StoreTile(const GemmArgs& args, const float* tile, int64_t row, int64_t row
       c += panel * kPanelPairs;
       for (int64_t p = 0; p < panels; ++p) {
         for (int64_t i = 0; i < kPanelPairs; i += kHalfLanes) {
-          const auto gate = hn::LoadU(d, from + p * kPanelRows + i);
-          const auto up = hn::LoadU(d, from + p * kPanelRows + kPanelPairs + i);
-          hn::StoreU(hn::Mul(Silu(d, gate), up), d, c + p * kPanelPairs + i);
+          const int64_t column = (panel + p) * kPanelPairs + i;
+          auto gate = hn::LoadU(d, from + p * kPanelRows + i);
+          auto up = hn::LoadU(d, from + p * kPanelRows + kPanelPairs + i);
+          if (args.bias != nullptr) gate = hn::Add(gate, hn::LoadU(d, args.bias + column));
+          if (args.up_bias != nullptr) up = hn::Add(up, hn::LoadU(d, args.up_bias + column));
+          hn::StoreU(hn::Mul(Activate(d, args.act, gate), up), d, c + p * kPanelPairs + i);
         }
       }
     } else {
       c += panel * kPanelRows;
       for (int64_t i = 0; i < panels * kPanelRows; i += kLanes) {
-        const V acc = Load(from + i);
+        V acc = Load(from + i);
+        if (args.bias != nullptr) acc = hn::Add(acc, Load(args.bias + panel * kPanelRows + i));
         Store(args.store == GemmStore::kAdd ? hn::Add(Load(c + i), acc) : acc, c + i);
       }
     }

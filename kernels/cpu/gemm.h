@@ -8,14 +8,14 @@
 #include <cstdint>
 
 #include "kernels/cpu/thread_pool.h"
-#include "kernels/ops.h"
+#include "kernels/mixer_spec.h"
 
 namespace sluice {
 
 enum class GemmStore : uint8_t {
   kSet,     // C = acc
   kAdd,     // C = C + acc
-  kSwiGlu,  // C = silu(acc of gate) * acc of up; W made by PackGateUp
+  kSwiGlu,  // C = act(acc of gate) * acc of up; W made by PackGateUp
 };
 
 struct GemmArgs {
@@ -26,6 +26,9 @@ struct GemmArgs {
   float* c = nullptr;  // (m, n), or (m, n / 2) for kSwiGlu; whole lines of 16 floats are written
   int64_t ldc = 0;     // a multiple of 16
   GemmStore store = GemmStore::kSet;
+  const float* bias = nullptr;  // added to acc: (n) padded to a line, of gate for kSwiGlu; null: 0
+  const float* up_bias = nullptr;  // kSwiGlu: of up
+  Act act = Act::kSilu;            // kSwiGlu
 };
 
 // Panels of 16 packed rows that W has.

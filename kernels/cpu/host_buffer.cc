@@ -30,12 +30,6 @@ void AdviseHugePages(void* base, int64_t bytes) {
 
 }  // namespace
 
-int64_t SaturatedProduct(int64_t a, int64_t b) {
-  SLUICE_CHECK(a >= 0 && b >= 0);
-  int64_t product = 0;
-  return __builtin_mul_overflow(a, b, &product) ? std::numeric_limits<int64_t>::max() : product;
-}
-
 HostBuffer& HostBuffer::operator=(HostBuffer&& other) noexcept {
   std::swap(base_, other.base_);
   std::swap(data_, other.data_);

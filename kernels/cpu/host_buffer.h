@@ -8,6 +8,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "kernels/saturated.h"
 
 namespace sluice {
 
@@ -41,9 +42,6 @@ class HostBuffer {
   void* data_ = nullptr;
   int64_t bytes_ = 0;
 };
-
-// Product of factors that are not negative, or INT64_MAX where it does not fit.
-int64_t SaturatedProduct(int64_t a, int64_t b);
 
 }  // namespace sluice
 

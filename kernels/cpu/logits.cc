@@ -7,7 +7,7 @@
 
 #include "kernels/check.h"
 #include "kernels/cpu/gemm.h"
-#include "kernels/cpu/rms_norm.h"
+#include "kernels/cpu/norm.h"
 
 namespace sluice {
 namespace {
@@ -17,20 +17,19 @@ constexpr int64_t kTileRows = 48;
 
 }  // namespace
 
-absl::Status LogitsOp::Allocate(const ModelShape& shape) {
-  vocab_ = shape.vocab;
-  norm_eps_ = shape.norm_eps;
+absl::Status LogitsOp::Allocate(const ModelSpec& spec) {
+  vocab_ = spec.vocab;
   absl::StatusOr<HostBuffer> buffer =
-      HostBuffer::Allocate(kTileRows, PaddedCols(shape.hidden) * sizeof(float), "logits");
+      HostBuffer::Allocate(kTileRows, PaddedCols(spec.hidden) * sizeof(float), "logits");
   if (!buffer.ok()) return buffer.status();
   normed_ = std::move(*buffer);
-  buffer = HostBuffer::Allocate(kTileRows, PaddedCols(shape.vocab) * sizeof(float), "logits");
+  buffer = HostBuffer::Allocate(kTileRows, PaddedCols(spec.vocab) * sizeof(float), "logits");
   if (!buffer.ok()) return buffer.status();
   logits_ = std::move(*buffer);
   source_.resize(kTileRows);
   samplers_.resize(pool_->threads());
   for (Sampler& sampler : samplers_) {
-    if (absl::Status status = sampler.Allocate(shape.vocab); !status.ok()) return status;
+    if (absl::Status status = sampler.Allocate(spec.vocab); !status.ok()) return status;
   }
   return absl::OkStatus();
 }
@@ -47,8 +46,9 @@ void LogitsOp::RunTile(const StepRows& rows, const LogitsArgs& args, int64_t beg
   for (int64_t i = begin; i < end; ++i) {
     // Several samples of one row follow one another.
     if (i == begin || rows.logits[i].row != rows.logits[i - 1].row) {
-      RmsNorm(static_cast<const float*>(args.x.data) + rows.logits[i].row * hidden, args.norm.data,
-              args.x.cols, norm_eps_, normed_.floats() + distinct * hidden);
+      NormRow(args.norm.norm, static_cast<const float*>(args.x.data) + rows.logits[i].row * hidden,
+              args.norm.weight.data, args.norm.bias.data, args.x.cols,
+              normed_.floats() + distinct * hidden);
       ++distinct;
     }
     source_[i - begin] = distinct - 1;

@@ -1,4 +1,4 @@
-// The end of a step: logits = RMSNorm(x; norm) W^T for the rows that want them, in tiles of rows so
+// The end of a step: logits = norm(x) W^T for the rows that want them, in tiles of rows so
 // that scoring many rows takes no more memory than a few; then each row is scored or sampled.
 #ifndef SLUICE_KERNELS_CPU_LOGITS_H_
 #define SLUICE_KERNELS_CPU_LOGITS_H_
@@ -13,6 +13,7 @@
 #include "kernels/cpu/thread_pool.h"
 #include "kernels/cpu/token_counts.h"
 #include "kernels/ops.h"
+#include "kernels/step_rows.h"
 
 namespace sluice {
 
@@ -22,7 +23,7 @@ class LogitsOp {
       : pool_(pool), states_(states), counts_(counts) {}
 
   // Once. RESOURCE_EXHAUSTED when memory is short.
-  absl::Status Allocate(const ModelShape& shape);
+  absl::Status Allocate(const ModelSpec& spec);
 
   void Run(const StepRows& rows, const LogitsArgs& args);
 
@@ -35,7 +36,6 @@ class LogitsOp {
   StatePool* const states_;
   TokenCounts* const counts_;
   int64_t vocab_ = 0;
-  float norm_eps_ = 0.0f;
   HostBuffer normed_;              // (tile rows, hidden)
   HostBuffer logits_;              // (tile rows, vocab)
   std::vector<int32_t> source_;    // (tile rows): which row of logits_ a row of the tile reads

@@ -8,7 +8,7 @@
 #endif
 
 #include "hwy/highway.h"
-#include "kernels/ops.h"
+#include "kernels/mixer_spec.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace sluice {
@@ -98,6 +98,20 @@ HWY_INLINE VF Feature(DF d, FeatureMap map, VF x) {
     }
     case FeatureMap::kGeluTanh:
       return GeluTanh(d, x);
+    default:  // refused by CheckSpec
+      return x;
+  }
+}
+
+template <class DF, class VF = hn::Vec<DF>>
+HWY_INLINE VF Activate(DF d, Act act, VF x) {
+  switch (act) {
+    case Act::kIdentity:
+      return x;
+    case Act::kSilu:
+      return Silu(d, x);
+    case Act::kSigmoid:
+      return Sigmoid(d, x);
   }
   return x;
 }

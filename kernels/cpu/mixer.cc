@@ -1,16 +1,10 @@
 #include "kernels/cpu/mixer.h"
 
 #include <algorithm>
-#include <cmath>
-#include <cstring>
 
 #include "kernels/check.h"
-#include "kernels/cpu/activations.h"
-#include "kernels/cpu/gemm.h"
-#include "kernels/cpu/gla_recurrent.h"
-#include "kernels/cpu/pack.h"
-#include "kernels/cpu/rms_norm.h"
-#include "kernels/cpu/short_conv.h"
+#include "kernels/cpu/back.h"
+#include "kernels/cpu/linear_recurrent.h"
 
 namespace sluice {
 namespace {
@@ -20,64 +14,64 @@ constexpr int64_t kMinBlockChunks = 8;
 // Columns of the state that make a task of their own.
 constexpr int64_t kTaskCols = 64;
 
-const float* RowOf(const Activation& x, int64_t row) {
-  return static_cast<const float*>(x.data) + row * PaddedCols(x.cols);
-}
+int64_t Groups(const MixerSpec& s) { return s.q_heads / s.state_heads; }
 
-// One of q, k, v as it enters the mixer: its columns of the input projection, and its short
-// convolution.
-struct Stream {
-  int64_t offset;        // column of the input projection
-  const Vector* weight;  // of the convolution
-  StatePartKind tail;
-  int64_t tail_stride;
+// Takes places in a scratch one after another, each at a line.
+class Places {
+ public:
+  int64_t Take(int64_t floats) {
+    const int64_t begin = floats_;
+    floats_ += PaddedCols(floats);
+    return begin;
+  }
+  int64_t floats() const { return floats_; }
+
+ private:
+  int64_t floats_ = 0;
 };
-
-ShortConvArgs ConvArgs(const Stream& stream, int64_t channel, int64_t channels,
-                       const ModelShape& shape, const MixArgs& args, int32_t slot, int64_t row,
-                       StatePool* states) {
-  ShortConvArgs conv;
-  conv.weight = stream.weight->data + channel * shape.conv_size;
-  conv.taps = shape.conv_size;
-  conv.channels = channels;
-  if (shape.conv_size > 1) conv.tail = states->ConvTail(slot, args.layer, stream.tail) + channel;
-  conv.tail_stride = stream.tail_stride;
-  conv.in = RowOf(args.in, row) + stream.offset + channel;
-  conv.in_stride = PaddedCols(args.in.cols);
-  return conv;
-}
 
 }  // namespace
 
-absl::Status Mixer::Allocate(const ModelShape& shape, int32_t max_rows) {
-  shape_ = shape;
-  groups_ = shape.heads / shape.kv_heads;
-  dv_padded_ = PaddedCols(shape.dv);
-  q_scale_ = 1.0f / std::sqrt(static_cast<float>(shape.dk));
+// Of one token, all heads; DecodeHead uses the places of one of them.
+Mixer::Offsets Mixer::DecodeOffsets(const MixerSpec& s) {
+  Places places;
+  Offsets at;
+  at.q = places.Take(s.q_heads * s.dk);
+  at.k = places.Take(s.k_heads * s.dk);
+  at.decay = places.Take(s.state_heads * s.dk);
+  at.v = places.Take(s.v_heads * PaddedCols(s.dv));
+  at.o = places.Take(s.heads() * PaddedCols(s.dv));
+  at.floats = places.floats() + kLineFloats;
+  return at;
+}
 
-  const int64_t decode_floats = PaddedCols(groups_ * shape.dk) + PaddedCols(shape.dk) +
-                                PaddedCols(shape.k_dim()) + kLineFloats +
-                                (1 + groups_) * dv_padded_;
-  thread_floats_ = PaddedCols(std::max(decode_floats, GlaChunkScratch(shape.dk, groups_)));
+Mixer::Offsets Mixer::ChunkOffsets(const MixerSpec& s) {
+  const int64_t dv = PaddedCols(s.dv);
+  Places places;
+  Offsets at;
+  at.q = places.Take(kChunk * PaddedCols(s.q_heads * s.dk));
+  at.k = places.Take(kChunk * PaddedCols(s.k_heads * s.dk));
+  at.decay = places.Take(kChunk * PaddedCols(s.state_heads * s.dk));
+  at.v = places.Take(kChunk * s.v_heads * dv);
+  at.o = places.Take(kChunk * s.heads() * dv);
+  at.q_decayed = places.Take(kChunk * s.heads() * s.dk);
+  at.k_decayed = places.Take(kChunk * s.state_heads * s.dk);
+  at.chunk_decay = places.Take(s.state_heads * s.dk);
+  at.scores = places.Take(kChunk * kChunk * s.heads());
+  at.floats = places.floats();
+  return at;
+}
+
+absl::Status Mixer::Allocate(const ModelSpec& spec, int32_t max_rows) {
+  ForEachMixer(spec, [&](int64_t, const MixerSpec& s) {
+    thread_floats_ = std::max(
+        {thread_floats_, DecodeOffsets(s).floats, PaddedCols(LinearChunkScratch(s.dk, Groups(s)))});
+    chunk_floats_ = std::max(chunk_floats_, ChunkOffsets(s).floats);
+  });
   absl::StatusOr<HostBuffer> buffer =
       HostBuffer::Allocate(pool_->threads(), thread_floats_ * sizeof(float), "mixer scratch");
   if (!buffer.ok()) return buffer.status();
   thread_scratch_ = std::move(*buffer);
-
-  const auto take = [this](int64_t floats) {
-    const int64_t begin = chunk_floats_;
-    chunk_floats_ += PaddedCols(floats);
-    return begin;
-  };
-  at_.q = take(kChunk * PaddedCols(shape.q_dim()));
-  at_.k = take(kChunk * PaddedCols(shape.k_dim()));
-  at_.alpha = take(kChunk * PaddedCols(shape.k_dim()));
-  at_.v = take(kChunk * shape.kv_heads * dv_padded_);
-  at_.o = take(kChunk * shape.heads * dv_padded_);
-  at_.q_decayed = take(kChunk * shape.q_dim());
-  at_.k_decayed = take(kChunk * shape.k_dim());
-  at_.decay = take(shape.k_dim());
-  at_.scores = take(kChunk * kChunk * shape.heads);
   const int64_t chunks =
       std::min<int64_t>(std::max<int64_t>(kMinBlockChunks, 2 * pool_->threads()), max_rows);
   buffer = HostBuffer::Allocate(chunks, chunk_floats_ * sizeof(float), "mixer scratch");
@@ -89,9 +83,10 @@ absl::Status Mixer::Allocate(const ModelShape& shape, int32_t max_rows) {
 }
 
 void Mixer::Run(const StepRows& rows, const MixArgs& args) {
-  pool_->ParallelFor(rows.num_decode * shape_.kv_heads, [&](int64_t task, int thread) {
-    const int64_t row = task / shape_.kv_heads;
-    DecodeHead(rows.decode[row], row, task % shape_.kv_heads, args,
+  const int64_t heads = args.spec->state_heads;
+  pool_->ParallelFor(rows.num_decode * heads, [&](int64_t task, int thread) {
+    const int64_t row = task / heads;
+    DecodeHead(rows.decode[row], row, task % heads, args,
                thread_scratch_.floats() + thread * thread_floats_);
   });
   int64_t row = rows.num_decode;
@@ -102,7 +97,12 @@ void Mixer::Run(const StepRows& rows, const MixArgs& args) {
     for (int64_t begin = 0; begin < segment.length; begin += kChunk) {
       if (num_chunks_ == static_cast<int64_t>(chunks_.size())) RunBlock(args);
       if (begin == 0 || num_chunks_ == 0) pieces_[num_pieces_++] = {num_chunks_, 0};
-      chunks_[num_chunks_++] = {&segment, begin, std::min(kChunk, segment.length - begin), row};
+      chunks_[num_chunks_++] = {&segment,
+                                {.slot = segment.slot,
+                                 .first_row = row,
+                                 .begin = begin,
+                                 .tokens = std::min(kChunk, segment.length - begin),
+                                 .position = segment.position + begin}};
       ++pieces_[num_pieces_ - 1].chunks;
     }
     row += segment.length;
@@ -110,195 +110,118 @@ void Mixer::Run(const StepRows& rows, const MixArgs& args) {
   RunBlock(args);
 }
 
-void Mixer::DecodeHead(const DecodeRow& row, int64_t row_index, int64_t kv_head,
-                       const MixArgs& args, float* scratch) {
-  const ModelShape& s = shape_;
-  const int64_t q_channels = groups_ * s.dk;
-  float* q = scratch;
-  float* k = q + PaddedCols(q_channels);
-  float* v = k + PaddedCols(s.dk);
-  float* o = v + dv_padded_;
-  float* gate =
-      o + groups_ * dv_padded_;  // all kv heads' columns, of which this head's are computed
+void Mixer::DecodeHead(const DecodeRow& row, int64_t row_index, int64_t head, const MixArgs& args,
+                       float* scratch) {
+  const MixerSpec& s = *args.spec;
+  const Offsets at = DecodeOffsets(s);
+  const RowSpan span = {
+      .slot = row.slot, .first_row = row_index, .tokens = 1, .position = row.position};
+  const CoreInputs in = {.q = scratch + at.q,
+                         .k = scratch + at.k,
+                         .decay = scratch + at.decay,
+                         .decay_stride = PaddedCols(s.state_heads * s.dk),
+                         .v = scratch + at.v};
+  const HeadRange heads = {head, head + 1};
+  const Front front(args, states_);
+  front.Run(span, heads, in);
+  front.AdvanceTails(span, heads, 1);
 
-  std::fill(v + s.dv, v + dv_padded_, 0.0f);
-  const auto fetch = [&](const Stream& stream, int64_t channel, int64_t channels, float* to) {
-    if (s.conv_size == 0) {
-      std::memcpy(to, RowOf(args.in, row_index) + stream.offset + channel,
-                  channels * sizeof(float));
-      return;
-    }
-    const ShortConvArgs conv =
-        ConvArgs(stream, channel, channels, s, args, row.slot, row_index, states_);
-    ShortConvRow(conv, 0, to);
-    ShortConvAdvance(conv, 1);
-  };
-  fetch({s.q_offset(), &args.conv_q, StatePartKind::kConvQ, s.q_dim()}, kv_head * q_channels,
-        q_channels, q);
-  fetch({s.k_offset(), &args.conv_k, StatePartKind::kConvK, s.k_dim()}, kv_head * s.dk, s.dk, k);
-  fetch({s.v_offset(), &args.conv_v, StatePartKind::kConvV, s.v_dim()}, kv_head * s.dv, s.dv, v);
-  ApplyFeatureMap(s.feature_map, q_scale_, q_channels, q);
-  ApplyFeatureMap(s.feature_map, 1.0f, s.dk, k);
-
-  GemmArgs gemm;
-  gemm.a = RowOf(args.in, row_index) + s.gate_offset();
-  gemm.m = 1;
-  gemm.w = args.gate;
-  gemm.c = gate;
-  gemm.ldc = PaddedCols(s.k_dim());
-  const int64_t first = kv_head * s.dk;
-  GemmBlock(gemm, 0, 1, first / kPanelRows, PanelCount(first + s.dk));
-  float* alpha = gate + first;
-  GateDecay(args.gate_bias.data + first, s.clamp_log_gate, s.log_gate_min, s.dk, alpha);
-
-  GlaRecurrent({.dk = s.dk,
-                .dv_padded = dv_padded_,
-                .groups = groups_,
-                .q = q,
-                .q_stride = s.dk,
-                .k = k,
-                .alpha = alpha,
-                .v = v,
-                .state = states_->Matrix(row.slot, args.layer, kv_head),
-                .o = o});
-  for (int64_t group = 0; group < groups_; ++group) {
-    const int64_t column = (kv_head * groups_ + group) * s.dv;
-    const float* g = s.output_gate ? RowOf(args.in, row_index) + s.g_offset() + column : nullptr;
-    float* out =
-        static_cast<float*>(args.out.data) + row_index * PaddedCols(args.out.cols) + column;
-    GatedRmsNorm(o + group * dv_padded_, args.head_norm.data, g, s.dv, s.norm_eps, out);
-  }
+  const int64_t groups = Groups(s), dv = PaddedCols(s.dv);
+  float* o = scratch + at.o;
+  LinearRecurrent({.dk = s.dk,
+                   .dv_padded = dv,
+                   .groups = groups,
+                   .q = in.q + head * groups * s.dk,
+                   .q_stride = s.dk,
+                   .k = in.k + head * s.dk,
+                   .alpha = in.decay + head * s.dk,
+                   .v = in.v + head * dv,
+                   .state = StateHead(args, row.slot, head),
+                   .o = o + head * groups * dv});
+  RunBack(args, row_index, head * groups, (head + 1) * groups, o, dv);
 }
 
 void Mixer::RunBlock(const MixArgs& args) {
   if (num_chunks_ == 0) return;
+  const MixerSpec& s = *args.spec;
+  at_ = ChunkOffsets(s);
   pool_->ParallelFor(num_chunks_, [&](int64_t chunk, int) { PrepareChunk(chunk, args); });
-  if (shape_.conv_size > 1) {
-    for (int64_t i = 0; i < num_chunks_; ++i) {
-      const Chunk& chunk = chunks_[i];
-      if (chunk.begin + chunk.tokens == chunk.segment->length) AdvanceConvTails(chunk, args);
-    }
+  for (int64_t i = 0; i < num_chunks_; ++i) {
+    const Chunk& chunk = chunks_[i];
+    if (chunk.span.begin + chunk.span.tokens != chunk.segment->length) continue;
+    Front(args, states_).AdvanceTails(chunk.span, {0, s.state_heads}, chunk.segment->length);
   }
-  pool_->ParallelFor(num_chunks_ * shape_.kv_heads, [&](int64_t task, int thread) {
-    GlaChunkScores(HeadOfChunk(task / shape_.kv_heads, task % shape_.kv_heads),
-                   thread_scratch_.floats() + thread * thread_floats_);
+  pool_->ParallelFor(num_chunks_ * s.state_heads, [&](int64_t task, int thread) {
+    LinearChunkScores(HeadOfChunk(s, task / s.state_heads, task % s.state_heads),
+                      thread_scratch_.floats() + thread * thread_floats_);
   });
-  const int64_t col_tasks = (dv_padded_ + kTaskCols - 1) / kTaskCols;
-  pool_->ParallelFor(num_pieces_ * shape_.kv_heads * col_tasks, [&](int64_t task, int) {
+  const int64_t dv = PaddedCols(s.dv);
+  const int64_t col_tasks = (dv + kTaskCols - 1) / kTaskCols;
+  pool_->ParallelFor(num_pieces_ * s.state_heads * col_tasks, [&](int64_t task, int) {
     const int64_t col = task % col_tasks * kTaskCols;
-    const int64_t kv_head = task / col_tasks % shape_.kv_heads;
-    const Piece& piece = pieces_[task / col_tasks / shape_.kv_heads];
-    float* state = states_->Matrix(chunks_[piece.first_chunk].segment->slot, args.layer, kv_head);
+    const int64_t head = task / col_tasks % s.state_heads;
+    const Piece& piece = pieces_[task / col_tasks / s.state_heads];
+    float* state = StateHead(args, chunks_[piece.first_chunk].span.slot, head);
     for (int64_t i = 0; i < piece.chunks; ++i) {
-      GlaChunkState(HeadOfChunk(piece.first_chunk + i, kv_head), col,
-                    std::min(col + kTaskCols, dv_padded_), state, dv_padded_);
+      LinearChunkState(HeadOfChunk(s, piece.first_chunk + i, head), col,
+                       std::min(col + kTaskCols, dv), state, dv);
     }
   });
   pool_->ParallelFor(num_chunks_, [&](int64_t chunk, int) { FinishChunk(chunk, args); });
   num_chunks_ = num_pieces_ = 0;
 }
 
-// Fills q, k, alpha and v of the chunk's scratch for all heads.
-void Mixer::PrepareChunk(int64_t chunk_index, const MixArgs& args) {
-  const ModelShape& s = shape_;
-  const Chunk& chunk = chunks_[chunk_index];
-  const int64_t q_cols = PaddedCols(s.q_dim()), k_cols = PaddedCols(s.k_dim());
-  const int64_t v_cols = s.kv_heads * dv_padded_;
-  float* q = ChunkBuffer(chunk_index, at_.q);
-  float* k = ChunkBuffer(chunk_index, at_.k);
-  float* alpha = ChunkBuffer(chunk_index, at_.alpha);
-  float* v = ChunkBuffer(chunk_index, at_.v);
-
-  const auto fetch = [&](const Stream& stream, int64_t channel, int64_t channels, int64_t t,
-                         float* to) {
-    if (s.conv_size == 0) {
-      std::memcpy(to, RowOf(args.in, chunk.row + chunk.begin + t) + stream.offset + channel,
-                  channels * sizeof(float));
-    } else {
-      ShortConvRow(
-          ConvArgs(stream, channel, channels, s, args, chunk.segment->slot, chunk.row, states_),
-          chunk.begin + t, to);
-    }
-  };
-  for (int64_t t = 0; t < chunk.tokens; ++t) {
-    fetch({s.q_offset(), &args.conv_q, StatePartKind::kConvQ, s.q_dim()}, 0, s.q_dim(), t,
-          q + t * q_cols);
-    ApplyFeatureMap(s.feature_map, q_scale_, s.q_dim(), q + t * q_cols);
-    fetch({s.k_offset(), &args.conv_k, StatePartKind::kConvK, s.k_dim()}, 0, s.k_dim(), t,
-          k + t * k_cols);
-    ApplyFeatureMap(s.feature_map, 1.0f, s.k_dim(), k + t * k_cols);
-    for (int64_t head = 0; head < s.kv_heads; ++head) {
-      float* to = v + t * v_cols + head * dv_padded_;
-      std::fill(to + s.dv, to + dv_padded_, 0.0f);
-      fetch({s.v_offset(), &args.conv_v, StatePartKind::kConvV, s.v_dim()}, head * s.dv, s.dv, t,
-            to);
-    }
-  }
-  GemmArgs gemm;
-  gemm.a = RowOf(args.in, chunk.row + chunk.begin) + s.gate_offset();
-  gemm.lda = PaddedCols(args.in.cols);
-  gemm.m = chunk.tokens;
-  gemm.w = args.gate;
-  gemm.c = alpha;
-  gemm.ldc = k_cols;
-  GemmBlock(gemm, 0, chunk.tokens, 0, GemmPanels(gemm));
-  for (int64_t t = 0; t < chunk.tokens; ++t) {
-    GateDecay(args.gate_bias.data, s.clamp_log_gate, s.log_gate_min, s.k_dim(), alpha + t * k_cols);
-  }
-  const int64_t padding = RoundUp(chunk.tokens, kSubChunk) - chunk.tokens;
-  std::fill_n(q + chunk.tokens * q_cols, padding * q_cols, 0.0f);
-  std::fill_n(k + chunk.tokens * k_cols, padding * k_cols, 0.0f);
-  std::fill_n(alpha + chunk.tokens * k_cols, padding * k_cols, 1.0f);
-  std::fill_n(v + chunk.tokens * v_cols, padding * v_cols, 0.0f);
+// Fills q, k, decay and v of the chunk's scratch for all heads. Rows that pad the last sub-chunk
+// change nothing.
+void Mixer::PrepareChunk(int64_t index, const MixArgs& args) {
+  const MixerSpec& s = *args.spec;
+  const RowSpan& span = chunks_[index].span;
+  const CoreInputs in = {.q = ChunkBuffer(index, at_.q),
+                         .q_stride = PaddedCols(s.q_heads * s.dk),
+                         .k = ChunkBuffer(index, at_.k),
+                         .k_stride = PaddedCols(s.k_heads * s.dk),
+                         .decay = ChunkBuffer(index, at_.decay),
+                         .decay_stride = PaddedCols(s.state_heads * s.dk),
+                         .v = ChunkBuffer(index, at_.v),
+                         .v_stride = s.v_heads * PaddedCols(s.dv)};
+  Front(args, states_).Run(span, {0, s.state_heads}, in);
+  const int64_t padding = RoundUp(span.tokens, kSubChunk) - span.tokens;
+  std::fill_n(in.q + span.tokens * in.q_stride, padding * in.q_stride, 0.0f);
+  std::fill_n(in.k + span.tokens * in.k_stride, padding * in.k_stride, 0.0f);
+  std::fill_n(in.decay + span.tokens * in.decay_stride, padding * in.decay_stride, 1.0f);
+  std::fill_n(in.v + span.tokens * in.v_stride, padding * in.v_stride, 0.0f);
 }
 
-void Mixer::AdvanceConvTails(const Chunk& chunk, const MixArgs& args) {
-  const ModelShape& s = shape_;
-  const auto advance = [&](const Stream& stream, int64_t channels) {
-    ShortConvAdvance(
-        ConvArgs(stream, 0, channels, s, args, chunk.segment->slot, chunk.row, states_),
-        chunk.segment->length);
-  };
-  advance({s.q_offset(), &args.conv_q, StatePartKind::kConvQ, s.q_dim()}, s.q_dim());
-  advance({s.k_offset(), &args.conv_k, StatePartKind::kConvK, s.k_dim()}, s.k_dim());
-  advance({s.v_offset(), &args.conv_v, StatePartKind::kConvV, s.v_dim()}, s.v_dim());
-}
-
-GlaChunk Mixer::HeadOfChunk(int64_t chunk, int64_t kv_head) const {
-  const ModelShape& s = shape_;
-  const int64_t head = kv_head * groups_;
-  GlaChunk c;
-  c.tokens = chunks_[chunk].tokens;
+LinearChunk Mixer::HeadOfChunk(const MixerSpec& s, int64_t chunk, int64_t head) const {
+  const int64_t dv = PaddedCols(s.dv);
+  const int64_t out_head = head * Groups(s);
+  LinearChunk c;
+  c.tokens = chunks_[chunk].span.tokens;
   c.dk = s.dk;
-  c.groups = groups_;
-  c.q = ChunkBuffer(chunk, at_.q) + head * s.dk;
-  c.q_stride = PaddedCols(s.q_dim());
-  c.k = ChunkBuffer(chunk, at_.k) + kv_head * s.dk;
-  c.alpha = ChunkBuffer(chunk, at_.alpha) + kv_head * s.dk;
-  c.k_stride = PaddedCols(s.k_dim());
-  c.v = ChunkBuffer(chunk, at_.v) + kv_head * dv_padded_;
-  c.v_stride = s.kv_heads * dv_padded_;
-  c.o = ChunkBuffer(chunk, at_.o) + head * kChunk * dv_padded_;
-  c.o_stride = dv_padded_;
-  c.q_decayed = ChunkBuffer(chunk, at_.q_decayed) + head * kChunk * s.dk;
-  c.k_decayed = ChunkBuffer(chunk, at_.k_decayed) + kv_head * kChunk * s.dk;
-  c.decay = ChunkBuffer(chunk, at_.decay) + kv_head * s.dk;
-  c.scores = ChunkBuffer(chunk, at_.scores) + head * kChunk * kChunk;
+  c.groups = Groups(s);
+  c.q = ChunkBuffer(chunk, at_.q) + out_head * s.dk;
+  c.q_stride = PaddedCols(s.q_heads * s.dk);
+  c.k = ChunkBuffer(chunk, at_.k) + head * s.dk;
+  c.k_stride = PaddedCols(s.k_heads * s.dk);
+  c.alpha = ChunkBuffer(chunk, at_.decay) + head * s.dk;
+  c.alpha_stride = PaddedCols(s.state_heads * s.dk);
+  c.v = ChunkBuffer(chunk, at_.v) + head * dv;
+  c.v_stride = s.v_heads * dv;
+  c.o = ChunkBuffer(chunk, at_.o) + out_head * kChunk * dv;
+  c.o_stride = dv;
+  c.q_decayed = ChunkBuffer(chunk, at_.q_decayed) + out_head * kChunk * s.dk;
+  c.k_decayed = ChunkBuffer(chunk, at_.k_decayed) + head * kChunk * s.dk;
+  c.decay = ChunkBuffer(chunk, at_.chunk_decay) + head * s.dk;
+  c.scores = ChunkBuffer(chunk, at_.scores) + out_head * kChunk * kChunk;
   return c;
 }
 
-void Mixer::FinishChunk(int64_t chunk_index, const MixArgs& args) {
-  const ModelShape& s = shape_;
-  const Chunk& chunk = chunks_[chunk_index];
-  for (int64_t t = 0; t < chunk.tokens; ++t) {
-    const int64_t row = chunk.row + chunk.begin + t;
-    float* out = static_cast<float*>(args.out.data) + row * PaddedCols(args.out.cols);
-    const float* g = s.output_gate ? RowOf(args.in, row) + s.g_offset() : nullptr;
-    for (int64_t head = 0; head < s.heads; ++head) {
-      GatedRmsNorm(ChunkBuffer(chunk_index, at_.o) + (head * kChunk + t) * dv_padded_,
-                   args.head_norm.data, g == nullptr ? nullptr : g + head * s.dv, s.dv, s.norm_eps,
-                   out + head * s.dv);
-    }
+void Mixer::FinishChunk(int64_t index, const MixArgs& args) {
+  const MixerSpec& s = *args.spec;
+  const RowSpan& span = chunks_[index].span;
+  const int64_t dv = PaddedCols(s.dv);
+  for (int64_t t = 0; t < span.tokens; ++t) {
+    RunBack(args, span.row() + t, 0, s.heads(), ChunkBuffer(index, at_.o) + t * dv, kChunk * dv);
   }
 }
 

@@ -15,7 +15,7 @@
 #include "kernels/cpu/host_buffer.h"
 #include "kernels/cpu/logit_scan.h"
 #include "kernels/cpu/token_counts.h"
-#include "kernels/ops.h"
+#include "kernels/step_rows.h"
 
 namespace sluice {
 

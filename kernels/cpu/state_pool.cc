@@ -1,5 +1,6 @@
 #include "kernels/cpu/state_pool.h"
 
+#include <algorithm>
 #include <cstring>
 #include <limits>
 
@@ -11,33 +12,51 @@ namespace {
 // Slots begin on pages of their own, so that an unused one touches none.
 constexpr int64_t kPageBytes = 4096;
 
+bool IsConvTail(StatePartKind kind) {
+  return kind == StatePartKind::kConvQ || kind == StatePartKind::kConvK ||
+         kind == StatePartKind::kConvV;
+}
+
 }  // namespace
 
-int64_t StatePool::SlotBytes(const ModelShape& shape) {
-  int64_t layer = SaturatedProduct(shape.kv_heads * shape.dk, PaddedCols(shape.dv));
-  if (shape.conv_size > 1) {
-    layer += SaturatedProduct(shape.conv_size - 1, shape.q_dim() + shape.k_dim() + shape.v_dim());
-    if (layer < 0) return std::numeric_limits<int64_t>::max();
+StatePool::Place StatePool::PlaceOf(const StatePart& part) {
+  Place place;
+  place.canonical = part.offset;
+  place.cols = part.shape.back();
+  place.rows = 1;
+  for (size_t i = 0; i + 1 < part.shape.size(); ++i) {
+    place.rows = SaturatedProduct(place.rows, part.shape[i]);
   }
-  const int64_t bytes = SaturatedProduct(SaturatedProduct(layer, shape.layers), sizeof(float));
+  place.stride = IsConvTail(part.kind) ? place.cols : PaddedCols(place.cols);
+  return place;
+}
+
+int64_t StatePool::SlotBytes(const StateTable& table) {
+  int64_t floats = 0;
+  for (const StatePart& part : table.parts()) {
+    const Place place = PlaceOf(part);
+    floats = SaturatedSum(floats, SaturatedProduct(place.rows, place.stride));
+  }
+  const int64_t bytes = SaturatedProduct(floats, sizeof(float));
   if (bytes > std::numeric_limits<int64_t>::max() - kPageBytes) return bytes;
   return RoundUp(bytes, kPageBytes);
 }
 
-absl::Status StatePool::Allocate(const ModelShape& shape, int32_t slots) {
-  absl::StatusOr<HostBuffer> states = HostBuffer::Allocate(slots, SlotBytes(shape), "states");
+absl::Status StatePool::Allocate(const StateTable& table, int32_t slots) {
+  absl::StatusOr<HostBuffer> states = HostBuffer::Allocate(slots, SlotBytes(table), "states");
   if (!states.ok()) return states.status();
   states_ = std::move(*states);
-  shape_ = shape;
-  canonical_ = MakeStateLayout(shape);
-  dv_padded_ = PaddedCols(shape.dv);
-  slot_floats_ = SlotBytes(shape) / static_cast<int64_t>(sizeof(float));
-  parts_per_layer_ = static_cast<int64_t>(canonical_.parts.size()) / shape.layers;
+  slot_floats_ = SlotBytes(table) / static_cast<int64_t>(sizeof(float));
   int64_t offset = 0;
-  for (const StatePart& part : canonical_.parts) {
-    part_offset_.push_back(offset);
-    offset += part.kind == StatePartKind::kMatrix ? shape.kv_heads * shape.dk * dv_padded_
-                                                  : part.elements;
+  for (const StatePart& part : table.parts()) {
+    SLUICE_CHECK(part.dtype == DType::kF32 && static_cast<size_t>(part.kind) < kKinds);
+    Place place = PlaceOf(part);
+    place.offset = offset;
+    offset += place.rows * place.stride;
+    index_.resize(std::max<size_t>(index_.size(), (part.layer + 1) * kKinds), -1);
+    index_[part.layer * kKinds + static_cast<size_t>(part.kind)] =
+        static_cast<int32_t>(places_.size());
+    places_.push_back(place);
   }
   SLUICE_CHECK(offset <= slot_floats_);
   last_sampled_.assign(slots, 0);
@@ -50,15 +69,10 @@ float* StatePool::Slot(int32_t slot) {
   return states_.floats() + slot * slot_floats_;
 }
 
-float* StatePool::Matrix(int32_t slot, int64_t layer, int64_t kv_head) {
-  return Slot(slot) + part_offset_[layer * parts_per_layer_] + kv_head * shape_.dk * dv_padded_;
-}
-
-float* StatePool::ConvTail(int32_t slot, int64_t layer, StatePartKind kind) {
-  const int64_t part = layer * parts_per_layer_ + static_cast<int64_t>(kind) -
-                       static_cast<int64_t>(StatePartKind::kMatrix);
-  SLUICE_CHECK(canonical_.parts[part].kind == kind);
-  return Slot(slot) + part_offset_[part];
+float* StatePool::Part(int32_t slot, int64_t layer, StatePartKind kind) {
+  const int32_t place = index_[layer * kKinds + static_cast<size_t>(kind)];
+  SLUICE_CHECK(place >= 0);
+  return Slot(slot) + places_[place].offset;
 }
 
 int32_t StatePool::LastSampled(int32_t slot) const { return last_sampled_[slot]; }
@@ -80,31 +94,25 @@ void StatePool::Copy(int32_t from, int32_t to) {
   used_[to] = true;
 }
 
-void StatePool::Read(int32_t slot, float* host) {
+void StatePool::Read(int32_t slot, void* host) {
   const float* state = Slot(slot);
-  for (size_t i = 0; i < canonical_.parts.size(); ++i) {
-    const StatePart& part = canonical_.parts[i];
-    const bool matrix = part.kind == StatePartKind::kMatrix;
-    const int64_t cols = matrix ? shape_.dv : part.elements;
-    const int64_t stride = matrix ? dv_padded_ : part.elements;
-    for (int64_t row = 0; row * cols < part.elements; ++row) {
-      std::memcpy(host + part.offset + row * cols, state + part_offset_[i] + row * stride,
-                  cols * sizeof(float));
+  for (const Place& place : places_) {
+    char* to = static_cast<char*>(host) + place.canonical;
+    const int64_t row_bytes = place.cols * static_cast<int64_t>(sizeof(float));
+    for (int64_t row = 0; row < place.rows; ++row) {
+      std::memcpy(to + row * row_bytes, state + place.offset + row * place.stride, row_bytes);
     }
   }
 }
 
-void StatePool::Write(int32_t slot, const float* host) {
+void StatePool::Write(int32_t slot, const void* host) {
   float* state = Slot(slot);
   used_[slot] = true;
-  for (size_t i = 0; i < canonical_.parts.size(); ++i) {
-    const StatePart& part = canonical_.parts[i];
-    const bool matrix = part.kind == StatePartKind::kMatrix;
-    const int64_t cols = matrix ? shape_.dv : part.elements;
-    const int64_t stride = matrix ? dv_padded_ : part.elements;
-    for (int64_t row = 0; row * cols < part.elements; ++row) {
-      std::memcpy(state + part_offset_[i] + row * stride, host + part.offset + row * cols,
-                  cols * sizeof(float));
+  for (const Place& place : places_) {
+    const char* from = static_cast<const char*>(host) + place.canonical;
+    const int64_t row_bytes = place.cols * static_cast<int64_t>(sizeof(float));
+    for (int64_t row = 0; row < place.rows; ++row) {
+      std::memcpy(state + place.offset + row * place.stride, from + row * row_bytes, row_bytes);
     }
   }
 }

@@ -1,6 +1,6 @@
-// The slots: each holds one sequence's state in fp32 and the token last sampled for it. A slot's
-// layout is state_layout.h's, but for rows of S, which are padded with zeros to whole lines of 16
-// floats. Slots that were never used take no resident memory.
+// The slots: each holds one sequence's state and the token last sampled for it. A slot's layout is
+// state_table.h's, but for rows of all parts except convolution tails, which are padded with zeros
+// to whole lines of 16 floats. Slots that were never used take no resident memory.
 #ifndef SLUICE_KERNELS_CPU_STATE_POOL_H_
 #define SLUICE_KERNELS_CPU_STATE_POOL_H_
 
@@ -9,24 +9,20 @@
 
 #include "absl/status/status.h"
 #include "kernels/cpu/host_buffer.h"
-#include "kernels/ops.h"
-#include "kernels/state_layout.h"
+#include "kernels/state_table.h"
 
 namespace sluice {
 
 class StatePool {
  public:
   // Bytes of one slot, or INT64_MAX where they cannot be counted.
-  static int64_t SlotBytes(const ModelShape& shape);
+  static int64_t SlotBytes(const StateTable& table);
 
   // Once. RESOURCE_EXHAUSTED when memory is short.
-  absl::Status Allocate(const ModelShape& shape, int32_t slots);
+  absl::Status Allocate(const StateTable& table, int32_t slots);
 
-  // S of one kv head: (dk, dv_padded).
-  float* Matrix(int32_t slot, int64_t layer, int64_t kv_head);
-  // The tail of one short convolution: (conv_size - 1, channels). Only for models that have one.
-  float* ConvTail(int32_t slot, int64_t layer, StatePartKind kind);
-  int64_t dv_padded() const { return dv_padded_; }
+  // A part that the model has: its rows one after another, padded as above.
+  float* Part(int32_t slot, int64_t layer, StatePartKind kind);
 
   // Before a step writes the slot through the pointers above.
   void MarkUsed(int32_t slot);
@@ -36,18 +32,27 @@ class StatePool {
 
   void Zero(int32_t slot);
   void Copy(int32_t from, int32_t to);  // the state alone
-  // Canonical form.
-  void Read(int32_t slot, float* host);
-  void Write(int32_t slot, const float* host);
+  // Canonical form, of table.bytes() bytes.
+  void Read(int32_t slot, void* host);
+  void Write(int32_t slot, const void* host);
 
  private:
+  static constexpr size_t kKinds = 8;  // more than any StatePartKind
+
+  // A part's rows as they lie here.
+  struct Place {
+    int64_t offset = 0;  // floats from the beginning of a slot
+    int64_t rows = 0;
+    int64_t cols = 0;
+    int64_t stride = 0;
+    int64_t canonical = 0;  // bytes from the beginning of the canonical form
+  };
+  static Place PlaceOf(const StatePart& part);
+
   float* Slot(int32_t slot);
 
-  ModelShape shape_;
-  StateLayout canonical_;
-  std::vector<int64_t> part_offset_;  // of canonical_.parts, in floats from the beginning of a slot
-  int64_t parts_per_layer_ = 0;
-  int64_t dv_padded_ = 0;
+  std::vector<Place> places_;   // of the table's parts
+  std::vector<int32_t> index_;  // (layers, kKinds): into places_; -1: none
   int64_t slot_floats_ = 0;
   HostBuffer states_;
   std::vector<int32_t> last_sampled_;

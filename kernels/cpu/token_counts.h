@@ -8,7 +8,7 @@
 #include "absl/status/status.h"
 #include "absl/types/span.h"
 #include "kernels/cpu/host_buffer.h"
-#include "kernels/ops.h"
+#include "kernels/step_rows.h"
 
 namespace sluice {
 

@@ -34,8 +34,6 @@ using cuda::Memory;
 using cuda::MemoryKind;
 using cuda::Stride;
 
-// Part of numerics_id. Raise it with every change that changes bits.
-constexpr int kKernelRevision = 3;
 constexpr int32_t kDefaultSlots = 1024;
 constexpr int32_t kDefaultBatchTokens = 4096;
 // Of what is free once weights are loaded, left to the driver: graphs, kernels, local memory.
@@ -53,10 +51,9 @@ class CudaBackend : public Backend {
         reads_done_(&latch_, options.patience),
         writes_done_(&latch_, options.patience) {
     info_.device = absl::StrCat("cuda:", options.device, " (", gpu.name, ")");
-    info_.numerics_id = absl::StrCat("cuda-", kKernelRevision, "-sm", gpu.major, gpu.minor,
-                                     cuda::HasHopperCode() ? "" : "-portable", "-lt",
-                                     lt_->version(), options.batch_invariant ? "" : "-batch");
-    info_.prompt_grid = cuda::kSpan;
+    info_.kind = DeviceKind::kCuda;
+    numerics_ = absl::StrCat("-sm", gpu.major, gpu.minor, cuda::HasHopperCode() ? "" : "-portable",
+                             "-lt", lt_->version(), options.batch_invariant ? "" : "-batch");
     info_.steps_in_flight = 2;
     info_.weight_dtype = "bf16";
     info_.default_slots = kDefaultSlots;
@@ -72,19 +69,17 @@ class CudaBackend : public Backend {
   absl::StatusOr<Linear> LoadGateUp(const MatrixView& gate, const MatrixView& up) override;
   absl::StatusOr<Vector> LoadVector(const MatrixView& values) override;
   absl::StatusOr<Activation> AllocateActivation(int64_t rows, int64_t cols) override;
-  absl::Status AllocateStates(const ModelShape& shape, int32_t slots, int32_t count_tables,
+  absl::Status AllocateStates(const ModelSpec& spec, int32_t slots, int32_t count_tables,
                               int32_t max_rows) override;
-  int64_t SlotBytes(const ModelShape& shape) const override {
-    return MakeStateLayout(shape).bytes();
-  }
-  absl::StatusOr<int64_t> StateBudget(const ModelShape& shape, int32_t max_rows) const override;
+  int64_t SlotBytes(const ModelSpec& spec) const override { return MakeStateTable(spec).bytes(); }
+  absl::StatusOr<int64_t> StateBudget(const ModelSpec& spec, int32_t max_rows) const override;
 
   void BeginStep(const StepRows* rows) override;
   void Embed(const EmbedArgs& args) override { Record(args, args.table.data, args.x.data); }
   void NormProject(const NormProjectArgs& args) override {
     Record(args, args.weight.data, args.y.data);
   }
-  void Mix(const MixArgs& args) override { Record(args, args.gate.data, args.out.data); }
+  void Mix(const MixArgs& args) override { Record(args, args.weights, args.out.data); }
   void ProjectAdd(const ProjectAddArgs& args) override {
     Record(args, args.weight.data, args.x.data);
   }
@@ -96,8 +91,8 @@ class CudaBackend : public Backend {
 
   Ticket ZeroState(int32_t slot) override;
   Ticket CopyState(int32_t from, int32_t to) override;
-  Ticket ReadState(int32_t slot, float* host) override;
-  Ticket WriteState(int32_t slot, const float* host) override;
+  Ticket ReadState(int32_t slot, void* host) override;
+  Ticket WriteState(int32_t slot, const void* host) override;
   Ticket ResetCounts(int32_t counts, absl::Span<const int32_t> prompt) override;
 
   absl::Status Await(Ticket ticket) override;
@@ -142,6 +137,7 @@ class CudaBackend : public Backend {
   const CudaOptions options_;
   std::unique_ptr<cuda::GemmLt> lt_;
   BackendInfo info_;
+  std::string numerics_;  // what follows the cores' revisions in the numerics id
   cuda::FaultLatch latch_;
   cuda::Stream stream_;                             // of the steps
   std::unique_ptr<cuda::WeightUploader> uploader_;  // until the weights are loaded
@@ -216,30 +212,33 @@ absl::StatusOr<Activation> CudaBackend::AllocateActivation(int64_t rows, int64_t
   return Activation{const_cast<void*>(Keep(*std::move(memory))), rows, cols};
 }
 
-absl::StatusOr<int64_t> CudaBackend::StateBudget(const ModelShape& shape, int32_t max_rows) const {
+absl::StatusOr<int64_t> CudaBackend::StateBudget(const ModelSpec& spec, int32_t max_rows) const {
   size_t free = 0, total = 0;
   absl::Status status = SetDevice();
   if (status.ok()) status = CudaStatus(cudaMemGetInfo(&free, &total), "asking for free memory");
   if (!status.ok()) return status;
-  const int64_t fixed = cuda::Workspace::FixedBytes(shape, max_rows);
+  const int64_t fixed = cuda::Workspace::FixedBytes(spec, max_rows);
   const int64_t taken =
-      kReservedBytes + cuda::StateCopier::DeviceBytes(MakeStateLayout(shape).bytes());
+      kReservedBytes + cuda::StateCopier::DeviceBytes(MakeStateTable(spec).bytes());
   if (fixed < 0 || static_cast<int64_t>(free) < fixed + taken) return 0;
   const int64_t slots =
-      (static_cast<int64_t>(free) - fixed - taken) / cuda::Workspace::BytesPerSlot(shape);
-  return slots * SlotBytes(shape);
+      (static_cast<int64_t>(free) - fixed - taken) / cuda::Workspace::BytesPerSlot(spec);
+  return slots * SlotBytes(spec);
 }
 
-absl::Status CudaBackend::AllocateStates(const ModelShape& shape, int32_t slots,
-                                         int32_t count_tables, int32_t max_rows) {
-  if (absl::Status status = CheckCudaShape(shape); !status.ok()) return status;
+absl::Status CudaBackend::AllocateStates(const ModelSpec& spec, int32_t slots, int32_t count_tables,
+                                         int32_t max_rows) {
+  if (absl::Status status = CheckCudaSpec(spec); !status.ok()) return status;
   if (absl::Status status = SetDevice(); !status.ok()) return status;
   uploader_.reset();
-  absl::Status status = work_.Allocate(shape, slots, count_tables, max_rows);
+  absl::Status status = work_.Allocate(spec, slots, count_tables, max_rows);
   if (status.ok()) status = copier_->Allocate(work_.slot_bytes());
   if (!status.ok()) return status;
   packer_.emplace(static_cast<int>(work_.chunk_capacity()), cuda::LongestShortPrompt());
-  runner_.emplace(shape, &work_, lt_.get(), options_.batch_invariant, &latch_, stream_.get());
+  info_.prompt_grid = PromptGrid(DeviceKind::kCuda, spec);
+  SLUICE_CHECK(info_.prompt_grid == cuda::kSpan);
+  info_.numerics_id = absl::StrCat("cuda-", CoreRevisions(DeviceKind::kCuda, spec), numerics_);
+  runner_.emplace(spec.vocab, &work_, lt_.get(), options_.batch_invariant, &latch_, stream_.get());
   graphs_.emplace(&latch_, stream_.get());
   // Every row of a step may be scored, and every sequence sampled from one of them.
   const int32_t max_logits = max_rows + slots;
@@ -301,7 +300,7 @@ Ticket CudaBackend::CopyState(int32_t from, int32_t to) {
   return Push();
 }
 
-Ticket CudaBackend::ReadState(int32_t slot, float* host) {
+Ticket CudaBackend::ReadState(int32_t slot, void* host) {
   if (Enter()) {
     AwaitWrite(slot);
     latch_.Check(copier_->Read(work_.Slot(slot), host, stream_.get()));
@@ -310,7 +309,7 @@ Ticket CudaBackend::ReadState(int32_t slot, float* host) {
   return ticket_;
 }
 
-Ticket CudaBackend::WriteState(int32_t slot, const float* host) {
+Ticket CudaBackend::WriteState(int32_t slot, const void* host) {
   ++ticket_;
   if (!Enter()) return ticket_;
   latch_.Check(copier_->Write(work_.Slot(slot), host, stream_.get()));
@@ -399,7 +398,7 @@ void CudaBackend::Prepare() {
   // A whole span and a part of one, in the slot that is no sequence's.
   const int32_t length = std::min(cuda::kSpan + 1, work_.max_rows());
   const std::vector<int32_t> tokens(length, 0);
-  const PromptSegment prompt = {work_.slots(), 0, length, tokens.data()};
+  const PromptSegment prompt = {work_.slots(), 0, length, tokens.data(), 0};
   const SamplingConfig greedy = {.temperature = 0.0f};
   LogitRow logit;
   logit.row = length - 1;

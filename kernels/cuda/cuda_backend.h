@@ -29,8 +29,8 @@ struct CudaOptions {
 // there is no such GPU on a host that has some.
 absl::StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(const CudaOptions& options);
 
-// INVALID_ARGUMENT names the number that the kernels cannot take.
-absl::Status CheckCudaShape(const ModelShape& shape);
+// As CheckSpec, and what a block's shared memory holds. A build without CUDA refuses nothing.
+absl::Status CheckCudaSpec(const ModelSpec& spec);
 
 }  // namespace sluice
 

@@ -4,7 +4,7 @@
 #define SLUICE_KERNELS_CUDA_GATE_CUH_
 
 #include "kernels/cuda/device.cuh"
-#include "kernels/ops.h"
+#include "kernels/mixer_spec.h"
 
 namespace sluice::cuda {
 

@@ -9,11 +9,11 @@
 
 #include "kernels/cuda/step_meta.h"
 #include "kernels/cuda/step_packer.h"
-#include "kernels/ops.h"
+#include "kernels/mixer_spec.h"
 
 namespace sluice::cuda {
 
-// One layer's mixer. A slot's state lies as kernels/state_layout.h says, slots one after another.
+// One layer's mixer. A slot's state lies as kernels/state_table.h says, slots one after another.
 struct MixerArgs {
   const StepHeader* meta = nullptr;
   const __nv_bfloat16* in = nullptr;  // (rows, in_stride): q | k | v | low-rank gate | output gate
@@ -52,7 +52,8 @@ size_t GlaDecodeSharedBytes(const MixerArgs& args);
 
 // ---- Prompts: kernels in this order, for one wave of the step's chunks ----
 
-// What a step's prompt chunks leave for each other, chunk numbers counted from `first_chunk`.
+// What a step's prompt chunks leave for each other, chunk numbers counted from `first_chunk`. Null
+// pointers and strides are as the mixer that runs needs them.
 struct ChunkBuffers {
   int32_t key_stride = 0;      // dk padded to a multiple of 64
   __nv_bfloat16* q = nullptr;  // (chunks, heads, kChunk, key_stride): q times its decay since the

@@ -7,6 +7,6 @@ absl::StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(const CudaOptions&) {
   return absl::UnavailableError("cuda: this program was built without CUDA");
 }
 
-absl::Status CheckCudaShape(const ModelShape&) { return absl::OkStatus(); }
+absl::Status CheckCudaSpec(const ModelSpec&) { return absl::OkStatus(); }
 
 }  // namespace sluice

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "kernels/cuda/step_meta.h"
-#include "kernels/ops.h"
+#include "kernels/step_rows.h"
 
 namespace sluice::cuda {
 

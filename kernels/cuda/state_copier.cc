@@ -66,7 +66,7 @@ absl::Status StateCopier::Join(const std::array<Lane, 2>& lanes) {
   return status;
 }
 
-absl::Status StateCopier::Read(const float* slot, float* host, cudaStream_t steps) {
+absl::Status StateCopier::Read(const void* slot, void* host, cudaStream_t steps) {
   Stage& stage = stages_[reads_++ % kStages];
   absl::Status status = Ok(cudaStreamWaitEvent(steps, stage.empty.get()));
   status.Update(Ok(cudaMemcpyAsync(stage.memory.as<void>(), slot, slot_bytes_,
@@ -78,23 +78,22 @@ absl::Status StateCopier::Read(const float* slot, float* host, cudaStream_t step
     const int64_t bytes = std::min(kPieceBytes, slot_bytes_ - at);
     status.Update(Ok(cudaMemcpyAsync(lane.pinned.as<void>(), stage.memory.as<char>() + at, bytes,
                                      cudaMemcpyDeviceToHost, lane.stream.get())));
-    status.Update(OnHost(lane, reinterpret_cast<char*>(host) + at, lane.pinned.as<void>(), bytes));
+    status.Update(OnHost(lane, static_cast<char*>(host) + at, lane.pinned.as<void>(), bytes));
   }
   status.Update(Join(read_lanes_));
   status.Update(Ok(cudaEventRecord(stage.empty.get(), reads())));
   return status;
 }
 
-absl::Status StateCopier::Write(float* slot, const float* host, cudaStream_t steps) {
+absl::Status StateCopier::Write(void* slot, const void* host, cudaStream_t steps) {
   absl::Status status = Ok(cudaEventRecord(written_before_.get(), steps));
   status.Update(Begin(write_lanes_, written_before_.get()));
   for (int64_t at = 0, i = 0; at < slot_bytes_ && status.ok(); at += kPieceBytes, ++i) {
     const Lane& lane = write_lanes_[i % 2];
     const int64_t bytes = std::min(kPieceBytes, slot_bytes_ - at);
-    status.Update(
-        OnHost(lane, lane.pinned.as<void>(), reinterpret_cast<const char*>(host) + at, bytes));
-    status.Update(Ok(cudaMemcpyAsync(reinterpret_cast<char*>(slot) + at, lane.pinned.as<void>(),
-                                     bytes, cudaMemcpyHostToDevice, lane.stream.get())));
+    status.Update(OnHost(lane, lane.pinned.as<void>(), static_cast<const char*>(host) + at, bytes));
+    status.Update(Ok(cudaMemcpyAsync(static_cast<char*>(slot) + at, lane.pinned.as<void>(), bytes,
+                                     cudaMemcpyHostToDevice, lane.stream.get())));
   }
   status.Update(Join(write_lanes_));
   return status;

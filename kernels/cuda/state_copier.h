@@ -25,8 +25,8 @@ class StateCopier {
   static int64_t DeviceBytes(int64_t slot_bytes) { return kStages * slot_bytes; }
 
   // Enqueues a copy; it is done with what reads() or writes() then holds. `host` lives until then.
-  absl::Status Read(const float* slot, float* host, cudaStream_t steps);
-  absl::Status Write(float* slot, const float* host, cudaStream_t steps);
+  absl::Status Read(const void* slot, void* host, cudaStream_t steps);
+  absl::Status Write(void* slot, const void* host, cudaStream_t steps);
   cudaStream_t reads() const { return read_lanes_[0].stream.get(); }
   cudaStream_t writes() const { return write_lanes_[0].stream.get(); }
 

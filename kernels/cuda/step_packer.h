@@ -8,7 +8,7 @@
 
 #include "kernels/cuda/row_order.h"
 #include "kernels/cuda/step_meta.h"
-#include "kernels/ops.h"
+#include "kernels/step_rows.h"
 
 namespace sluice::cuda {
 

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <utility>
 
+#include "kernels/check.h"
+#include "kernels/cores.h"
 #include "kernels/cuda/layout.h"
 #include "kernels/cuda/rows.h"
 #include "kernels/cuda/sampler.h"
@@ -17,20 +19,12 @@ int64_t GateUpRows(int64_t intermediate) {
   return (intermediate + kGateUpBlock - 1) / kGateUpBlock * 2 * kGateUpBlock;
 }
 
-// The norm that an op begins with, of the residual stream and for all rows.
-const Vector* NormOf(const Op& op) {
-  if (const auto* project = std::get_if<NormProjectArgs>(&op)) return &project->norm;
-  if (const auto* gate_up = std::get_if<NormGateUpArgs>(&op)) return &gate_up->norm;
-  return nullptr;
-}
-
 }  // namespace
 
 void StepRunner::Run(const std::vector<Op>& ops, const StepView& step) {
   step_ = step;
-  normed_before_ = false;
+  left_norm_ = nullptr;
   for (size_t i = 0; i < ops.size() && latch_.ok(); ++i) {
-    next_norm_ = i + 1 < ops.size() ? NormOf(ops[i + 1]) : nullptr;
     std::visit([&](const auto& args) { Do(args); }, ops[i]);
   }
 }
@@ -49,10 +43,10 @@ void StepRunner::MultiplyRows(const Product& p, int64_t rows) {
   gemm.n = static_cast<int>(p.store == RowStore::kSwiGlu ? GateUpRows(p.y_cols) : p.weight.n);
   gemm.n_valid = static_cast<int>(p.y_cols);
   gemm.store = p.store;
-  if (p.normed_before) {
+  if (p.norm_before != nullptr) {
     gemm.squares = work_.squares();
     gemm.norm_width = static_cast<int>(p.x_cols);
-    gemm.norm_eps = shape_.norm_eps;
+    gemm.norm_eps = p.norm_before->eps;
   }
   if (p.next_norm != nullptr) {
     gemm.next_norm = p.next_norm;
@@ -98,23 +92,25 @@ void StepRunner::Multiply(const Product& product) {
 // ---- Ops ----
 
 void StepRunner::Do(const EmbedArgs& args) {
-  Check(LaunchEmbed(step_.meta, static_cast<const Bf16*>(args.table.data), args.table.n,
-                    shape_.hidden, work_.last_sampled(), static_cast<float*>(args.x.data),
-                    all_rows(), stream_),
-        "embedding");
+  Check(
+      LaunchEmbed(step_.meta, static_cast<const Bf16*>(args.table.data), args.table.n, args.x.cols,
+                  work_.last_sampled(), static_cast<float*>(args.x.data), all_rows(), stream_),
+      "embedding");
 }
 
-void StepRunner::Norm(const Activation& x, const Vector& norm) {
-  const int32_t first = normed_before_ ? streamed_rows() : 0, rows = all_rows() - first;
+void StepRunner::NormRows(const Activation& x, const StreamNorm& norm) {
+  // The model's plan says which norm comes next: it is this one.
+  SLUICE_CHECK(left_norm_ == nullptr || left_norm_->weight.data == norm.weight.data);
+  const int32_t first = left_norm_ != nullptr ? streamed_rows() : 0, rows = all_rows() - first;
   if (rows == 0) return;
-  Check(LaunchRmsNorm(step_.meta, first, static_cast<const float*>(x.data), norm.data, x.cols,
-                      shape_.norm_eps, work_.normed(), rows, stream_),
+  Check(LaunchRmsNorm(step_.meta, first, static_cast<const float*>(x.data), norm.weight.data,
+                      x.cols, norm.norm.eps, work_.normed(), rows, stream_),
         "the norm");
 }
 
 template <class Args>
 void StepRunner::NormMultiply(const Args& args, RowStore store) {
-  Norm(args.x, args.norm);
+  NormRows(args.x, args.norm);
   Multiply({.x = work_.normed(),
             .x_cols = args.x.cols,
             .weight = args.weight,
@@ -122,7 +118,7 @@ void StepRunner::NormMultiply(const Args& args, RowStore store) {
             .y_cols = args.y.cols,
             .y_bytes = 2,
             .store = store,
-            .normed_before = std::exchange(normed_before_, false)});
+            .norm_before = left_norm_ == nullptr ? nullptr : &left_norm_->norm});
 }
 
 void StepRunner::Do(const NormProjectArgs& args) { NormMultiply(args, RowStore::kBf16); }
@@ -130,7 +126,7 @@ void StepRunner::Do(const NormProjectArgs& args) { NormMultiply(args, RowStore::
 void StepRunner::Do(const NormGateUpArgs& args) { NormMultiply(args, RowStore::kSwiGlu); }
 
 void StepRunner::Do(const ProjectAddArgs& args) {
-  const bool leaves = next_norm_ != nullptr && streamed_rows() > 0 && GemmRowsTakesNorms();
+  const bool leaves = args.next_norm != nullptr && streamed_rows() > 0 && GemmRowsTakesNorms();
   Multiply({.x = static_cast<const Bf16*>(args.a.data),
             .x_cols = args.a.cols,
             .weight = args.weight,
@@ -138,61 +134,66 @@ void StepRunner::Do(const ProjectAddArgs& args) {
             .y_cols = args.x.cols,
             .y_bytes = 4,
             .store = RowStore::kAdd,
-            .next_norm = leaves ? next_norm_->data : nullptr});
-  normed_before_ = leaves;
+            .next_norm = leaves ? args.next_norm->weight.data : nullptr});
+  left_norm_ = leaves ? args.next_norm : nullptr;
 }
 
-MixerArgs StepRunner::ShapeArgs(const ModelShape& s) {
+MixerArgs StepRunner::GlaArgs(const MixerSpec& s) {
   MixerArgs m;
-  m.heads = static_cast<int32_t>(s.heads);
-  m.kv_heads = static_cast<int32_t>(s.kv_heads);
+  m.heads = static_cast<int32_t>(s.q_heads);
+  m.kv_heads = static_cast<int32_t>(s.state_heads);
   m.dk = static_cast<int32_t>(s.dk);
   m.dv = static_cast<int32_t>(s.dv);
-  m.rank = static_cast<int32_t>(s.gate_rank);
-  m.taps = static_cast<int32_t>(s.conv_size);
-  m.k_offset = static_cast<int32_t>(s.k_offset());
-  m.v_offset = static_cast<int32_t>(s.v_offset());
-  m.gate_offset = static_cast<int32_t>(s.gate_offset());
-  m.g_offset = static_cast<int32_t>(s.g_offset());
-  m.output_gate = s.output_gate;
-  m.feature_map = s.feature_map;
-  m.scale = 1.0f / std::sqrt(static_cast<float>(s.dk));
+  m.rank = static_cast<int32_t>(s.gate_in.width);
+  m.taps = static_cast<int32_t>(s.conv.taps);
+  m.k_offset = static_cast<int32_t>(s.k.offset);
+  m.v_offset = static_cast<int32_t>(s.v.offset);
+  m.gate_offset = static_cast<int32_t>(s.gate_in.offset);
+  m.g_offset = static_cast<int32_t>(s.out_gate.offset);
+  m.output_gate = s.gated();
+  m.feature_map = s.q_map;
+  m.scale = s.q_scale;
   m.min_log_decay2 = kMinLogDecay2;
   if (s.clamp_log_gate) {
     m.min_log_decay2 = std::max(m.min_log_decay2, s.log_gate_min * 1.4426950408889634f);
   }
-  m.eps = s.norm_eps;
+  m.eps = s.out_norm.eps;
   return m;
 }
 
 void StepRunner::Do(const MixArgs& args) {
-  MixerArgs m = ShapeArgs(shape_);
+  SLUICE_CHECK(FusedGla(*args.spec));
+  const MixerWeights& w = *args.weights;
+  MixerArgs m = GlaArgs(*args.spec);
   m.meta = step_.meta;
   m.in = static_cast<const Bf16*>(args.in.data);
   m.in_stride = Stride(args.in.cols);
-  m.gate = static_cast<const Bf16*>(args.gate.data);
-  m.gate_stride = Stride(args.gate.k);
-  m.gate_bias = args.gate_bias.data;
-  m.conv_q = args.conv_q.data;
-  m.conv_k = args.conv_k.data;
-  m.conv_v = args.conv_v.data;
-  m.head_norm = args.head_norm.size > 0 ? args.head_norm.data : nullptr;
+  m.gate = static_cast<const Bf16*>(w.gate.data);
+  m.gate_stride = Stride(w.gate.k);
+  m.gate_bias = w.gate_bias.data;
+  m.conv_q = w.conv_q.data;
+  m.conv_k = w.conv_k.data;
+  m.conv_v = w.conv_v.data;
+  m.head_norm = w.out_norm.size > 0 ? w.out_norm.data : nullptr;
   m.out = static_cast<Bf16*>(args.out.data);
   m.out_stride = Stride(args.out.cols);
-  m.states = work_.Slot(0) + args.layer * (work_.slot_floats() / shape_.layers);
-  m.slot_stride = work_.slot_floats();
-  for (const StatePart& part : work_.layout().parts) {
-    if (part.layer != 0) break;
-    if (part.kind == StatePartKind::kConvQ) m.tail_q = part.offset;
-    if (part.kind == StatePartKind::kConvK) m.tail_k = part.offset;
-    if (part.kind == StatePartKind::kConvV) m.tail_v = part.offset;
-  }
+  const StateTable& table = work_.table();
+  const int64_t matrix = table.Find(args.layer, StatePartKind::kMatrix)->offset;
+  const auto behind_matrix = [&](StatePartKind kind) {
+    const StatePart* part = table.Find(args.layer, kind);
+    return part == nullptr ? 0 : (part->offset - matrix) / static_cast<int64_t>(sizeof(float));
+  };
+  m.states = reinterpret_cast<float*>(work_.Slot(0) + matrix);
+  m.slot_stride = work_.slot_bytes() / static_cast<int64_t>(sizeof(float));
+  m.tail_q = behind_matrix(StatePartKind::kConvQ);
+  m.tail_k = behind_matrix(StatePartKind::kConvK);
+  m.tail_v = behind_matrix(StatePartKind::kConvV);
   if (step_.decode > 0) Check(LaunchGlaDecode(m, step_.decode, stream_), "the decode mixer");
-  if (step_.plan->num_prompt > 0 && latch_.ok()) PromptMixer(m);
+  if (step_.plan->num_prompt > 0 && latch_.ok()) PromptMixer(*args.spec, m);
 }
 
-void StepRunner::PromptMixer(const MixerArgs& mixer) {
-  const ChunkBuffers& chunks = work_.chunks();
+void StepRunner::PromptMixer(const MixerSpec& spec, const MixerArgs& mixer) {
+  const ChunkBuffers chunks = work_.ChunksOf(spec);
   ChunkRange all;
   all.chunks = step_.plan->num_chunks;
   if (mixer.taps > 0) {
@@ -215,14 +216,14 @@ void StepRunner::Do(const LogitsArgs& args) {
   for (int32_t first = 0; first < step_.logits && latch_.ok(); first += tile) {
     const int32_t rows = std::min(step_.logits - first, tile);
     Check(LaunchRmsNormGather(step_.meta, first, static_cast<const float*>(args.x.data),
-                              args.norm.data, args.x.cols, shape_.norm_eps, work_.normed(), rows,
-                              stream_),
+                              args.norm.weight.data, args.x.cols, args.norm.norm.eps,
+                              work_.normed(), rows, stream_),
           "the norm");
     const Product product = {.x = work_.normed(),
                              .x_cols = args.x.cols,
                              .weight = args.weight,
                              .y = work_.logits(),
-                             .y_cols = shape_.vocab,
+                             .y_cols = vocab_,
                              .y_bytes = 4,
                              .store = RowStore::kFloat};
     if (!batch_invariant_ && rows > kStreamRows) {
@@ -234,9 +235,9 @@ void StepRunner::Do(const LogitsArgs& args) {
     sampler.meta = step_.meta;
     sampler.first = first;
     sampler.logits = work_.logits();
-    sampler.stride = Stride(shape_.vocab);
+    sampler.stride = Stride(vocab_);
     sampler.adjusted = work_.adjusted();
-    sampler.vocab = static_cast<int32_t>(shape_.vocab);
+    sampler.vocab = static_cast<int32_t>(vocab_);
     sampler.last_sampled = work_.last_sampled();
     sampler.counts = work_.Counts(0);
     Check(LaunchSampler(sampler, rows, stream_), "the sampler");
@@ -247,9 +248,8 @@ void StepRunner::Do(const LogitsArgs& args) {
 void StepRunner::CopyLogits(const StepRows& rows, int32_t first, int32_t count) {
   for (int32_t i = first; i < std::min(first + count, rows.num_logits); ++i) {
     if (rows.logits[i].logits_out == nullptr) continue;
-    Check(cudaMemcpyAsync(rows.logits[i].logits_out,
-                          work_.logits() + (i - first) * Stride(shape_.vocab), shape_.vocab * 4,
-                          cudaMemcpyDeviceToHost, stream_),
+    Check(cudaMemcpyAsync(rows.logits[i].logits_out, work_.logits() + (i - first) * Stride(vocab_),
+                          vocab_ * 4, cudaMemcpyDeviceToHost, stream_),
           "copying logits");
   }
 }

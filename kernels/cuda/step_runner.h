@@ -33,9 +33,9 @@ struct StepView {
 class StepRunner {
  public:
   // All outlive it.
-  StepRunner(const ModelShape& shape, const Workspace* workspace, GemmLt* lt, bool batch_invariant,
+  StepRunner(int64_t vocab, const Workspace* workspace, GemmLt* lt, bool batch_invariant,
              FaultLatch* latch, cudaStream_t stream)
-      : shape_(shape),
+      : vocab_(vocab),
         work_(*workspace),
         lt_(lt),
         batch_invariant_(batch_invariant),
@@ -46,8 +46,8 @@ class StepRunner {
   // The logits in memory, of logit rows [first, first + count), to where `rows` wants them.
   void CopyLogits(const StepRows& rows, int32_t first, int32_t count);
 
-  // The shape's part of what the mixer's kernels need.
-  static MixerArgs ShapeArgs(const ModelShape& shape);
+  // The spec's part of what gla's fused kernels need.
+  static MixerArgs GlaArgs(const MixerSpec& spec);
 
  private:
   // Without batch invariance, more rows than this go to the library.
@@ -59,12 +59,12 @@ class StepRunner {
   void Do(const ProjectAddArgs& args);
   void Do(const NormGateUpArgs& args);
   void Do(const LogitsArgs& args);
-  // RMSNorm of x into normed(), of the rows for which the product before has not done it.
-  void Norm(const Activation& x, const Vector& norm);
-  // y = RMSNorm(x) W^T, in bf16; of NormProjectArgs or NormGateUpArgs.
+  // The norm of x into normed(), of the rows for which the product before has not done it.
+  void NormRows(const Activation& x, const StreamNorm& norm);
+  // y = norm(x) W^T, in bf16; of NormProjectArgs or NormGateUpArgs.
   template <class Args>
   void NormMultiply(const Args& args, RowStore store);
-  void PromptMixer(const MixerArgs& mixer);
+  void PromptMixer(const MixerSpec& spec, const MixerArgs& mixer);
 
   struct Product {
     const __nv_bfloat16* x;
@@ -74,8 +74,8 @@ class StepRunner {
     int64_t y_cols;
     int64_t y_bytes;  // of an element
     RowStore store;
-    const float* next_norm = nullptr;  // streamed rows leave this norm of y for the next product
-    bool normed_before = false;        // and so they have been left x
+    const float* next_norm = nullptr;   // streamed rows leave this norm of y for the next product
+    const Norm* norm_before = nullptr;  // and so they have been left x
   };
   // y = x W^T for the streamed rows, then for all others.
   void Multiply(const Product& product);
@@ -90,15 +90,15 @@ class StepRunner {
     return streams ? step_.decode + step_.plan->num_short : 0;
   }
 
-  const ModelShape shape_;
+  const int64_t vocab_;
   const Workspace& work_;
   GemmLt* const lt_;
   const bool batch_invariant_;
   FaultLatch& latch_;
   const cudaStream_t stream_;
   StepView step_;
-  const Vector* next_norm_ = nullptr;  // of the op after this one, if it begins with a norm
-  bool normed_before_ = false;         // what this op's norm is of, streamed rows have been left
+  // The norm of x that the last product has left for streamed rows; null: none.
+  const StreamNorm* left_norm_ = nullptr;
 };
 
 }  // namespace sluice::cuda

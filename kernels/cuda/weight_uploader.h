@@ -11,7 +11,7 @@
 #include "absl/types/span.h"
 #include "kernels/cuda/device_memory.h"
 #include "kernels/cuda/stream.h"
-#include "kernels/ops.h"
+#include "kernels/tensor.h"
 
 namespace sluice::cuda {
 

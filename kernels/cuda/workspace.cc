@@ -12,66 +12,96 @@ namespace sluice::cuda {
 namespace {
 
 constexpr int32_t kLogitTile = 1024;
+constexpr int64_t kPassKeys = 256;  // keys of a head that the chunks take at once
+
+// The most that any mixer or MLP of the model needs of each.
+struct Most {
+  int64_t intermediate = 0;
+  int64_t heads = 0;
+  int64_t q = 0, k = 0;  // elements of a token in ChunkBuffers::q and ::k
+  int64_t state = 0;     // elements of S
+  int64_t partial = 0;   // columns of ChunkBuffers::partial
+  int64_t conv = 0;      // columns of ChunkBuffers::conv
+};
+
+Most MostOf(const ModelSpec& spec) {
+  Most most;
+  ForEachMixer(spec, [&](int64_t, const MixerSpec& m) {
+    const int64_t keys = KeyStride(m.dk);
+    most.heads = std::max(most.heads, m.heads());
+    most.q = std::max(most.q, m.q_heads * keys);
+    most.k = std::max(most.k, m.state_heads * keys);
+    most.state = std::max(most.state, m.state_heads * m.dk * m.dv);
+    if (keys > kPassKeys) most.partial = std::max(most.partial, m.out_dim());
+    if (m.conv.taps > 0) most.conv = std::max(most.conv, m.v.end());
+  });
+  ForEachMlp(spec, [&](int64_t, const MlpSpec& mlp) {
+    most.intermediate = std::max(most.intermediate, mlp.intermediate);
+  });
+  return most;
+}
 
 }  // namespace
 
-int64_t Workspace::BytesPerSlot(const ModelShape& shape) {
-  return MakeStateLayout(shape).bytes() + (shape.vocab + 1) * 4;
+int64_t Workspace::BytesPerSlot(const ModelSpec& spec) {
+  return MakeStateTable(spec).bytes() + (spec.vocab + 1) * 4;
 }
 
-std::vector<Workspace::Buffer> Workspace::Plan(const ModelShape& shape, int32_t max_rows) {
+std::vector<Workspace::Buffer> Workspace::Plan(const ModelSpec& spec, int32_t max_rows) {
   logit_tile_ = std::min(max_rows, kLogitTile);
   // Room for the chunks of one long prompt, and for some ends of spans.
   chunk_capacity_ = std::max<int64_t>(max_rows / kChunk + 64, kSpanChunks);
   const int64_t chunks = chunk_capacity_, spans = chunks / kSpanChunks + 1;
-  const int64_t keys = (shape.dk + 63) / 64 * 64;
-  const int64_t gate_up = (shape.intermediate + kGateUpBlock - 1) / kGateUpBlock * 2 * kGateUpBlock;
-  const int64_t logits = CheckedBytes(logit_tile_, Stride(shape.vocab), 4);
+  const Most most = MostOf(spec);
+  const int64_t gate_up = (most.intermediate + kGateUpBlock - 1) / kGateUpBlock * 2 * kGateUpBlock;
+  const int64_t logits = CheckedBytes(logit_tile_, Stride(spec.vocab), 4);
   constexpr const char* kActivations = "activations";
   constexpr const char* kChunks = "prompt chunks";
   std::vector<Buffer> plan = {
       {CheckedBytes(kCountTokens, 1, 4), "token counts", &count_tokens_},
-      {CheckedBytes(max_rows, Stride(shape.hidden), 2), kActivations, &normed_},
-      {CheckedBytes(max_rows, Stride(shape.hidden) / kSquaresColumns, 4), kActivations, &squares_},
+      {CheckedBytes(max_rows, Stride(spec.hidden), 2), kActivations, &normed_},
+      {CheckedBytes(max_rows, Stride(spec.hidden) / kSquaresColumns, 4), kActivations, &squares_},
       {CheckedBytes(max_rows, Stride(gate_up), 2), kActivations, &gate_up_},
       {logits, "logits", &logits_},
-      {CheckedBytes(chunks * shape.heads, kChunk * keys, 2), kChunks, &chunk_q_},
-      {CheckedBytes(chunks * shape.kv_heads, kChunk * keys, 2), kChunks, &chunk_k_},
-      {CheckedBytes(chunks * shape.heads, kChunk * kChunk, 2), kChunks, &chunk_scores_},
-      {CheckedBytes(chunks * shape.kv_heads, keys, 4), kChunks, &chunk_decay_},
-      {CheckedBytes(spans * shape.kv_heads, shape.dk * shape.dv, 4), kChunks, &span_carry_},
-      {CheckedBytes(spans * shape.kv_heads, keys, 4), kChunks, &span_decay_},
+      {CheckedBytes(chunks, most.q * kChunk, 2), kChunks, &chunk_q_},
+      {CheckedBytes(chunks, most.k * kChunk, 2), kChunks, &chunk_k_},
+      {CheckedBytes(chunks * most.heads, kChunk * kChunk, 2), kChunks, &chunk_scores_},
+      {CheckedBytes(chunks, most.k, 4), kChunks, &chunk_decay_},
+      {CheckedBytes(spans, most.state, 4), kChunks, &span_carry_},
+      {CheckedBytes(spans, most.k, 4), kChunks, &span_decay_},
   };
-  if (SamplerNeedsScratch(static_cast<int32_t>(shape.vocab)))
+  if (SamplerNeedsScratch(static_cast<int32_t>(spec.vocab)))
     plan.push_back({logits, "logits", &adjusted_});
-  if (keys > 256) plan.push_back({CheckedBytes(max_rows, shape.out_dim(), 4), kChunks, &partial_});
-  if (shape.conv_size > 0)
-    plan.push_back({CheckedBytes(max_rows, Stride(shape.gate_offset()), 2), kChunks, &conv_});
+  if (most.partial > 0)
+    plan.push_back({CheckedBytes(max_rows, most.partial, 4), kChunks, &partial_});
+  if (most.conv > 0) {
+    plan.push_back({CheckedBytes(max_rows, Stride(most.conv), 2), kChunks, &conv_});
+  }
   for (Buffer& buffer : plan) {
     if (buffer.bytes >= 0) buffer.bytes += kSlack;
   }
   return plan;
 }
 
-int64_t Workspace::FixedBytes(const ModelShape& shape, int32_t max_rows) {
+int64_t Workspace::FixedBytes(const ModelSpec& spec, int32_t max_rows) {
   Workspace workspace;
-  int64_t bytes = BytesPerSlot(shape);  // of the slot that is no sequence's
-  for (const Buffer& buffer : workspace.Plan(shape, max_rows)) {
+  int64_t bytes = BytesPerSlot(spec);  // of the slot that is no sequence's
+  for (const Buffer& buffer : workspace.Plan(spec, max_rows)) {
     if (buffer.bytes < 0 || bytes + buffer.bytes > int64_t{1} << 62) return -1;
     bytes += buffer.bytes;
   }
   return bytes;
 }
 
-absl::Status Workspace::Allocate(const ModelShape& shape, int32_t slots, int32_t count_tables,
+absl::Status Workspace::Allocate(const ModelSpec& spec, int32_t slots, int32_t count_tables,
                                  int32_t max_rows) {
-  layout_ = MakeStateLayout(shape);
-  vocab_ = shape.vocab;
+  table_ = MakeStateTable(spec);
+  vocab_ = spec.vocab;
   slots_ = slots;
   max_rows_ = max_rows;
-  std::vector<Buffer> plan = Plan(shape, max_rows);
+  std::vector<Buffer> plan = Plan(spec, max_rows);
   const std::string states = absl::StrCat(slots, " states");
-  plan.push_back({CheckedBytes(slots + 1, slot_floats(), 4), states.c_str(), &states_});
+  plan.push_back({CheckedBytes(slots + 1, slot_bytes(), 1), states.c_str(), &states_});
   plan.push_back({CheckedBytes(slots + 1, 1, 4), states.c_str(), &last_sampled_});
   plan.push_back({CheckedBytes(count_tables, vocab_, 4), "token counts", &counts_});
   for (const Buffer& buffer : plan) {
@@ -80,17 +110,24 @@ absl::Status Workspace::Allocate(const ModelShape& shape, int32_t slots, int32_t
     if (!memory.ok()) return memory.status();
     *buffer.to = *std::move(memory);
   }
-  chunks_.key_stride = static_cast<int32_t>((shape.dk + 63) / 64 * 64);
-  chunks_.q = chunk_q_.as<__nv_bfloat16>();
-  chunks_.k = chunk_k_.as<__nv_bfloat16>();
-  chunks_.scores = chunk_scores_.as<__nv_bfloat16>();
-  chunks_.decay = chunk_decay_.as<float>();
-  chunks_.carry = span_carry_.as<float>();
-  chunks_.span_decay = span_decay_.as<float>();
-  chunks_.partial = partial_.as<float>();
-  chunks_.conv = conv_.as<__nv_bfloat16>();
-  chunks_.conv_stride = Stride(shape.gate_offset());
   return absl::OkStatus();
+}
+
+ChunkBuffers Workspace::ChunksOf(const MixerSpec& spec) const {
+  ChunkBuffers chunks;
+  chunks.key_stride = static_cast<int32_t>(KeyStride(spec.dk));
+  chunks.q = chunk_q_.as<__nv_bfloat16>();
+  chunks.k = chunk_k_.as<__nv_bfloat16>();
+  chunks.scores = chunk_scores_.as<__nv_bfloat16>();
+  chunks.decay = chunk_decay_.as<float>();
+  chunks.carry = span_carry_.as<float>();
+  chunks.span_decay = span_decay_.as<float>();
+  if (chunks.key_stride > kPassKeys) chunks.partial = partial_.as<float>();
+  if (spec.conv.taps > 0) {
+    chunks.conv = conv_.as<__nv_bfloat16>();
+    chunks.conv_stride = Stride(spec.v.end());
+  }
+  return chunks;
 }
 
 }  // namespace sluice::cuda

@@ -10,8 +10,7 @@
 #include "absl/status/status.h"
 #include "kernels/cuda/device_memory.h"
 #include "kernels/cuda/mixer.h"
-#include "kernels/ops.h"
-#include "kernels/state_layout.h"
+#include "kernels/state_table.h"
 
 namespace sluice::cuda {
 
@@ -22,24 +21,24 @@ inline constexpr int64_t kCountTokens = 16384;  // of a prompt, marked at once
 class Workspace {
  public:
   // One slot more than `slots` is there: the last, which is no sequence's.
-  absl::Status Allocate(const ModelShape& shape, int32_t slots, int32_t count_tables,
+  absl::Status Allocate(const ModelSpec& spec, int32_t slots, int32_t count_tables,
                         int32_t max_rows);
 
   // Of a slot and what comes with it: what was last sampled in it, and a table of counts.
-  static int64_t BytesPerSlot(const ModelShape& shape);
+  static int64_t BytesPerSlot(const ModelSpec& spec);
   // Of everything that does not grow with the slots; -1: past 2^62.
-  static int64_t FixedBytes(const ModelShape& shape, int32_t max_rows);
+  static int64_t FixedBytes(const ModelSpec& spec, int32_t max_rows);
 
-  const StateLayout& layout() const { return layout_; }
+  const StateTable& table() const { return table_; }
   int64_t vocab() const { return vocab_; }
   int32_t slots() const { return slots_; }
   int32_t max_rows() const { return max_rows_; }
   int32_t logit_tile() const { return logit_tile_; }  // rows of logits in memory at a time
   int64_t chunk_capacity() const { return chunk_capacity_; }
-  const ChunkBuffers& chunks() const { return chunks_; }
-  int64_t slot_floats() const { return layout_.elements; }
-  int64_t slot_bytes() const { return slot_floats() * static_cast<int64_t>(sizeof(float)); }
-  float* Slot(int32_t slot) const { return states_.as<float>() + slot * slot_floats(); }
+  // As the kernels of this mixer, which is one of the model's, want them.
+  ChunkBuffers ChunksOf(const MixerSpec& spec) const;
+  int64_t slot_bytes() const { return table_.bytes(); }
+  char* Slot(int32_t slot) const { return states_.as<char>() + slot * slot_bytes(); }
   uint32_t* Counts(int32_t table) const { return counts_.as<uint32_t>() + table * vocab_; }
 
   int32_t* last_sampled() const { return last_sampled_.as<int32_t>(); }  // (slots + 1)
@@ -57,15 +56,14 @@ class Workspace {
     const char* what;
     Memory* to;
   };
-  std::vector<Buffer> Plan(const ModelShape& shape, int32_t max_rows);
+  std::vector<Buffer> Plan(const ModelSpec& spec, int32_t max_rows);
 
-  StateLayout layout_;
+  StateTable table_;
   int64_t vocab_ = 0;
   int32_t slots_ = 0;
   int32_t max_rows_ = 0;
   int32_t logit_tile_ = 0;
   int64_t chunk_capacity_ = 0;
-  ChunkBuffers chunks_;
   Memory states_, last_sampled_, counts_, count_tokens_;
   Memory normed_, squares_, gate_up_, logits_, adjusted_;
   Memory chunk_q_, chunk_k_, chunk_scores_, chunk_decay_, span_carry_, span_decay_, partial_, conv_;

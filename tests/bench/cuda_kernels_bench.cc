@@ -39,6 +39,8 @@ struct MixerBench {
     norm = DeviceBytes(ones.size() * 4);
     Ok(cudaMemcpy(gate_bias.as<void>(), bias.data(), bias.size() * 4, cudaMemcpyHostToDevice));
     Ok(cudaMemcpy(norm.as<void>(), ones.data(), ones.size() * 4, cudaMemcpyHostToDevice));
+    const ModelSpec spec = shape.Spec();
+    args = cuda::StepRunner::GlaArgs(std::get<MixerSpec>(spec.layers[0].branches[0].units[0]));
     args.in = in.as<Bf16>();
     args.in_stride = cuda::Stride(shape.mixer_in_dim());
     args.gate = gate.as<Bf16>();
@@ -49,20 +51,8 @@ struct MixerBench {
     args.out_stride = cuda::Stride(shape.out_dim());
     args.states = states.as<float>();
     args.slot_stride = shape.kv_heads * shape.dk * shape.dv;
-    args.heads = args.kv_heads = 4;
-    args.dk = 256;
-    args.dv = 512;
-    args.rank = 16;
-    args.k_offset = static_cast<int32_t>(shape.k_offset());
-    args.v_offset = static_cast<int32_t>(shape.v_offset());
-    args.gate_offset = static_cast<int32_t>(shape.gate_offset());
-    args.g_offset = static_cast<int32_t>(shape.g_offset());
-    args.output_gate = true;
-    args.scale = 1.0f / 16;
-    args.min_log_decay2 = cuda::kMinLogDecay2;
-    args.eps = 1e-6f;
   }
-  ModelShape shape;
+  GlaShape shape;
   Memory states, in, out, gate, gate_bias, norm;
   cuda::MixerArgs args;
 };

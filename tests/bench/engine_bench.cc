@@ -47,7 +47,7 @@ struct Bench {
   std::unique_ptr<const Tokenizer> tokenizer;
   std::unique_ptr<Model> model;
   std::unique_ptr<Engine> engine;
-  ModelShape shape;
+  ModelSpec spec;
   int64_t parameters = 0;
   int32_t slots = 0;
   double load_seconds = 0.0;
@@ -72,7 +72,7 @@ absl::Status Load(const EngineBenchOptions& bench_options, Bench* bench) {
   absl::StatusOr<std::unique_ptr<Checkpoint>> checkpoint = Checkpoint::Open(dir);
   if (!checkpoint.ok()) return checkpoint.status();
   const ModelConfig& config = (*checkpoint)->config();
-  bench->shape = config.shape;
+  bench->spec = config.spec;
   bench->parameters = (*checkpoint)->parameters();
   absl::Status status = OpenBackend(bench_options, bench);
   if (!status.ok()) return status;
@@ -82,20 +82,20 @@ absl::Status Load(const EngineBenchOptions& bench_options, Bench* bench) {
   absl::StatusOr<Weights> weights = (*checkpoint)->Load(bench->backend.get(), {}, &fingerprint);
   if (!weights.ok()) return weights.status();
   TokenizerOptions tokenizer_options;
-  tokenizer_options.vocab_size = config.shape.vocab;
+  tokenizer_options.vocab_size = config.spec.vocab;
   absl::StatusOr<std::unique_ptr<const Tokenizer>> tokenizer =
       Tokenizer::Load(dir, tokenizer_options);
   if (!tokenizer.ok()) return tokenizer.status();
   bench->tokenizer = *std::move(tokenizer);
   absl::StatusOr<std::unique_ptr<Model>> model =
-      Model::Create(bench->backend.get(), config.shape, *std::move(weights), batch_tokens);
+      Model::Create(bench->backend.get(), config.spec, *std::move(weights), batch_tokens);
   if (!model.ok()) return model.status();
   bench->model = *std::move(model);
-  const absl::StatusOr<int64_t> budget = bench->backend->StateBudget(config.shape, batch_tokens);
+  const absl::StatusOr<int64_t> budget = bench->backend->StateBudget(config.spec, batch_tokens);
   if (!budget.ok()) return budget.status();
-  bench->slots = static_cast<int32_t>(std::clamp<int64_t>(
-      *budget / bench->backend->SlotBytes(config.shape), 1, info.default_slots));
-  status = bench->backend->AllocateStates(config.shape, bench->slots, bench->slots, batch_tokens);
+  bench->slots = static_cast<int32_t>(
+      std::clamp<int64_t>(*budget / bench->backend->SlotBytes(config.spec), 1, info.default_slots));
+  status = bench->backend->AllocateStates(config.spec, bench->slots, bench->slots, batch_tokens);
   if (status.ok()) status = bench->model->Prepare();
   if (!status.ok()) return status;
   EngineOptions options;
@@ -107,12 +107,12 @@ absl::Status Load(const EngineBenchOptions& bench_options, Bench* bench) {
   return absl::OkStatus();
 }
 
-Request MakeRequest(const ModelShape& shape, int64_t prompt_tokens, int32_t new_tokens,
+Request MakeRequest(const ModelSpec& spec, int64_t prompt_tokens, int32_t new_tokens,
                     uint64_t seed) {
   std::mt19937_64 rng(seed);
   Request request;
   request.prompt.resize(prompt_tokens);
-  for (int32_t& token : request.prompt) token = static_cast<int32_t>(rng() % shape.vocab);
+  for (int32_t& token : request.prompt) token = static_cast<int32_t>(rng() % spec.vocab);
   request.seed = seed;
   request.stop.max_new_tokens = new_tokens;
   request.stop.ignore_eos = true;
@@ -131,7 +131,7 @@ double DecodeRate(Bench* bench, int streams, int32_t new_tokens, int runs) {
     std::vector<std::shared_ptr<CountingSink>> sinks;
     for (int i = 0; i < streams; ++i) {
       sinks.push_back(std::make_shared<CountingSink>());
-      bench->engine->Submit(MakeRequest(bench->shape, 8, new_tokens, run * streams + i),
+      bench->engine->Submit(MakeRequest(bench->spec, 8, new_tokens, run * streams + i),
                             sinks.back());
     }
     while (bench->engine->Step()) {
@@ -149,7 +149,7 @@ double PrefillSeconds(Bench* bench, int64_t prompt_tokens, int runs) {
   std::vector<double> seconds;
   for (int run = 0; run < runs; ++run) {
     auto sink = std::make_shared<CountingSink>();
-    bench->engine->Submit(MakeRequest(bench->shape, prompt_tokens, 1, run), sink);
+    bench->engine->Submit(MakeRequest(bench->spec, prompt_tokens, 1, run), sink);
     while (bench->engine->Step()) {
     }
     seconds.push_back(absl::ToDoubleSeconds(sink->end.timings.prefill));

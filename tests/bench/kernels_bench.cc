@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/checkpoint/families/gla.h"
 #include "hwy/targets.h"
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/host_buffer.h"
@@ -105,8 +106,8 @@ void BenchGemm(ThreadPool* pool, const GemmShape& shape) {
   std::printf("\n");
 }
 
-ModelShape BundledShape() {
-  ModelShape s;
+GlaShape BundledShape() {
+  GlaShape s;
   s.vocab = 4096;
   s.layers = kLayers;
   s.hidden = 384;
@@ -118,11 +119,13 @@ ModelShape BundledShape() {
 }
 
 void BenchMixer(ThreadPool* pool) {
-  const ModelShape shape = BundledShape();
+  const GlaShape shape = BundledShape();
   constexpr int32_t kMaxRows = 2048, kSlots = 64;
   StatePool states;
   Mixer mixer(pool, &states);
-  if (!states.Allocate(shape, kSlots).ok() || !mixer.Allocate(shape, kMaxRows).ok()) return;
+  const ModelSpec spec = shape.Spec();
+  if (!states.Allocate(MakeStateTable(spec), kSlots).ok()) return;
+  if (!mixer.Allocate(spec, kMaxRows).ok()) return;
   const std::vector<uint16_t> values = RandomBF16(shape.k_dim() * shape.gate_rank);
   auto gate = PackRows({{values.data(), DType::kBF16, shape.k_dim(), shape.gate_rank}}, pool);
   if (!gate.ok()) return;
@@ -131,9 +134,12 @@ void BenchMixer(ThreadPool* pool) {
   std::vector<float> out(kMaxRows * PaddedCols(shape.out_dim()) + kLineFloats);
   MixArgs args;
   args.in = {in.data(), kMaxRows, shape.mixer_in_dim()};
-  args.gate = gate->linear;
-  args.gate_bias = {bias.data(), shape.k_dim()};
-  args.head_norm = {norm.data(), shape.dv};
+  MixerWeights weights;
+  weights.gate = gate->linear;
+  weights.gate_bias = {bias.data(), shape.k_dim()};
+  weights.out_norm = {norm.data(), shape.dv};
+  args.spec = &std::get<MixerSpec>(spec.layers[0].branches[0].units[0]);
+  args.weights = &weights;
   args.out = {out.data(), kMaxRows, shape.out_dim()};
   const auto run = [&](const StepRows& rows) {
     return Time([&] {
@@ -149,7 +155,7 @@ void BenchMixer(ThreadPool* pool) {
                 seconds * 1e6 / streams);
   }
   for (int32_t length : {64, 512, 2048}) {
-    const PromptSegment segment = {0, 0, length, nullptr};
+    const PromptSegment segment = {0, 0, length, nullptr, 0};
     const double seconds = run({.prompts = &segment, .num_prompts = 1});
     std::printf("  chunks, %4d tokens      %8.1f %9.2f\n", length, seconds * 1e6,
                 seconds * 1e6 / length);

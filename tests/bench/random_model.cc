@@ -7,8 +7,8 @@
 
 namespace sluice {
 
-ModelShape Shape13B() {
-  ModelShape s;
+GlaShape Shape13B() {
+  GlaShape s;
   s.vocab = 32000;
   s.layers = 24;
   s.hidden = 2048;
@@ -19,7 +19,7 @@ ModelShape Shape13B() {
   return s;
 }
 
-absl::StatusOr<std::unique_ptr<Model>> RandomModel(Backend* backend, const ModelShape& s,
+absl::StatusOr<std::unique_ptr<Model>> RandomModel(Backend* backend, const GlaShape& s,
                                                    int32_t slots, int32_t max_rows) {
   absl::Status status;
   std::mt19937 random(2);
@@ -46,29 +46,32 @@ absl::StatusOr<std::unique_ptr<Model>> RandomModel(Backend* backend, const Model
     status.Update(loaded.status());
     return loaded.value_or(Vector());
   };
-  Weights w;
+  const ModelSpec spec = s.Spec();
+  Weights w = EmptyWeights(spec);
   w.embeddings = linear(s.vocab, s.hidden);
   for (int64_t i = 0; i < s.layers; ++i) {
-    LayerWeights l;
-    l.attn_norm = l.mlp_norm = vector(ones, s.hidden);
-    l.mixer_in = linear(s.mixer_in_dim(), s.hidden);
-    l.gate = linear(s.k_dim(), s.gate_rank);
-    l.gate_bias = vector(bias, s.k_dim());
-    l.head_norm = vector(ones, s.dv);
-    l.mixer_out = linear(s.hidden, s.out_dim());
+    std::vector<BranchWeights>& branches = w.layers[i].branches;
+    branches[0].norm = branches[1].norm = vector(ones, s.hidden);
+    auto& mixer = std::get<MixerWeights>(branches[0].units[0]);
+    mixer.in = linear(s.mixer_in_dim(), s.hidden);
+    mixer.gate = linear(s.k_dim(), s.gate_rank);
+    mixer.gate_bias = vector(bias, s.k_dim());
+    mixer.out_norm = vector(ones, s.dv);
+    mixer.out = linear(s.hidden, s.out_dim());
+    auto& mlp = std::get<MlpWeights>(branches[1].units[0]);
     absl::StatusOr<Linear> gate_up =
         backend->LoadGateUp(matrix(s.intermediate, s.hidden), matrix(s.intermediate, s.hidden));
     status.Update(gate_up.status());
-    l.gate_up = gate_up.value_or(Linear());
-    l.down = linear(s.hidden, s.intermediate);
-    w.layers.push_back(l);
+    mlp.gate_up = gate_up.value_or(Linear());
+    mlp.down = linear(s.hidden, s.intermediate);
   }
   w.norm = vector(ones, s.hidden);
   w.lm_head = linear(s.vocab, s.hidden);
   if (!status.ok()) return status;
-  absl::StatusOr<std::unique_ptr<Model>> model = Model::Create(backend, s, std::move(w), max_rows);
+  absl::StatusOr<std::unique_ptr<Model>> model =
+      Model::Create(backend, spec, std::move(w), max_rows);
   if (!model.ok()) return model;
-  status = backend->AllocateStates(s, slots, 1, max_rows);
+  status = backend->AllocateStates(spec, slots, 1, max_rows);
   if (status.ok()) status = (*model)->Prepare();
   if (!status.ok()) return status;
   return model;

@@ -5,14 +5,15 @@
 #include <memory>
 
 #include "absl/status/statusor.h"
+#include "engine/checkpoint/families/gla.h"
 #include "engine/model.h"
 #include "kernels/backend.h"
 
 namespace sluice {
 
-ModelShape Shape13B();
+GlaShape Shape13B();
 // Loaded, with states, and prepared.
-absl::StatusOr<std::unique_ptr<Model>> RandomModel(Backend* backend, const ModelShape& shape,
+absl::StatusOr<std::unique_ptr<Model>> RandomModel(Backend* backend, const GlaShape& shape,
                                                    int32_t slots, int32_t max_rows);
 
 }  // namespace sluice

@@ -132,7 +132,7 @@ TEST_P(BitIdentityTest, WithAndWithoutThePrefixCache) {
   int64_t state_bytes = 0;
   {
     RealEngine real(param.dir, {.threads = 1, .slots = 4, .max_batch_tokens = 1024});
-    state_bytes = MakeStateLayout(real.shape()).bytes();
+    state_bytes = MakeStateTable(real.spec()).bytes();
     probes = AlikeRequests(&rng, real.vocab(), param.probes);
     for (const Request& probe : probes) alone.push_back(RunAlone(&real, probe));
   }

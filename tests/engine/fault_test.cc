@@ -32,7 +32,7 @@ using Tokens = std::vector<int32_t>;
 constexpr int64_t kStateBytes = 16;  // of the fake engine
 constexpr int32_t kSlots = 3;        // fewer than there are sessions
 
-StateSpec Spec() { return {"model", MakeStateLayout(FakeShape())}; }
+StateSpec Spec() { return {"model", MakeStateTable(FakeSpec())}; }
 
 struct WorldOptions {
   bool has_store = true;
@@ -496,9 +496,9 @@ TEST(FaultTest, ARowThatIsNotFiniteChangesNoBitOfOthers) {
       StateInfo info;
       info.position = 10;
       info.last_token = 5;
-      const auto elements = static_cast<size_t>(MakeStateLayout(real.shape()).elements);
-      sessions.Import("", {.id = absl::StrCat("bad", i)}, info,
-                      StateData(elements, std::numeric_limits<float>::quiet_NaN()), ok);
+      // Numbers of which every bit is set are not finite.
+      const auto bytes = static_cast<size_t>(MakeStateTable(real.spec()).bytes());
+      sessions.Import("", {.id = absl::StrCat("bad", i)}, info, StateData(bytes, '\xff'), ok);
     }
     for (int round = 0; round < 2; ++round) {
       for (int i = 0; i < 3; ++i) {
@@ -548,7 +548,7 @@ TEST(FaultTest, ARowThatIsNotFiniteChangesNoBitOfOthers) {
 TEST(FaultTest, NoMemoryAtAnyAllocationOfTheStart) {
   auto checkpoint = Checkpoint::Open(SourcePath("tests/goldens/variants/short_conv"));
   ASSERT_TRUE(checkpoint.ok());
-  const ModelShape& shape = (*checkpoint)->config().shape;
+  const ModelSpec& spec = (*checkpoint)->config().spec;
   int64_t tried = 0;
   for (;; ++tried) {
     const auto cpu = MakeCpuBackend({.threads = 1});
@@ -558,8 +558,8 @@ TEST(FaultTest, NoMemoryAtAnyAllocationOfTheStart) {
     const auto start = [&] {
       auto weights = (*checkpoint)->Load(&device, {}, &fingerprint);
       absl::Status status = weights.status();
-      if (status.ok()) status = device.AllocateStates(shape, 4, 4, 68);
-      if (status.ok()) status = Model::Create(&device, shape, *std::move(weights), 68).status();
+      if (status.ok()) status = device.AllocateStates(spec, 4, 4, 68);
+      if (status.ok()) status = Model::Create(&device, spec, *std::move(weights), 68).status();
       return status;
     };
     const absl::Status status = start();
@@ -597,7 +597,7 @@ TEST(FaultTest, SlowReadersTakeNoMoreRoomThanThereIs) {
     std::optional<absl::Status> imported;
     world.sessions().Import("", {.id = absl::StrCat("i", i)},
                             {.position = 3, .last_token = 5, .undecoded = "", .numerics_id = ""},
-                            StateData(4), [&](const auto& made) { imported = made.status(); });
+                            StateData(16), [&](const auto& made) { imported = made.status(); });
     EXPECT_EQ(imported->ok(), i < kRoom) << i << " " << *imported;
   }
 }
@@ -642,7 +642,7 @@ TEST(FaultTest, EveryAmountOfRoomForStates) {
       const StateInfo info = {.position = 3, .last_token = 5, .undecoded = "", .numerics_id = "x"};
       for (int64_t i = 0; i <= states && !has_store; ++i) {
         std::optional<absl::Status> imported;
-        world.sessions().Import("", {.id = absl::StrCat("i", i)}, info, StateData(4),
+        world.sessions().Import("", {.id = absl::StrCat("i", i)}, info, StateData(16),
                                 [&](const auto& made) { imported = made.status(); });
         EXPECT_EQ(imported->ok(), i < states) << i << " " << *imported;
       }

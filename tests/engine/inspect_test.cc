@@ -36,7 +36,7 @@ TEST(Inspect, AModelThatIsServed) {
   const Inspection model = InspectModel(dir.path(), {.check_values = true});
   EXPECT_THAT(model.refusals, IsEmpty());
   ASSERT_TRUE(model.config && model.files && model.layout && model.tokenizer);
-  EXPECT_EQ(model.config->shape.dk, 2);
+  EXPECT_EQ(std::get<MixerSpec>(model.config->spec.layers[0].branches[0].units[0]).dk, 2);
   EXPECT_EQ(model.files->count, 1);
   EXPECT_EQ(model.files->bytes_by_dtype.size(), 1u);
   EXPECT_EQ(model.files->bytes_by_dtype.at("BF16"), 2 * model.files->parameters);

@@ -199,10 +199,10 @@ class ModelGoldenTest : public testing::TestWithParam<GoldenModel> {
     std::string fingerprint;
     auto weights = (*checkpoint)->Load(backend_.get(), {}, &fingerprint);
     ASSERT_TRUE(weights.ok()) << weights.status();
-    const ModelShape& shape = (*checkpoint)->config().shape;
+    const ModelSpec& spec = (*checkpoint)->config().spec;
     const auto slots = static_cast<int32_t>(cases_.size());
-    ASSERT_TRUE(backend_->AllocateStates(shape, slots, 1, kMaxRows).ok());
-    auto model = Model::Create(backend_.get(), shape, std::move(*weights), kMaxRows);
+    ASSERT_TRUE(backend_->AllocateStates(spec, slots, 1, kMaxRows).ok());
+    auto model = Model::Create(backend_.get(), spec, std::move(*weights), kMaxRows);
     ASSERT_TRUE(model.ok()) << model.status();
     model_ = std::move(*model);
   }

@@ -122,8 +122,8 @@ class Disturbed {
 
   void Boot() {
     RealEngine& other = undisturbed_->real();
-    const StateLayout layout = MakeStateLayout(other.shape());
-    spec_ = {other.fingerprint(), layout};
+    const StateTable table = MakeStateTable(other.spec());
+    spec_ = {other.fingerprint(), table};
     auto store = SessionStore::Open(PosixFiles(), dir_, spec_);
     ASSERT_TRUE(store.ok()) << store.status();
     store_ = *std::move(store);
@@ -134,10 +134,10 @@ class Disturbed {
     setup.options.has_store = true;
     setup.options.session_index = store_->TakeIndex();
     const auto host_states = static_cast<int64_t>(4 + Below(8));
-    setup.options.session_limits.host_state_bytes = host_states * layout.bytes();
-    setup.options.session_limits.disk_state_bytes = 200 * layout.bytes();
+    setup.options.session_limits.host_state_bytes = host_states * table.bytes();
+    setup.options.session_limits.disk_state_bytes = 200 * table.bytes();
     setup.options.session_limits.default_ttl = absl::InfiniteDuration();
-    setup.options.prefix_cache_bytes = static_cast<int64_t>(Below(6)) * layout.bytes() + 20000;
+    setup.options.prefix_cache_bytes = static_cast<int64_t>(Below(6)) * table.bytes() + 20000;
     setup.options.random = [this] { return ids_(); };
     real_ = std::make_unique<RealEngine>(kModel, setup);
   }

@@ -115,7 +115,7 @@ struct Simulation {
   size_t Below(size_t n) { return rng() % n; }
 
   void Boot() {
-    auto opened = SessionStore::Open(&files, "/d", {"model", MakeStateLayout(FakeShape())});
+    auto opened = SessionStore::Open(&files, "/d", {"model", MakeStateTable(FakeSpec())});
     ASSERT_TRUE(opened.ok()) << opened.status();
     store = *std::move(opened);
     EngineOptions options;

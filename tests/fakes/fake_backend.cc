@@ -53,11 +53,10 @@ float FakeBackend::Logprob(const std::vector<int32_t>& tokens, int32_t next) {
   return LogprobOf(HashOf(tokens), next);
 }
 
-absl::Status FakeBackend::AllocateStates(const ModelShape& shape, int32_t slots, int32_t,
+absl::Status FakeBackend::AllocateStates(const ModelSpec& spec, int32_t slots, int32_t,
                                          int32_t max_rows) {
-  vocab_ = shape.vocab;
-  state_elements_ = MakeStateLayout(shape).elements;
-  SLUICE_CHECK(state_elements_ * sizeof(float) >= sizeof(State));
+  vocab_ = spec.vocab;
+  SLUICE_CHECK(MakeStateTable(spec).bytes() >= static_cast<int64_t>(sizeof(State)));
   max_rows_ = max_rows;
   slots_.resize(slots);
   return absl::OkStatus();
@@ -77,6 +76,7 @@ Ticket FakeBackend::EndStep() {
   for (int32_t i = 0; i < rows.num_decode; ++i) {
     Slot& slot = slots_.at(rows.decode[i].slot);
     const int32_t token = rows.decode[i].token;
+    SLUICE_CHECK(rows.decode[i].position == static_cast<int64_t>(slot.state.tokens));
     SLUICE_CHECK(token != kLastSampled || slot.last_sampled >= 0);
     Consume(&slot, token == kLastSampled ? slot.last_sampled : token);
     record(slot);
@@ -85,6 +85,7 @@ Ticket FakeBackend::EndStep() {
     const PromptSegment& segment = rows.prompts[i];
     SLUICE_CHECK(segment.start % info_.prompt_grid == 0 && segment.length > 0);
     Slot& slot = slots_.at(segment.slot);
+    SLUICE_CHECK(segment.position == static_cast<int64_t>(slot.state.tokens));
     const int64_t call_begin = static_cast<int64_t>(slot.state.tokens) - segment.start;
     if (segment.start == 0 || slot.call_begin < 0) slot.call_begin = call_begin;
     SLUICE_CHECK(call_begin >= 0 && slot.call_begin == call_begin);
@@ -137,12 +138,12 @@ Ticket FakeBackend::CopyState(int32_t from, int32_t to) {
   return Enqueue([] {});
 }
 
-Ticket FakeBackend::ReadState(int32_t slot, float* host) {
+Ticket FakeBackend::ReadState(int32_t slot, void* host) {
   return Enqueue(
       [host, state = slots_.at(slot).state] { std::memcpy(host, &state, sizeof state); });
 }
 
-Ticket FakeBackend::WriteState(int32_t slot, const float* host) {
+Ticket FakeBackend::WriteState(int32_t slot, const void* host) {
   State state;
   std::memcpy(static_cast<void*>(&state), host, sizeof state);
   slots_.at(slot).state = state;

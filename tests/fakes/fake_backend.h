@@ -58,12 +58,10 @@ class FakeBackend : public Backend {
   absl::StatusOr<Activation> AllocateActivation(int64_t rows, int64_t cols) override {
     return Activation{nullptr, rows, cols};
   }
-  absl::Status AllocateStates(const ModelShape& shape, int32_t slots, int32_t count_tables,
+  absl::Status AllocateStates(const ModelSpec& spec, int32_t slots, int32_t count_tables,
                               int32_t max_rows) override;
-  int64_t SlotBytes(const ModelShape& shape) const override {
-    return MakeStateLayout(shape).bytes();
-  }
-  absl::StatusOr<int64_t> StateBudget(const ModelShape&, int32_t) const override {
+  int64_t SlotBytes(const ModelSpec& spec) const override { return MakeStateTable(spec).bytes(); }
+  absl::StatusOr<int64_t> StateBudget(const ModelSpec&, int32_t) const override {
     return int64_t{1} << 30;
   }
 
@@ -78,8 +76,8 @@ class FakeBackend : public Backend {
 
   Ticket ZeroState(int32_t slot) override;
   Ticket CopyState(int32_t from, int32_t to) override;
-  Ticket ReadState(int32_t slot, float* host) override;
-  Ticket WriteState(int32_t slot, const float* host) override;
+  Ticket ReadState(int32_t slot, void* host) override;
+  Ticket WriteState(int32_t slot, const void* host) override;
   Ticket ResetCounts(int32_t counts, absl::Span<const int32_t> prompt) override;
 
   absl::Status Await(Ticket ticket) override;
@@ -104,7 +102,6 @@ class FakeBackend : public Backend {
   BackendInfo info_;
   std::mt19937_64 rng_;
   int64_t vocab_ = 0;
-  int64_t state_elements_ = 0;
   int32_t max_rows_ = 0;
   std::vector<Slot> slots_;
   const StepRows* rows_ = nullptr;

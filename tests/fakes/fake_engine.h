@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "engine/checkpoint/families/gla.h"
 #include "engine/engine.h"
 #include "tests/fakes/fake_backend.h"
 #include "tests/fakes/fake_clock.h"
@@ -31,26 +32,24 @@ inline const Tokenizer& BundledTokenizer() {
 }
 
 // The fake engine's model: a state of four floats.
-inline ModelShape FakeShape() {
-  ModelShape shape;
+inline ModelSpec FakeSpec() {
+  GlaShape shape;
   shape.vocab = 4096;
   shape.layers = 1;
   shape.hidden = 8;
   shape.heads = shape.kv_heads = 1;
   shape.dk = shape.dv = 2;
   shape.intermediate = 8;
-  return shape;
+  return shape.Spec();
 }
 
 struct FakeEngine {
   explicit FakeEngine(const FakeBackend::Options& backend_options = {}, int32_t slots = 8,
                       int32_t max_batch_tokens = 16, EngineOptions options = {})
       : backend(backend_options) {
-    const ModelShape shape = FakeShape();
-    SLUICE_CHECK(device.AllocateStates(shape, slots, slots, max_batch_tokens).ok());
-    Weights weights;
-    weights.layers.resize(1);
-    model = std::move(*Model::Create(&device, shape, std::move(weights), max_batch_tokens));
+    const ModelSpec spec = FakeSpec();
+    SLUICE_CHECK(device.AllocateStates(spec, slots, slots, max_batch_tokens).ok());
+    model = std::move(*Model::Create(&device, spec, EmptyWeights(spec), max_batch_tokens));
     options.slots = slots;
     options.max_batch_tokens = max_batch_tokens;
     options.eos_token_ids = {kFakeEos};

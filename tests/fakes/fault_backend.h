@@ -51,14 +51,14 @@ class FaultBackend : public Backend {
     if (!HasMemory()) return NoMemory();
     return inner_->AllocateActivation(rows, cols);
   }
-  absl::Status AllocateStates(const ModelShape& shape, int32_t slots, int32_t count_tables,
+  absl::Status AllocateStates(const ModelSpec& spec, int32_t slots, int32_t count_tables,
                               int32_t max_rows) override {
     if (!HasMemory()) return NoMemory();
-    return inner_->AllocateStates(shape, slots, count_tables, max_rows);
+    return inner_->AllocateStates(spec, slots, count_tables, max_rows);
   }
-  int64_t SlotBytes(const ModelShape& shape) const override { return inner_->SlotBytes(shape); }
-  absl::StatusOr<int64_t> StateBudget(const ModelShape& shape, int32_t max_rows) const override {
-    return inner_->StateBudget(shape, max_rows);
+  int64_t SlotBytes(const ModelSpec& spec) const override { return inner_->SlotBytes(spec); }
+  absl::StatusOr<int64_t> StateBudget(const ModelSpec& spec, int32_t max_rows) const override {
+    return inner_->StateBudget(spec, max_rows);
   }
 
   void BeginStep(const StepRows* rows) override {
@@ -90,10 +90,10 @@ class FaultBackend : public Backend {
   Ticket CopyState(int32_t from, int32_t to) override {
     return Works() ? Keep(inner_->CopyState(from, to)) : ++last_;
   }
-  Ticket ReadState(int32_t slot, float* host) override {
+  Ticket ReadState(int32_t slot, void* host) override {
     return Works() ? Keep(inner_->ReadState(slot, host)) : ++last_;
   }
-  Ticket WriteState(int32_t slot, const float* host) override {
+  Ticket WriteState(int32_t slot, const void* host) override {
     return Works() ? Keep(inner_->WriteState(slot, host)) : ++last_;
   }
   Ticket ResetCounts(int32_t counts, absl::Span<const int32_t> prompt) override {

@@ -38,12 +38,12 @@ class RealEngine {
     auto weights = (*checkpoint)->Load(backend_.get(), {}, &options.fingerprint);
     fingerprint_ = options.fingerprint;
     SLUICE_CHECK(weights.ok());
-    const ModelShape& shape = (*checkpoint)->config().shape;
-    vocab_ = shape.vocab;
+    const ModelSpec& spec = (*checkpoint)->config().spec;
+    vocab_ = spec.vocab;
     SLUICE_CHECK(
-        backend_->AllocateStates(shape, setup.slots, setup.slots, setup.max_batch_tokens).ok());
+        backend_->AllocateStates(spec, setup.slots, setup.slots, setup.max_batch_tokens).ok());
     model_ = std::move(
-        *Model::Create(backend_.get(), shape, std::move(*weights), setup.max_batch_tokens));
+        *Model::Create(backend_.get(), spec, std::move(*weights), setup.max_batch_tokens));
     options.slots = setup.slots;
     options.max_batch_tokens = setup.max_batch_tokens;
     options.eos_token_ids = (*checkpoint)->config().eos_token_ids;
@@ -54,7 +54,7 @@ class RealEngine {
   Engine& engine() { return *engine_; }
   FakeClock& clock() { return clock_; }
   int64_t vocab() const { return vocab_; }
-  const ModelShape& shape() const { return model_->shape(); }
+  const ModelSpec& spec() const { return model_->spec(); }
   const std::string& fingerprint() const { return fingerprint_; }
 
  private:

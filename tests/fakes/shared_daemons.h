@@ -33,7 +33,7 @@ class SharedDaemon {
  public:
   SharedDaemon(FakeFiles* files, const SharedOptions& options, absl::Duration now) {
     auto opened = SessionStore::Open(
-        files, "/d", {"model", MakeStateLayout(FakeShape())},
+        files, "/d", {"model", MakeStateTable(FakeSpec())},
         {.shared = true, .about = "a process", .lock_slots = options.lock_slots});
     SLUICE_CHECK(opened.ok());
     store_ = *std::move(opened);

@@ -5,8 +5,9 @@
 #include <cstdint>
 
 #include "engine/checkpoint/config.h"
+#include "engine/checkpoint/tensor_table.h"
 #include "kernels/check.h"
-#include "kernels/state_layout.h"
+#include "kernels/state_table.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const absl::string_view text(reinterpret_cast<const char*>(data), size);
@@ -15,14 +16,25 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     SLUICE_CHECK(config.status().message().find('\n') == absl::string_view::npos);
     return 0;
   }
-  const sluice::ModelShape& s = config->shape;
-  SLUICE_CHECK(s.vocab > 0 && s.layers > 0 && s.hidden > 0 && s.heads > 0 && s.kv_heads > 0);
-  SLUICE_CHECK(s.dk > 0 && s.dv > 0 && s.intermediate > 0 && s.conv_size >= 0);
-  SLUICE_CHECK(s.heads % s.kv_heads == 0 && s.norm_eps > 0 && !(s.log_gate_min > 0));
-  const int64_t parameters = sluice::CountParameters(s, config->head_norm_affine, !config->tied);
+  const sluice::ModelSpec& s = config->spec;
+  SLUICE_CHECK(s.vocab > 0 && s.hidden > 0 && !s.layers.empty() && s.final_norm.eps > 0);
+  SLUICE_CHECK(!config->identity.empty());
+  sluice::ForEachMixer(s, [&](int64_t, const sluice::MixerSpec& m) {
+    SLUICE_CHECK(m.q_heads > 0 && m.k_heads > 0 && m.v_heads > 0 && m.state_heads > 0);
+    SLUICE_CHECK(m.heads() % m.q_heads == 0 && m.heads() % m.state_heads == 0);
+    SLUICE_CHECK(m.state_heads % m.k_heads == 0 && m.state_heads % m.v_heads == 0);
+    SLUICE_CHECK(m.key_width > 0 && m.dk > 0 && m.dv > 0 && m.conv.taps >= 0);
+    SLUICE_CHECK(m.out_norm.eps > 0 && !(m.log_gate_min > 0));
+    for (const sluice::Columns& c : {m.q, m.k, m.v, m.gate_in, m.out_gate}) {
+      SLUICE_CHECK(c.offset >= 0 && c.width >= 0 && c.end() <= m.in_dim);
+    }
+  });
+  sluice::ForEachMlp(
+      s, [&](int64_t, const sluice::MlpSpec& mlp) { SLUICE_CHECK(mlp.intermediate > 0); });
+  const int64_t parameters = sluice::CountParameters(*config);
   SLUICE_CHECK(parameters > 0 && parameters <= 1'000'000'000'000);
-  const int64_t state = sluice::MakeStateLayout(s).elements;
-  SLUICE_CHECK(state > 0 && state <= int64_t{1} << 32);
+  const int64_t state = sluice::MakeStateTable(s).bytes();
+  SLUICE_CHECK(state > 0 && state <= int64_t{4} << 32);
   for (const int32_t id : config->eos_token_ids) SLUICE_CHECK(id >= 0 && id < s.vocab);
   (void)sluice::ApplyGenerationConfig(text, "f", &*config);
   for (const int32_t id : config->eos_token_ids) SLUICE_CHECK(id >= 0 && id < s.vocab);

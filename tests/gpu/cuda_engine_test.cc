@@ -203,7 +203,8 @@ TEST_P(CudaEngineTest, AStateThatIsNotFiniteEndsItsCallAlone) {
     for (int i = 0; i < 10; ++i) gpu->engine->Step();
     for (const auto& sink : round.sinks) round.before.push_back(sink->token_ids[0].size());
     if (poison) {
-      const auto elements = static_cast<size_t>(MakeStateLayout(gpu->model->shape()).elements);
+      const auto elements =
+          static_cast<size_t>(MakeStateTable(gpu->model->spec()).bytes()) / sizeof(float);
       const std::vector<float> state(elements, std::numeric_limits<float>::quiet_NaN());
       // There are as many slots as calls, so it is one of theirs.
       EXPECT_TRUE(gpu->backend->Await(gpu->backend->WriteState(kPoisoned, state.data())).ok());

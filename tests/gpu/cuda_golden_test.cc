@@ -87,15 +87,15 @@ class Device {
     if (!checkpoint.ok()) return checkpoint.status();
     auto device = std::make_unique<Device>();
     device->backend_ = std::move(backend);
-    device->shape_ = (*checkpoint)->config().shape;
+    device->spec_ = (*checkpoint)->config().spec;
     std::string fingerprint;
     absl::StatusOr<Weights> weights = (*checkpoint)->Load(device->backend_.get(), {}, &fingerprint);
     if (!weights.ok()) return weights.status();
     const absl::Status states =
-        device->backend_->AllocateStates(device->shape_, kSlots, 1, kMaxRows);
+        device->backend_->AllocateStates(device->spec_, kSlots, 1, kMaxRows);
     if (!states.ok()) return states;
     absl::StatusOr<std::unique_ptr<Model>> model =
-        Model::Create(device->backend_.get(), device->shape_, *std::move(weights), kMaxRows);
+        Model::Create(device->backend_.get(), device->spec_, *std::move(weights), kMaxRows);
     if (!model.ok()) return model.status();
     device->model_ = *std::move(model);
     return device;
@@ -116,7 +116,7 @@ class Device {
       }
       row += p.length;
     }
-    std::vector<LogitsOfRow> logits(rows.size(), LogitsOfRow(shape_.vocab, NAN));
+    std::vector<LogitsOfRow> logits(rows.size(), LogitsOfRow(spec_.vocab, NAN));
     for (size_t i = 0; i < rows.size(); ++i) {
       rows[i].logits_out = logits[i].data();
       if (sampled == nullptr) {
@@ -149,7 +149,7 @@ class Device {
   }
 
   std::vector<float> State(int32_t slot) {
-    std::vector<float> state(MakeStateLayout(shape_).elements, NAN);
+    std::vector<float> state(MakeStateTable(spec_).bytes() / sizeof(float), NAN);
     const absl::Status status = backend_->Await(backend_->ReadState(slot, state.data()));
     EXPECT_TRUE(status.ok()) << status;
     return state;
@@ -157,12 +157,12 @@ class Device {
   void Zero() {
     for (int32_t slot = 0; slot < kSlots; ++slot) backend_->ZeroState(slot);
   }
-  const ModelShape& shape() const { return shape_; }
+  const ModelSpec& spec() const { return spec_; }
 
  private:
   std::unique_ptr<Backend> backend_;
   std::unique_ptr<Model> model_;
-  ModelShape shape_;
+  ModelSpec spec_;
   uint64_t draws_ = 0;
 };
 
@@ -212,7 +212,7 @@ class CudaGoldenTest : public testing::TestWithParam<GoldenModel> {
     ASSERT_TRUE(cpu.ok()) << cpu.status();
     cpu_ = *std::move(cpu);
     auto gpu = Device::Create(CudaOrDie(), GetParam().dir);
-    if (cpu_->shape().dk % 8 != 0 || cpu_->shape().dv % 8 != 0) {
+    if (!CheckSpec(DeviceKind::kCuda, cpu_->spec()).ok()) {
       EXPECT_EQ(gpu.status().code(), absl::StatusCode::kInvalidArgument);
       GTEST_SKIP() << gpu.status();
     }
@@ -265,7 +265,7 @@ TEST_P(CudaGoldenTest, Goldens) {
 
 // Random prompts side by side, cut on the grid, then decoded on beside another prompt.
 TEST_P(CudaGoldenTest, LongPrompts) {
-  const int64_t vocab = cpu_->shape().vocab;
+  const int64_t vocab = cpu_->spec().vocab;
   std::vector<std::vector<int32_t>> ids;
   for (const int64_t length : {3000, 700, 129, 64, 1}) {
     ids.push_back(RandomTokens(length, vocab, static_cast<uint64_t>(length)));
@@ -296,7 +296,7 @@ TEST_P(CudaGoldenTest, LongPrompts) {
 }
 
 TEST_P(CudaGoldenTest, StateAfter4096Tokens) {
-  const std::vector<int32_t> ids = RandomTokens(4096, cpu_->shape().vocab, 9);
+  const std::vector<int32_t> ids = RandomTokens(4096, cpu_->spec().vocab, 9);
   const std::vector<PromptSegment> prompt = {{0, 0, 4096, ids.data()}};
   const auto expected = cpu_->Step({}, prompt, kEvery), actual = gpu_->Step({}, prompt, kEvery);
   const double logits = RelativeRms(Flat(actual), Flat(expected));

@@ -30,19 +30,21 @@ float FromBf16(uint16_t x) {
 // One layer's mixer with random weights on one backend.
 class MixerRunner {
  public:
-  MixerRunner(std::unique_ptr<Backend> backend, bool cuda, const ModelShape& shape, int32_t slots,
+  MixerRunner(std::unique_ptr<Backend> backend, bool cuda, const GlaShape& shape, int32_t slots,
               int32_t max_rows, double gate_bias)
-      : backend_(std::move(backend)), cuda_(cuda), shape_(shape) {
+      : backend_(std::move(backend)), cuda_(cuda), shape_(shape), spec_(shape.Spec()) {
     std::mt19937_64 random(5);
     const TestMatrix gate =
         RandomMatrix(shape.k_dim(), shape.gate_rank, 0.5, DType::kBF16, &random);
     const TestMatrix bias = RandomMatrix(1, shape.k_dim(), 1.0, DType::kBF16, &random, gate_bias);
     const TestMatrix norm = RandomMatrix(1, shape.dv, 0.2, DType::kBF16, &random, 1.0);
     const MatrixView gate_view = gate.view();
-    args_.gate = backend_->LoadLinear({&gate_view, 1}).value();
-    args_.gate_bias = backend_->LoadVector(bias.view()).value();
-    args_.head_norm = backend_->LoadVector(norm.view()).value();
-    const absl::Status status = backend_->AllocateStates(shape, slots, 1, max_rows);
+    weights_.gate = backend_->LoadLinear({&gate_view, 1}).value();
+    weights_.gate_bias = backend_->LoadVector(bias.view()).value();
+    weights_.out_norm = backend_->LoadVector(norm.view()).value();
+    args_.spec = &std::get<MixerSpec>(spec_.layers[0].branches[0].units[0]);
+    args_.weights = &weights_;
+    const absl::Status status = backend_->AllocateStates(spec_, slots, 1, max_rows);
     EXPECT_TRUE(status.ok()) << status;
     args_.in = backend_->AllocateActivation(max_rows, shape.mixer_in_dim()).value();
     args_.out = backend_->AllocateActivation(max_rows, shape.out_dim()).value();
@@ -103,7 +105,7 @@ class MixerRunner {
   }
 
   std::vector<float> State(int32_t slot) {
-    std::vector<float> state(MakeStateLayout(shape_).elements);
+    std::vector<float> state(MakeStateTable(spec_).bytes() / sizeof(float));
     const absl::Status status = backend_->Await(backend_->ReadState(slot, state.data()));
     EXPECT_TRUE(status.ok()) << status;
     return state;
@@ -113,7 +115,9 @@ class MixerRunner {
  private:
   std::unique_ptr<Backend> backend_;
   const bool cuda_;
-  ModelShape shape_;
+  const GlaShape shape_;
+  const ModelSpec spec_;
+  MixerWeights weights_;
   MixArgs args_;
 };
 
@@ -125,8 +129,8 @@ std::vector<float> RandomInputs(int64_t rows, int64_t cols, uint64_t seed) {
   return values;
 }
 
-ModelShape Layer(int64_t heads, int64_t kv_heads, int64_t dk, int64_t dv, int64_t layers = 1) {
-  ModelShape s;
+GlaShape Layer(int64_t heads, int64_t kv_heads, int64_t dk, int64_t dv, int64_t layers = 1) {
+  GlaShape s;
   s.vocab = 64;
   s.layers = layers;
   s.hidden = 64;
@@ -140,7 +144,7 @@ ModelShape Layer(int64_t heads, int64_t kv_heads, int64_t dk, int64_t dv, int64_
 
 constexpr double kMixerTolerance = 5e-3;
 
-void CompareMixers(const ModelShape& shape, double gate_bias, const char* name) {
+void CompareMixers(const GlaShape& shape, double gate_bias, const char* name) {
   MixerRunner cpu(Cpu(), false, shape, 8, 2048, gate_bias),
       gpu(CudaOrDie(), true, shape, 8, 2048, gate_bias);
   const std::vector<PromptSegment> prompts = {{0, 0, 1, nullptr},   {1, 0, 64, nullptr},
@@ -184,7 +188,7 @@ TEST(CudaMixerTest, FasterThanCanBeSplit) {
 
 // The decode kernel has variants for few and for many rows.
 TEST(CudaMixerTest, RowsKeepTheirBitsAmongMany) {
-  const ModelShape shape = Layer(4, 4, 256, 512);
+  const GlaShape shape = Layer(4, 4, 256, 512);
   MixerRunner gpu(CudaOrDie(), true, shape, 130, 1024, 4.0);
   const std::vector<int32_t> tokens(100);
   const std::vector<float> prompt = RandomInputs(100, shape.mixer_in_dim(), 3);
@@ -208,7 +212,7 @@ TEST(CudaMixerTest, RowsKeepTheirBitsAmongMany) {
 TEST(CudaMixerTest, GroupsOfManyPrompts) {
   constexpr int32_t kPrompts = 300;
   constexpr int64_t kTokens = 65;
-  const ModelShape shape = Layer(8, 1, 64, 64);
+  const GlaShape shape = Layer(8, 1, 64, 64);
   MixerRunner gpu(CudaOrDie(), true, shape, kPrompts + 1, kPrompts * kTokens, 4.0);
   const std::vector<int32_t> tokens(kTokens);
   std::vector<PromptSegment> prompts;
@@ -230,7 +234,7 @@ TEST(CudaMixerTest, GroupsOfManyPrompts) {
 
 // With states of 50 MB, slot 43 begins past 2^31 bytes, 86 past 2^32 bytes, 171 past 2^31 floats.
 TEST(CudaMixerTest, FarSlots) {
-  const ModelShape shape = Layer(4, 4, 256, 512, 24);
+  const GlaShape shape = Layer(4, 4, 256, 512, 24);
   MixerRunner gpu(CudaOrDie(), true, shape, 200, 1024, 4.0);
   const std::vector<int32_t> tokens(700);
   const std::vector<float> in = RandomInputs(700, shape.mixer_in_dim(), 3);

@@ -14,12 +14,12 @@ namespace {
 
 struct Variant {
   std::string name;
-  ModelShape shape;
+  GlaShape shape;
   TestModel::Options options;
 };
 
-ModelShape Shape(int64_t hidden, int64_t heads, int64_t kv_heads, int64_t dk, int64_t dv) {
-  ModelShape s;
+GlaShape Shape(int64_t hidden, int64_t heads, int64_t kv_heads, int64_t dk, int64_t dv) {
+  GlaShape s;
   s.vocab = 257;
   s.layers = 2;
   s.hidden = hidden;
@@ -33,7 +33,7 @@ ModelShape Shape(int64_t hidden, int64_t heads, int64_t kv_heads, int64_t dk, in
 
 std::vector<Variant> Variants() {
   std::vector<Variant> all;
-  const auto add = [&](std::string name, ModelShape shape, TestModel::Options options = {}) {
+  const auto add = [&](std::string name, GlaShape shape, TestModel::Options options = {}) {
     options.seed = all.size() + 1;
     all.push_back({std::move(name), shape, options});
     return &all.back();
@@ -270,7 +270,7 @@ TEST(CudaBackendTest, StatesMove) {
 // Copies to and from the host go on beside steps, in any host memory, many at once, and each sees
 // the slot as it was when it was enqueued.
 TEST(CudaBackendTest, StatesMoveBesideSteps) {
-  ModelShape shape = Shape(128, 2, 2, 256, 512);
+  GlaShape shape = Shape(128, 2, 2, 256, 512);
   shape.layers = 8;
   const TestModel model(shape, {});
   Runner gpu(CudaOrDie(), model, 8, 512);
@@ -278,7 +278,7 @@ TEST(CudaBackendTest, StatesMoveBesideSteps) {
   EXPECT_TRUE(gpu.Prepare().ok());
   gpu.Step({}, {{0, 0, RandomTokens(40, 257, 1)}, {1, 0, RandomTokens(40, 257, 2)}});
   constexpr int kCopies = 9;
-  const size_t elements = MakeStateLayout(shape).elements;
+  const size_t elements = MakeStateTable(shape.Spec()).bytes() / sizeof(float);
   std::vector<std::vector<float>> read(kCopies, std::vector<float>(elements));
   std::vector<Ticket> tickets;
   for (int i = 0; i < kCopies; ++i) {
@@ -309,17 +309,17 @@ TEST(CudaBackendTest, StatesMoveBesideSteps) {
 }
 
 TEST(CudaBackendTest, RefusesShapesItCannotServe) {
-  ModelShape shape = Shape(128, 2, 2, 20, 64);
-  EXPECT_EQ(CudaOrDie()->AllocateStates(shape, 2, 1, 64).code(),
+  GlaShape shape = Shape(128, 2, 2, 20, 64);
+  EXPECT_EQ(CudaOrDie()->AllocateStates(shape.Spec(), 2, 1, 64).code(),
             absl::StatusCode::kInvalidArgument);
   shape = Shape(128, 2, 2, 64, 64);
-  EXPECT_EQ(CudaOrDie()->AllocateStates(shape, 1 << 30, 1, 64).code(),
+  EXPECT_EQ(CudaOrDie()->AllocateStates(shape.Spec(), 1 << 30, 1, 64).code(),
             absl::StatusCode::kResourceExhausted);
 }
 
 // Long enough for errors to gather: the state after 4,096 tokens, and logits on the way.
 TEST(CudaBackendTest, LongPromptStaysClose) {
-  ModelShape shape = Shape(256, 2, 2, 64, 128);
+  GlaShape shape = Shape(256, 2, 2, 64, 128);
   shape.layers = 3;
   const TestModel model(shape, {});
   Runner cpu(Cpu(), model, 2, 4096), gpu(CudaOrDie(), model, 2, 4096);

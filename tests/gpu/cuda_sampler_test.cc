@@ -27,15 +27,14 @@ class SamplerRunner {
     table_ = backend_->LoadLinear({&unit_view, 1}).value();
     head_ = backend_->LoadLinear({&head_view, 1}).value();
     norm_ = backend_->LoadVector({ones.data(), DType::kF32, 1, kHidden}).value();
-    ModelShape shape;
+    GlaShape shape;
     shape.vocab = vocab;
     shape.layers = 1;
     shape.hidden = kHidden;
     shape.heads = shape.kv_heads = 1;
     shape.dk = shape.dv = 8;
     shape.intermediate = 64;
-    shape.norm_eps = 0.0f;
-    EXPECT_TRUE(backend_->AllocateStates(shape, max_rows, 4, max_rows).ok());
+    EXPECT_TRUE(backend_->AllocateStates(shape.Spec(), max_rows, 4, max_rows).ok());
     x_ = backend_->AllocateActivation(max_rows, kHidden).value();
   }
 
@@ -55,7 +54,7 @@ class SamplerRunner {
     step.results = results.data();
     backend_->BeginStep(&step);
     backend_->Embed({table_, x_});
-    backend_->Logits({x_, norm_, head_});
+    backend_->Logits({x_, {{.eps = 0.0f}, norm_, {}}, head_});
     const absl::Status status = backend_->Await(backend_->EndStep());
     EXPECT_TRUE(status.ok()) << status;
     return results;

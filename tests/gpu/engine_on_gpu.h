@@ -32,7 +32,7 @@ struct EngineOnGpu {
     auto checkpoint = Checkpoint::Open(dir);
     SLUICE_CHECK(checkpoint.ok());
     const ModelConfig& config = (*checkpoint)->config();
-    vocab = config.shape.vocab;
+    vocab = config.spec.vocab;
     TokenizerOptions tokenizer_options;
     tokenizer_options.vocab_size = 4096;  // whatever this model's: only ids are looked at
     auto loaded = Tokenizer::Load(BundledModel(), tokenizer_options);
@@ -41,10 +41,10 @@ struct EngineOnGpu {
     std::string fingerprint;
     auto weights = (*checkpoint)->Load(backend.get(), {}, &fingerprint);
     SLUICE_CHECK(weights.ok());
-    auto made = Model::Create(backend.get(), config.shape, *std::move(weights), max_batch_tokens);
+    auto made = Model::Create(backend.get(), config.spec, *std::move(weights), max_batch_tokens);
     SLUICE_CHECK(made.ok());
     model = *std::move(made);
-    SLUICE_CHECK(backend->AllocateStates(config.shape, slots, slots, max_batch_tokens).ok());
+    SLUICE_CHECK(backend->AllocateStates(config.spec, slots, slots, max_batch_tokens).ok());
     SLUICE_CHECK(model->Prepare().ok());
     EngineOptions options;
     options.slots = slots;

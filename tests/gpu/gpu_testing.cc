@@ -10,7 +10,7 @@
 
 #include "kernels/cpu/cpu_backend.h"
 #include "kernels/cuda/cuda_backend.h"
-#include "kernels/state_layout.h"
+#include "kernels/state_table.h"
 
 namespace sluice {
 
@@ -53,12 +53,12 @@ double RelativeMax(const std::vector<float>& a, const std::vector<float>& b) {
 
 Runner::Runner(std::unique_ptr<Backend> backend, const TestModel& model, int32_t slots,
                int32_t max_rows)
-    : shape_(model.shape()), backend_(std::move(backend)) {
+    : spec_(model.shape().Spec()), backend_(std::move(backend)) {
   Weights weights = model.LoadInto(backend_.get());
-  const absl::Status states = backend_->AllocateStates(shape_, slots, 1, max_rows);
+  const absl::Status states = backend_->AllocateStates(spec_, slots, 1, max_rows);
   EXPECT_TRUE(states.ok()) << states;
   absl::StatusOr<std::unique_ptr<Model>> made =
-      Model::Create(backend_.get(), shape_, std::move(weights), max_rows);
+      Model::Create(backend_.get(), spec_, std::move(weights), max_rows);
   EXPECT_TRUE(made.ok()) << made.status();
   model_ = *std::move(made);
 }
@@ -108,7 +108,7 @@ std::vector<std::vector<float>> Runner::Step(const std::vector<Decode>& decode,
 }
 
 std::vector<float> Runner::State(int32_t slot) {
-  std::vector<float> state(MakeStateLayout(shape_).elements, NAN);
+  std::vector<float> state(MakeStateTable(spec_).bytes() / sizeof(float), NAN);
   const absl::Status status = backend_->Await(backend_->ReadState(slot, state.data()));
   EXPECT_TRUE(status.ok()) << status;
   return state;

@@ -47,7 +47,7 @@ class Runner {
   Backend* backend() { return backend_.get(); }
 
  private:
-  ModelShape shape_;
+  ModelSpec spec_;
   std::unique_ptr<Backend> backend_;
   std::unique_ptr<Model> model_;
 };

@@ -3,6 +3,7 @@
 
 #include <vector>
 
+#include "engine/checkpoint/families/gla.h"
 #include "gtest/gtest.h"
 #include "kernels/cpu/cpu_backend.h"
 #include "kernels/cpu/pack.h"
@@ -10,8 +11,8 @@
 namespace sluice {
 namespace {
 
-ModelShape Shape() {
-  ModelShape shape;
+GlaShape Shape() {
+  GlaShape shape;
   shape.vocab = 61;
   shape.layers = 2;
   shape.hidden = 120;
@@ -47,12 +48,12 @@ TEST(Footprint, CpuBytesAreThoseOfThePackedMatrices) {
 }
 
 TEST(Footprint, SlotsAreTheBackends) {
-  ModelShape shape = Shape();
+  GlaShape shape = Shape();
   const std::unique_ptr<Backend> cpu = MakeCpuBackend({.threads = 1});
   for (const int64_t conv_size : {0, 4}) {
     shape.conv_size = conv_size;
-    EXPECT_EQ(SlotBytes(DeviceKind::kCpu, shape), cpu->SlotBytes(shape));
-    EXPECT_EQ(SlotBytes(DeviceKind::kCuda, shape), MakeStateLayout(shape).bytes());
+    EXPECT_EQ(SlotBytes(DeviceKind::kCpu, shape.Spec()), cpu->SlotBytes(shape.Spec()));
+    EXPECT_EQ(SlotBytes(DeviceKind::kCuda, shape.Spec()), MakeStateTable(shape.Spec()).bytes());
   }
 }
 
@@ -65,22 +66,6 @@ TEST(Footprint, CudaRowsAreWholeLinesOfBf16) {
   const MatrixView gate{nullptr, DType::kF32, 17, 64};  // two blocks of 16 rows
   ASSERT_TRUE(sizer.LoadGateUp(gate, gate).ok());
   EXPECT_EQ(sizer.bytes(), 3 * 128 * 2 + 128 * 4 + 2 * 32 * 64 * 2);
-}
-
-TEST(Footprint, CudaRefusesWhatItsKernelsCannotTake) {
-  ModelShape shape = Shape();
-  EXPECT_TRUE(CheckShape(DeviceKind::kCuda, shape).ok());
-  shape.dk = 12;
-  EXPECT_EQ(CheckShape(DeviceKind::kCuda, shape).message(),
-            "cuda: dk (keys of a head) is 12, must be a multiple of 8");
-  EXPECT_TRUE(CheckShape(DeviceKind::kCpu, shape).ok());
-  shape.dk = 16;
-  shape.dv = 20;
-  EXPECT_FALSE(CheckShape(DeviceKind::kCuda, shape).ok());
-  shape.dv = 16;
-  shape.conv_size = 65;
-  EXPECT_EQ(CheckShape(DeviceKind::kCuda, shape).message(),
-            "cuda: conv_size is 65, must be at most 64");
 }
 
 }  // namespace

@@ -55,8 +55,9 @@ double Feature(FeatureMap map, double x) {
       return std::pow(std::max(x, 0.0), 2);
     case FeatureMap::kGeluTanh:
       return 0.5 * x * (1 + std::tanh(0.79788456 * x * (1 + 0.044715 * x * x)));
+    default:  // not gla's
+      return NAN;
   }
-  return 0.0;
 }
 
 Row Times(const TestMatrix& w, const Row& x) {
@@ -116,8 +117,9 @@ TestMatrix RandomMatrix(int64_t rows, int64_t cols, double scale, DType dtype,
   return m;
 }
 
-TestModel::TestModel(const ModelShape& shape, const Options& options)
+TestModel::TestModel(const GlaShape& shape, const Options& options)
     : shape_(shape), options_(options) {
+  shape_.head_norm_affine = options.head_norm_weight;
   std::mt19937_64 random(options.seed);
   const auto matrix = [&](int64_t rows, int64_t cols) {
     return RandomMatrix(rows, cols, 1.0 / std::sqrt(static_cast<double>(cols)), options.dtype,
@@ -126,7 +128,7 @@ TestModel::TestModel(const ModelShape& shape, const Options& options)
   const auto norm = [&](int64_t size) {
     return RandomMatrix(1, size, 0.1, options.dtype, &random, 1.0);
   };
-  const ModelShape& s = shape;
+  const GlaShape& s = shape;
   embeddings_ = RandomMatrix(s.vocab, s.hidden, 1.0, options.dtype, &random);
   for (int64_t i = 0; i < s.layers; ++i) {
     TestLayer layer;
@@ -168,29 +170,31 @@ Weights TestModel::LoadInto(Backend* backend) const {
     EXPECT_TRUE(loaded.ok()) << loaded.status();
     return loaded.value_or(Vector{});
   };
-  Weights weights;
+  Weights weights = EmptyWeights(shape_.Spec());
   weights.embeddings = linear({embeddings_.view()});
-  for (const TestLayer& layer : layers_) {
-    LayerWeights w;
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    const TestLayer& layer = layers_[i];
+    std::vector<BranchWeights>& branches = weights.layers[i].branches;
+    auto& mixer = std::get<MixerWeights>(branches[0].units[0]);
+    auto& mlp = std::get<MlpWeights>(branches[1].units[0]);
     std::vector<MatrixView> in = {layer.q.view(), layer.k.view(), layer.v.view(),
                                   layer.gate_in.view()};
     if (shape_.output_gate) in.push_back(layer.g.view());
-    w.attn_norm = vector(layer.attn_norm);
-    w.mixer_in = linear(in);
-    w.gate = linear({layer.gate.view()});
-    w.gate_bias = vector(layer.gate_bias);
-    w.conv_q = vector(layer.conv_q);
-    w.conv_k = vector(layer.conv_k);
-    w.conv_v = vector(layer.conv_v);
-    w.head_norm = vector(layer.head_norm);
-    w.mixer_out = linear({layer.out.view()});
-    w.mlp_norm = vector(layer.mlp_norm);
+    branches[0].norm = vector(layer.attn_norm);
+    mixer.in = linear(in);
+    mixer.gate = linear({layer.gate.view()});
+    mixer.gate_bias = vector(layer.gate_bias);
+    mixer.conv_q = vector(layer.conv_q);
+    mixer.conv_k = vector(layer.conv_k);
+    mixer.conv_v = vector(layer.conv_v);
+    mixer.out_norm = vector(layer.head_norm);
+    mixer.out = linear({layer.out.view()});
+    branches[1].norm = vector(layer.mlp_norm);
     absl::StatusOr<Linear> gate_up =
         backend->LoadGateUp(layer.mlp_gate.view(), layer.mlp_up.view());
     EXPECT_TRUE(gate_up.ok()) << gate_up.status();
-    w.gate_up = gate_up.value_or(Linear{});
-    w.down = linear({layer.mlp_down.view()});
-    weights.layers.push_back(w);
+    mlp.gate_up = gate_up.value_or(Linear{});
+    mlp.down = linear({layer.mlp_down.view()});
   }
   weights.norm = vector(norm_);
   weights.lm_head = options_.tied ? weights.embeddings : linear({lm_head_.view()});
@@ -198,7 +202,7 @@ Weights TestModel::LoadInto(Backend* backend) const {
 }
 
 ReferenceSequence::ReferenceSequence(const TestModel* model) : model_(model) {
-  const ModelShape& s = model->shape_;
+  const GlaShape& s = model->shape_;
   LayerState zero;
   zero.matrix.assign(s.kv_heads * s.dk * s.dv, 0.0);
   const int64_t taps = std::max<int64_t>(s.conv_size - 1, 0);
@@ -209,7 +213,7 @@ ReferenceSequence::ReferenceSequence(const TestModel* model) : model_(model) {
 }
 
 Row ReferenceSequence::Mixer(const Row& x, const TestLayer& layer, LayerState* state) const {
-  const ModelShape& s = model_->shape_;
+  const GlaShape& s = model_->shape_;
   Row q = ShortConv(Times(layer.q, x), layer.conv_q, &state->conv_q);
   Row k = ShortConv(Times(layer.k, x), layer.conv_k, &state->conv_k);
   const Row v = ShortConv(Times(layer.v, x), layer.conv_v, &state->conv_v);
@@ -240,7 +244,7 @@ Row ReferenceSequence::Mixer(const Row& x, const TestLayer& layer, LayerState* s
 }
 
 Row ReferenceSequence::Step(int32_t token) {
-  const ModelShape& s = model_->shape_;
+  const GlaShape& s = model_->shape_;
   const double* embedding = &model_->embeddings_.values[token * s.hidden];
   Row x(embedding, embedding + s.hidden);
   for (int64_t i = 0; i < s.layers; ++i) {
@@ -272,9 +276,10 @@ TestDevice::TestDevice(const TestModel& test_model, int threads, int32_t slots, 
     : backend(MakeCpuBackend({.threads = threads})), vocab(test_model.shape().vocab) {
   Weights weights = test_model.LoadInto(backend.get());
   const absl::Status status =
-      backend->AllocateStates(test_model.shape(), slots, count_tables, max_rows);
+      backend->AllocateStates(test_model.shape().Spec(), slots, count_tables, max_rows);
   EXPECT_TRUE(status.ok()) << status;
-  auto created = Model::Create(backend.get(), test_model.shape(), std::move(weights), max_rows);
+  auto created =
+      Model::Create(backend.get(), test_model.shape().Spec(), std::move(weights), max_rows);
   EXPECT_TRUE(created.ok()) << created.status();
   if (created.ok()) model = std::move(*created);
 }
@@ -328,7 +333,7 @@ std::vector<float> TestDevice::Decode(int32_t slot, const std::vector<int32_t>& 
 }
 
 std::vector<float> TestDevice::ReadState(int32_t slot) {
-  std::vector<float> state(MakeStateLayout(model->shape()).elements);
+  std::vector<float> state(MakeStateTable(model->spec()).bytes() / sizeof(float));
   const absl::Status status = backend->Await(backend->ReadState(slot, state.data()));
   EXPECT_TRUE(status.ok()) << status;
   return state;

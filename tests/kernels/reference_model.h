@@ -8,6 +8,7 @@
 #include <random>
 #include <vector>
 
+#include "engine/checkpoint/families/gla.h"
 #include "engine/model.h"
 #include "engine/weights.h"
 #include "kernels/backend.h"
@@ -45,9 +46,9 @@ class TestModel {
     bool tied = false;
     uint64_t seed = 1;
   };
-  TestModel(const ModelShape& shape, const Options& options);
+  TestModel(const GlaShape& shape, const Options& options);
 
-  const ModelShape& shape() const { return shape_; }
+  const GlaShape& shape() const { return shape_; }
 
   // What the backend holds after this is the whole model; ASSERTs on errors of the backend.
   Weights LoadInto(Backend* backend) const;
@@ -55,7 +56,7 @@ class TestModel {
  private:
   friend class ReferenceSequence;
 
-  ModelShape shape_;
+  GlaShape shape_;
   Options options_;
   TestMatrix embeddings_, norm_, lm_head_;
   std::vector<TestLayer> layers_;

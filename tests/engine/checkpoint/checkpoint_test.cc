@@ -9,6 +9,7 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
+#include "engine/checkpoint/tensor_table.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/engine/checkpoint/recording_backend.h"
@@ -47,7 +48,9 @@ class Loaded {
   std::string message() const { return std::string(status_.message()); }
   const Checkpoint& checkpoint() const { return *checkpoint_; }
   const Weights& weights() const { return weights_; }
-  const LayerWeights& layer() const { return weights_.layers[0]; }
+  const BranchWeights& branch(size_t i) const { return weights_.layers[0].branches[i]; }
+  const MixerWeights& mixer() const { return std::get<MixerWeights>(branch(0).units[0]); }
+  const MlpWeights& mlp() const { return std::get<MlpWeights>(branch(1).units[0]); }
   const std::string& fingerprint() const { return fingerprint_; }
   const RecordingBackend& backend() const { return backend_; }
   template <typename Handle>
@@ -81,11 +84,12 @@ TEST(Checkpoint, EveryVariantOpensAndLoads) {
     ASSERT_TRUE(model.status().ok()) << entry.path() << ": " << model.status();
     const Checkpoint& checkpoint = model.checkpoint();
     const ModelConfig& config = checkpoint.config();
-    const ModelShape& s = config.shape;
     EXPECT_EQ(checkpoint.name(), entry.path().filename().string());
     const bool own_head = model.weights().lm_head.data != model.weights().embeddings.data;
     EXPECT_EQ(own_head, !config.tied || checkpoint.name() == "tied_but_different") << entry.path();
-    EXPECT_EQ(checkpoint.parameters(), CountParameters(s, config.head_norm_affine, own_head))
+    EXPECT_EQ(checkpoint.parameters(),
+              CountParameters(config) +
+                  (own_head && config.tied ? config.spec.vocab * config.spec.hidden : 0))
         << entry.path();
     EXPECT_EQ(checkpoint.weight_dtype(), Dtype(checkpoint.name())) << entry.path();
     if (checkpoint.name() != "mixed_dtypes_silu") {
@@ -93,15 +97,18 @@ TEST(Checkpoint, EveryVariantOpensAndLoads) {
                 checkpoint.parameters() * (checkpoint.weight_dtype() == "fp32" ? 4 : 2));
     }
     EXPECT_EQ(model.fingerprint().size(), 32u);
-    ASSERT_EQ(static_cast<int64_t>(model.weights().layers.size()), s.layers);
+    const auto& m = std::get<MixerSpec>(config.spec.layers[0].branches[0].units[0]);
+    const auto& mlp = std::get<MlpSpec>(config.spec.layers[0].branches[1].units[0]);
+    ASSERT_EQ(model.weights().layers.size(), config.spec.layers.size());
     for (const LayerWeights& layer : model.weights().layers) {
-      EXPECT_EQ(layer.mixer_in.n, s.mixer_in_dim());
-      EXPECT_EQ(layer.gate_bias.size, s.k_dim());
-      EXPECT_EQ(layer.conv_k.size, s.k_dim() * s.conv_size);
-      EXPECT_EQ(layer.head_norm.size, config.head_norm_affine ? s.dv : 0);
-      EXPECT_EQ(layer.mixer_out.k, s.out_dim());
-      EXPECT_EQ(layer.gate_up.n, 2 * s.intermediate);
-      EXPECT_EQ(layer.down.k, s.intermediate);
+      const auto& mixer = std::get<MixerWeights>(layer.branches[0].units[0]);
+      EXPECT_EQ(mixer.in.n, m.in_dim);
+      EXPECT_EQ(mixer.gate_bias.size, m.k.width);
+      EXPECT_EQ(mixer.conv_k.size, m.k.width * m.conv.taps);
+      EXPECT_EQ(mixer.out_norm.size, m.out_norm.affine ? m.dv : 0);
+      EXPECT_EQ(mixer.out.k, m.out_dim());
+      EXPECT_EQ(std::get<MlpWeights>(layer.branches[1].units[0]).gate_up.n, 2 * mlp.intermediate);
+      EXPECT_EQ(std::get<MlpWeights>(layer.branches[1].units[0]).down.k, mlp.intermediate);
     }
     ++count;
   }
@@ -136,25 +143,26 @@ TEST(Checkpoint, BlocksAreStackedInTheOrderOfTheModel) {
     }
   };
   using Kind = RecordingBackend::Load::Kind;
-  const LayerWeights& layer = model.layer();
+  const MixerWeights& mixer = model.mixer();
+  const MlpWeights& mlp = model.mlp();
   expect(model.weights().embeddings, Kind::kLinear, {"model.embeddings.weight"});
-  expect(layer.attn_norm, Kind::kVector, {kLayer + "attn_norm.weight"});
+  expect(model.branch(0).norm, Kind::kVector, {kLayer + "attn_norm.weight"});
   expect(
-      layer.mixer_in, Kind::kLinear,
+      mixer.in, Kind::kLinear,
       {kLayer + "attn.q_proj.weight", kLayer + "attn.k_proj.weight", kLayer + "attn.v_proj.weight",
        kLayer + "attn.gk_proj.0.weight", kLayer + "attn.g_proj.weight"});
-  expect(layer.gate, Kind::kLinear, {kLayer + "attn.gk_proj.1.weight"});
-  expect(layer.gate_bias, Kind::kVector, {kLayer + "attn.gk_proj.1.bias"});
-  expect(layer.head_norm, Kind::kVector, {kLayer + "attn.g_norm_swish_gate.weight"});
-  expect(layer.mixer_out, Kind::kLinear, {kLayer + "attn.o_proj.weight"});
-  expect(layer.mlp_norm, Kind::kVector, {kLayer + "mlp_norm.weight"});
-  expect(layer.gate_up, Kind::kGateUp,
+  expect(mixer.gate, Kind::kLinear, {kLayer + "attn.gk_proj.1.weight"});
+  expect(mixer.gate_bias, Kind::kVector, {kLayer + "attn.gk_proj.1.bias"});
+  expect(mixer.out_norm, Kind::kVector, {kLayer + "attn.g_norm_swish_gate.weight"});
+  expect(mixer.out, Kind::kLinear, {kLayer + "attn.o_proj.weight"});
+  expect(model.branch(1).norm, Kind::kVector, {kLayer + "mlp_norm.weight"});
+  expect(mlp.gate_up, Kind::kGateUp,
          {kLayer + "mlp.gate_proj.weight", kLayer + "mlp.up_proj.weight"});
-  expect(layer.down, Kind::kLinear, {kLayer + "mlp.down_proj.weight"});
+  expect(mlp.down, Kind::kLinear, {kLayer + "mlp.down_proj.weight"});
   expect(model.weights().norm, Kind::kVector, {"model.norm.weight"});
   expect(model.weights().lm_head, Kind::kLinear, {"lm_head.weight"});
-  EXPECT_EQ(layer.conv_q.size + layer.conv_k.size + layer.conv_v.size, 0);
-  EXPECT_EQ(layer.mixer_in.n, 4 + 4 + 8 + 16 + 8);
+  EXPECT_EQ(mixer.conv_q.size + mixer.conv_k.size + mixer.conv_v.size, 0);
+  EXPECT_EQ(mixer.in.n, 4 + 4 + 8 + 16 + 8);
 }
 
 TEST(Checkpoint, FusedGateAndUpAreTheUpperAndTheLowerRows) {
@@ -165,7 +173,7 @@ TEST(Checkpoint, FusedGateAndUpAreTheUpperAndTheLowerRows) {
   tensors[kLayer + "mlp.gate_proj.weight"] = {"BF16", {8, 8}, gate + up};
   const Loaded model(TinyConfig(), tensors);
   ASSERT_TRUE(model.status().ok()) << model.status();
-  const auto& blocks = model.blocks(model.layer().gate_up);
+  const auto& blocks = model.blocks(model.mlp().gate_up);
   ASSERT_EQ(blocks.size(), 2u);
   EXPECT_EQ(blocks[0].bytes, gate);
   EXPECT_EQ(blocks[1].bytes, up);
@@ -179,14 +187,14 @@ TEST(Checkpoint, BlocksOfSeveralDtypesBecomeFp32) {
   const Loaded model(TinyConfig(), tensors);
   ASSERT_TRUE(model.status().ok()) << model.status();
   const TestTensors wide = TinyTensors("F32");
-  const auto& blocks = model.blocks(model.layer().mixer_in);
+  const auto& blocks = model.blocks(model.mixer().in);
   ASSERT_EQ(blocks.size(), 5u);
   for (const auto& block : blocks) EXPECT_EQ(block.dtype, DType::kF32);
   EXPECT_EQ(blocks[0].bytes, wide.at(kLayer + "attn.q_proj.weight").data);
   EXPECT_EQ(blocks[2].bytes, CountingTensor("F32", {8, 8}, 2).data);
   EXPECT_EQ(blocks[3].bytes, CountingTensor("F32", {16, 8}, 3).data);
   EXPECT_EQ(blocks[4].bytes, wide.at(kLayer + "attn.g_proj.weight").data);
-  EXPECT_EQ(model.blocks(model.layer().mixer_out)[0].dtype, DType::kBF16);
+  EXPECT_EQ(model.blocks(model.mixer().out)[0].dtype, DType::kBF16);
   EXPECT_EQ(model.checkpoint().weight_dtype(), "bf16");
 }
 
@@ -194,7 +202,7 @@ TEST(Checkpoint, Fp16) {
   const Loaded model(TinyConfig(), TinyTensors("F16"));
   ASSERT_TRUE(model.status().ok()) << model.status();
   EXPECT_EQ(model.checkpoint().weight_dtype(), "fp16");
-  EXPECT_EQ(model.blocks(model.layer().down)[0].dtype, DType::kF16);
+  EXPECT_EQ(model.blocks(model.mlp().down)[0].dtype, DType::kF16);
 }
 
 TEST(Checkpoint, OtherNamesAndAbsentParts) {
@@ -203,21 +211,21 @@ TEST(Checkpoint, OtherNamesAndAbsentParts) {
   tensors.erase(kLayer + "attn.g_norm_swish_gate.weight");
   const Loaded without(TinyConfig("\"elementwise_affine\": false"), tensors);
   ASSERT_TRUE(without.status().ok()) << without.status();
-  EXPECT_EQ(without.layer().head_norm.size, 0);
+  EXPECT_EQ(without.mixer().out_norm.size, 0);
   EXPECT_THAT(Loaded(TinyConfig(), tensors).message(),
               HasSubstr("attn.g_norm.weight is missing, must have shape [4]"));
 
   tensors[kLayer + "attn.g_norm.weight"] = norm;
   const Loaded renamed(TinyConfig(), tensors);
   ASSERT_TRUE(renamed.status().ok()) << renamed.status();
-  EXPECT_EQ(renamed.blocks(renamed.layer().head_norm)[0].bytes, norm.data);
+  EXPECT_EQ(renamed.blocks(renamed.mixer().out_norm)[0].bytes, norm.data);
 
   EXPECT_THAT(Loaded(TinyConfig("\"use_output_gate\": false"), tensors).message(),
               HasSubstr("attn.g_proj.weight is not part of the model"));
   tensors.erase(kLayer + "attn.g_proj.weight");
   const Loaded ungated(TinyConfig("\"use_output_gate\": false"), tensors);
   ASSERT_TRUE(ungated.status().ok()) << ungated.status();
-  EXPECT_EQ(ungated.blocks(ungated.layer().mixer_in).size(), 4u);
+  EXPECT_EQ(ungated.blocks(ungated.mixer().in).size(), 4u);
 }
 
 TEST(Checkpoint, GroupedHeadsAndShortConvolution) {
@@ -232,12 +240,12 @@ TEST(Checkpoint, GroupedHeadsAndShortConvolution) {
   const Loaded model(TinyConfig("\"num_kv_heads\": 1, \"use_short_conv\": true, \"conv_size\": 3"),
                      tensors);
   ASSERT_TRUE(model.status().ok()) << model.status();
-  const auto& q = model.blocks(model.layer().conv_q)[0];
+  const auto& q = model.blocks(model.mixer().conv_q)[0];
   EXPECT_EQ(q.rows, 4);
   EXPECT_EQ(q.cols, 3);
   EXPECT_EQ(q.bytes, tensors[kLayer + "attn.q_conv1d.weight"].data);
-  EXPECT_EQ(model.blocks(model.layer().conv_k)[0].rows, 2);
-  EXPECT_EQ(model.layer().mixer_in.n, 4 + 2 + 4 + 16 + 8);
+  EXPECT_EQ(model.blocks(model.mixer().conv_k)[0].rows, 2);
+  EXPECT_EQ(model.mixer().in.n, 4 + 2 + 4 + 16 + 8);
   EXPECT_THAT(
       Loaded(TinyConfig("\"num_kv_heads\": 1, \"use_short_conv\": true"), tensors).message(),
       HasSubstr("attn.q_conv1d.weight has shape [4, 1, 3], must be [4, 1, 4]"));

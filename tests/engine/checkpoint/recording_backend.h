@@ -54,13 +54,11 @@ class RecordingBackend : public Backend {
   absl::StatusOr<Activation> AllocateActivation(int64_t rows, int64_t cols) override {
     return Activation{nullptr, rows, cols};
   }
-  absl::Status AllocateStates(const ModelShape&, int32_t, int32_t, int32_t) override {
+  absl::Status AllocateStates(const ModelSpec&, int32_t, int32_t, int32_t) override {
     return absl::OkStatus();
   }
-  absl::StatusOr<int64_t> StateBudget(const ModelShape&, int32_t) const override { return 0; }
-  int64_t SlotBytes(const ModelShape& shape) const override {
-    return MakeStateLayout(shape).bytes();
-  }
+  absl::StatusOr<int64_t> StateBudget(const ModelSpec&, int32_t) const override { return 0; }
+  int64_t SlotBytes(const ModelSpec& spec) const override { return MakeStateTable(spec).bytes(); }
   void BeginStep(const StepRows*) override {}
   void Embed(const EmbedArgs&) override {}
   void NormProject(const NormProjectArgs&) override {}
@@ -71,8 +69,8 @@ class RecordingBackend : public Backend {
   Ticket EndStep() override { return 0; }
   Ticket ZeroState(int32_t) override { return 0; }
   Ticket CopyState(int32_t, int32_t) override { return 0; }
-  Ticket ReadState(int32_t, float*) override { return 0; }
-  Ticket WriteState(int32_t, const float*) override { return 0; }
+  Ticket ReadState(int32_t, void*) override { return 0; }
+  Ticket WriteState(int32_t, const void*) override { return 0; }
   Ticket ResetCounts(int32_t, absl::Span<const int32_t>) override { return 0; }
   absl::Status Await(Ticket) override { return absl::OkStatus(); }
   bool Done(Ticket) override { return true; }

@@ -2,25 +2,33 @@
 #ifndef SLUICE_TESTS_ENGINE_STATE_SMALL_STATE_H_
 #define SLUICE_TESTS_ENGINE_STATE_SMALL_STATE_H_
 
+#include <cstring>
+
+#include "engine/checkpoint/families/gla.h"
 #include "engine/state/session_record.h"
 #include "engine/state/state_header.h"
 
 namespace sluice {
 
-inline StateSpec SmallSpec() {
-  ModelShape shape;
+inline GlaShape SmallShape() {
+  GlaShape shape;
   shape.layers = 2;
   shape.heads = shape.kv_heads = 1;
   shape.dk = 2;
   shape.dv = 3;
   shape.conv_size = 2;
-  return {"fingerprint", MakeStateLayout(shape)};
+  return shape;
 }
+
+inline StateSpec SmallSpec() { return {"fingerprint", MakeStateTable(SmallShape().Spec())}; }
 
 // Numbers that tell which state they are of.
 inline StateData SmallData(int seed) {
-  StateData data(static_cast<size_t>(SmallSpec().layout.elements));
-  for (size_t i = 0; i < data.size(); ++i) data[i] = static_cast<float>(seed) + 0.5f * i;
+  StateData data(static_cast<size_t>(SmallSpec().table.bytes()));
+  for (size_t i = 0; i < data.size() / sizeof(float); ++i) {
+    const float number = static_cast<float>(seed) + 0.5f * i;
+    std::memcpy(data.data() + i * sizeof(float), &number, sizeof(number));
+  }
   return data;
 }
 

@@ -103,8 +103,10 @@ TEST(StateBlobTest, KeyTenantModelAndShapeMustBeRight) {
   StateSpec other = SmallSpec();
   other.fingerprint = "another";
   EXPECT_TRUE(absl::IsFailedPrecondition(Import(keys, "t", blob, 11, other).status()));
-  other = SmallSpec();
-  other.layout.parts[0].shape[2] = 4;
+  GlaShape wider = SmallShape();
+  wider.dv = 4;
+  other.fingerprint = SmallSpec().fingerprint;
+  other.table = MakeStateTable(wider.Spec());
   EXPECT_TRUE(absl::IsInvalidArgument(Import(keys, "t", blob, 11, other).status()));
 }
 
@@ -114,7 +116,7 @@ TEST(StateBlobTest, NumbersMustBeFinite) {
        {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(),
         -std::numeric_limits<float>::infinity()}) {
     StateData data = SmallData(3);
-    data[5] = bad;
+    std::memcpy(data.data() + 5 * sizeof(float), &bad, sizeof(bad));
     const auto state = Import(keys, "t", Export(keys, "t", SmallInfo(3), data));
     EXPECT_TRUE(absl::IsInvalidArgument(state.status())) << state.status();
   }

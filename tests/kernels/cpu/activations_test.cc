@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "gtest/gtest.h"
-#include "kernels/cpu/rms_norm.h"
+#include "kernels/cpu/norm.h"
 
 namespace sluice {
 namespace {

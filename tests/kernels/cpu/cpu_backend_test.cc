@@ -16,8 +16,8 @@
 namespace sluice {
 namespace {
 
-ModelShape SmallShape() {
-  ModelShape s;
+GlaShape SmallShape() {
+  GlaShape s;
   s.vocab = 97;
   s.layers = 2;
   s.hidden = 64;
@@ -31,7 +31,7 @@ ModelShape SmallShape() {
 
 struct Variant {
   std::string name;
-  ModelShape shape;
+  GlaShape shape;
   TestModel::Options options;
 };
 
@@ -232,7 +232,7 @@ INSTANTIATE_TEST_SUITE_P(, CpuBackendVariantTest, testing::ValuesIn(Variants()),
 TEST(CpuBackendTest, ANaNStaysInItsRow) {
   const TestModel model(SmallShape(), {});
   TestDevice clean(model, 2, 4, 128), device(model, 2, 4, 128);
-  std::vector<float> state(MakeStateLayout(model.shape()).elements,
+  std::vector<float> state(MakeStateTable(model.shape().Spec()).bytes() / sizeof(float),
                            std::numeric_limits<float>::quiet_NaN());
   device.backend->WriteState(1, state.data());
   device.backend->WriteState(2, state.data());
@@ -309,8 +309,10 @@ TEST(CpuBackendTest, OneRowCanBeSampledSeveralTimes) {
 }
 
 TEST(CpuBackendTest, NamesItsNumerics) {
-  const std::unique_ptr<Backend> one = MakeCpuBackend({.threads = 1});
-  const std::unique_ptr<Backend> two = MakeCpuBackend({.threads = 2});
+  const TestModel model(SmallShape(), {});
+  const TestDevice of_one(model, 1, 1, 8), of_two(model, 2, 1, 8);
+  const Backend* one = of_one.backend.get();
+  const Backend* two = of_two.backend.get();
   EXPECT_EQ(one->info().numerics_id, two->info().numerics_id);
   EXPECT_THAT(one->info().numerics_id, testing::StartsWith("cpu-"));
   EXPECT_THAT(one->info().device, testing::EndsWith("1 thread)"));
@@ -320,14 +322,14 @@ TEST(CpuBackendTest, NamesItsNumerics) {
 
 TEST(CpuBackendTest, SaysWhatIsMissingWhenMemoryIsShort) {
   const std::unique_ptr<Backend> backend = MakeCpuBackend({.threads = 1});
-  ModelShape shape = SmallShape();
+  GlaShape shape = SmallShape();
   shape.dk = shape.dv = int64_t{1} << 30;
-  const absl::Status status = backend->AllocateStates(shape, 1000, 1, 16);
+  const absl::Status status = backend->AllocateStates(shape.Spec(), 1000, 1, 16);
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
   EXPECT_THAT(std::string(status.message()), testing::HasSubstr("bytes"));
   EXPECT_EQ(backend->AllocateActivation(int64_t{1} << 40, int64_t{1} << 40).status().code(),
             absl::StatusCode::kResourceExhausted);
-  EXPECT_GT(backend->SlotBytes(shape), int64_t{1} << 60);
+  EXPECT_GT(backend->SlotBytes(shape.Spec()), int64_t{1} << 60);
 }
 
 TEST(CpuBackendTest, RefusesMatricesThatDoNotStack) {

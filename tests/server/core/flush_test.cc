@@ -50,7 +50,7 @@ class SlowFiles : public FakeFiles {
 };
 
 std::unique_ptr<SessionStore> OpenStore(Files* files) {
-  auto store = SessionStore::Open(files, "/d", {"model", MakeStateLayout(FakeShape())});
+  auto store = SessionStore::Open(files, "/d", {"model", MakeStateTable(FakeSpec())});
   SLUICE_CHECK(store.ok());
   return *std::move(store);
 }

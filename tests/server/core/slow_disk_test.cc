@@ -60,8 +60,7 @@ class SlowDiskTest : public testing::Test {
  protected:
   SlowDiskTest() {
     files_.set_before_call([this] { gate_.Pass(); });
-    ModelShape shape = fake_model_shape();
-    auto store = SessionStore::Open(&files_, "/d", {"model", MakeStateLayout(shape)});
+    auto store = SessionStore::Open(&files_, "/d", {"model", MakeStateTable(FakeSpec())});
     SLUICE_CHECK(store.ok());
     store_ = *std::move(store);
     EngineOptions options;
@@ -80,8 +79,6 @@ class SlowDiskTest : public testing::Test {
     device_->Stop();
     emitter_->Stop();
   }
-
-  static ModelShape fake_model_shape() { return FakeEngine().model->shape(); }
 
   void Create(const std::string& id) {
     std::atomic<bool> made{false};

@@ -1,4 +1,4 @@
-#include "kernels/cpu/gla_chunk.h"
+#include "kernels/cpu/linear_chunk.h"
 
 #include <algorithm>
 #include <cstring>
@@ -6,7 +6,7 @@
 #include "kernels/cpu/simd_targets.h"
 
 #undef HWY_TARGET_INCLUDE
-#define HWY_TARGET_INCLUDE "kernels/cpu/gla_chunk.cc"
+#define HWY_TARGET_INCLUDE "kernels/cpu/linear_chunk.cc"
 #include "hwy/foreach_target.h"
 #include "kernels/cpu/simd-inl.h"
 
@@ -97,7 +97,7 @@ HWY_INLINE void OffDiagonalBlock(const float* q, int64_t dk, const float* keys, 
   }
 }
 
-void GlaChunkScoresSimd(const GlaChunk& c, float* scratch) {
+void LinearChunkScoresSimd(const LinearChunk& c, float* scratch) {
   const int64_t dk = c.dk;
   const int64_t sub_chunks = (c.tokens + kSubChunk - 1) / kSubChunk;
   float* in_sub_chunk = scratch;       // (dk): decay from the sub-chunk's beginning through token t
@@ -110,7 +110,7 @@ void GlaChunkScoresSimd(const GlaChunk& c, float* scratch) {
     const int64_t first = block * kSubChunk;
     std::fill_n(in_sub_chunk, dk, 1.0f);
     for (int64_t t = first; t < first + kSubChunk; ++t) {
-      const float* alpha = c.alpha + t * c.k_stride;
+      const float* alpha = c.alpha + t * c.alpha_stride;
       Multiply(alpha, dk, in_sub_chunk);
       JoinSubChunk(alpha, c.k + t * c.k_stride, t - first, dk, c.k_decayed + first);
       for (int64_t g = 0; g < c.groups; ++g) {
@@ -141,7 +141,7 @@ void GlaChunkScoresSimd(const GlaChunk& c, float* scratch) {
 }
 
 // One tile of o: what the state contributes, then the chunk's own tokens.
-HWY_INLINE void OutputTile(const GlaChunk& c, int64_t group, int64_t t, int64_t col,
+HWY_INLINE void OutputTile(const LinearChunk& c, int64_t group, int64_t t, int64_t col,
                            const float* state, int64_t state_stride) {
   V acc[kTileRows][kVecs];
   for (auto& row : acc) {
@@ -156,8 +156,8 @@ HWY_INLINE void OutputTile(const GlaChunk& c, int64_t group, int64_t t, int64_t 
 
 // Rows [row, row + kRows) of the state, 16 columns: decayed, then each token's k^T v in order.
 template <int64_t kRows>
-HWY_INLINE void StateTile(const GlaChunk& c, int64_t row, int64_t col, int64_t tokens, float* state,
-                          int64_t state_stride) {
+HWY_INLINE void StateTile(const LinearChunk& c, int64_t row, int64_t col, int64_t tokens,
+                          float* state, int64_t state_stride) {
   float* s = state + row * state_stride + col;
   V acc[kRows][kVecs];
   for (int64_t r = 0; r < kRows; ++r) {
@@ -169,8 +169,8 @@ HWY_INLINE void StateTile(const GlaChunk& c, int64_t row, int64_t col, int64_t t
   StoreRows<kRows>(acc, s, state_stride);
 }
 
-void GlaChunkStateSimd(const GlaChunk& c, int64_t col_begin, int64_t col_end, float* state,
-                       int64_t state_stride) {
+void LinearChunkStateSimd(const LinearChunk& c, int64_t col_begin, int64_t col_end, float* state,
+                          int64_t state_stride) {
   // Whole sub-chunks: the rows that pad them are zeros.
   const int64_t tokens = (c.tokens + kSubChunk - 1) / kSubChunk * kSubChunk;
   for (int64_t col = col_begin; col < col_end; col += 16) {
@@ -195,20 +195,20 @@ HWY_AFTER_NAMESPACE();
 namespace sluice {
 namespace {
 
-HWY_EXPORT(GlaChunkScoresSimd);
-HWY_EXPORT(GlaChunkStateSimd);
+HWY_EXPORT(LinearChunkScoresSimd);
+HWY_EXPORT(LinearChunkStateSimd);
 
 }  // namespace
 
-int64_t GlaChunkScratch(int64_t dk, int64_t groups) { return dk + groups * kSubChunk * dk; }
+int64_t LinearChunkScratch(int64_t dk, int64_t groups) { return dk + groups * kSubChunk * dk; }
 
-void GlaChunkScores(const GlaChunk& chunk, float* scratch) {
-  HWY_DYNAMIC_DISPATCH(GlaChunkScoresSimd)(chunk, scratch);
+void LinearChunkScores(const LinearChunk& chunk, float* scratch) {
+  HWY_DYNAMIC_DISPATCH(LinearChunkScoresSimd)(chunk, scratch);
 }
 
-void GlaChunkState(const GlaChunk& chunk, int64_t col_begin, int64_t col_end, float* state,
-                   int64_t state_stride) {
-  HWY_DYNAMIC_DISPATCH(GlaChunkStateSimd)(chunk, col_begin, col_end, state, state_stride);
+void LinearChunkState(const LinearChunk& chunk, int64_t col_begin, int64_t col_end, float* state,
+                      int64_t state_stride) {
+  HWY_DYNAMIC_DISPATCH(LinearChunkStateSimd)(chunk, col_begin, col_end, state, state_stride);
 }
 
 }  // namespace sluice

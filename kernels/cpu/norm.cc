@@ -1,4 +1,4 @@
-#include "kernels/cpu/rms_norm.h"
+#include "kernels/cpu/norm.h"
 
 #include <cmath>
 #include <cstring>
@@ -6,7 +6,7 @@
 #include "kernels/cpu/simd_targets.h"
 
 #undef HWY_TARGET_INCLUDE
-#define HWY_TARGET_INCLUDE "kernels/cpu/rms_norm.cc"
+#define HWY_TARGET_INCLUDE "kernels/cpu/norm.cc"
 #include "hwy/foreach_target.h"
 #include "kernels/cpu/math-inl.h"
 #include "kernels/cpu/simd-inl.h"
@@ -33,7 +33,33 @@ HWY_INLINE float InverseRms(const float* x, int64_t n, float eps) {
 void RmsNormSimd(const float* x, const float* weight, int64_t n, float eps, float* y) {
   const V scale = Splat(InverseRms(x, n, eps));
   for (int64_t i = 0; i < n; i += kLanes) {
-    Store(hn::Mul(hn::Mul(Load(x + i), scale), Load(weight + i)), y + i);
+    V value = hn::Mul(Load(x + i), scale);
+    if (weight != nullptr) value = hn::Mul(value, Load(weight + i));
+    Store(value, y + i);
+  }
+}
+
+// Summed by as many interleaved chains as a vector has lanes.
+HWY_INLINE float Mean(const float* x, int64_t n) {
+  V sum = Zero();
+  for (int64_t i = 0; i < n; i += kLanes) sum = hn::Add(sum, Load(x + i));
+  return SumLanes(sum) / static_cast<float>(n);
+}
+
+void LayerNormSimd(const float* x, const float* weight, const float* bias, int64_t n, float eps,
+                   float* y) {
+  const float mean = Mean(x, n);
+  float squares = 0.0f;
+  for (int64_t i = 0; i < n; ++i) {
+    y[i] = x[i] - mean;
+    squares += y[i] * y[i];
+  }
+  const V scale = Splat(1.0f / std::sqrt(squares / static_cast<float>(n) + eps));
+  for (int64_t i = 0; i < n; i += kLanes) {
+    V value = hn::Mul(Load(y + i), scale);
+    if (weight != nullptr) value = hn::Mul(value, Load(weight + i));
+    if (bias != nullptr) value = hn::Add(value, Load(bias + i));
+    Store(value, y + i);
   }
 }
 
@@ -67,12 +93,20 @@ namespace sluice {
 namespace {
 
 HWY_EXPORT(RmsNormSimd);
+HWY_EXPORT(LayerNormSimd);
 HWY_EXPORT(GatedRmsNormSimd);
 
 }  // namespace
 
-void RmsNorm(const float* x, const float* weight, int64_t n, float eps, float* y) {
-  HWY_DYNAMIC_DISPATCH(RmsNormSimd)(x, weight, n, eps, y);
+void NormRow(const Norm& norm, const float* x, const float* weight, const float* bias, int64_t n,
+             float* y) {
+  if (norm.kind == NormKind::kLayer) {
+    HWY_DYNAMIC_DISPATCH(LayerNormSimd)(x, weight, bias, n, norm.eps, y);
+  } else if (norm.kind == NormKind::kRms) {
+    HWY_DYNAMIC_DISPATCH(RmsNormSimd)(x, weight, n, norm.eps, y);
+  } else if (x != y) {
+    std::memcpy(y, x, n * sizeof(float));
+  }
 }
 
 void GatedRmsNorm(const float* o, const float* weight, const float* gate, int64_t n, float eps,

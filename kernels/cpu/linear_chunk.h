@@ -11,8 +11,8 @@
 // Stability: a decay over a span is always the product of the span's own alphas, each in (0, 1],
 // and never a quotient of cumulative products. Nothing can overflow, and underflow to zero is the
 // right limit.
-#ifndef SLUICE_KERNELS_CPU_GLA_CHUNK_H_
-#define SLUICE_KERNELS_CPU_GLA_CHUNK_H_
+#ifndef SLUICE_KERNELS_CPU_LINEAR_CHUNK_H_
+#define SLUICE_KERNELS_CPU_LINEAR_CHUNK_H_
 
 #include <cstdint>
 
@@ -23,15 +23,16 @@ inline constexpr int64_t kSubChunk = 16;
 
 // One kv head of one chunk, with the query heads that share it. Rows past the last valid token hold
 // q = k = v = 0 and alpha = 1, which changes nothing.
-struct GlaChunk {
+struct LinearChunk {
   int64_t tokens = 0;  // valid rows, in [1, kChunk]
   int64_t dk = 0;
   int64_t groups = 0;        // query heads that share the state
   const float* q = nullptr;  // (kChunk, q_stride), scaled; group g begins at column g * dk
   int64_t q_stride = 0;
-  const float* k = nullptr;      // (kChunk, k_stride)
-  const float* alpha = nullptr;  // (kChunk, k_stride)
+  const float* k = nullptr;  // (kChunk, k_stride)
   int64_t k_stride = 0;
+  const float* alpha = nullptr;  // (kChunk, alpha_stride)
+  int64_t alpha_stride = 0;
   const float* v = nullptr;  // (kChunk, v_stride), padded to lines
   int64_t v_stride = 0;
   float* o = nullptr;  // out: (groups, kChunk, o_stride), padded to lines
@@ -43,18 +44,18 @@ struct GlaChunk {
   float* scores = nullptr;     // (groups, kChunk, kChunk), zero above the diagonal
 };
 
-// Floats of scratch that GlaChunkScores needs.
-int64_t GlaChunkScratch(int64_t dk, int64_t groups);
+// Floats of scratch that LinearChunkScores needs.
+int64_t LinearChunkScratch(int64_t dk, int64_t groups);
 
 // What does not need the state, so that all chunks can be computed at once: fills q_decayed,
 // k_decayed, decay and scores. `scratch` is the calling thread's.
-void GlaChunkScores(const GlaChunk& chunk, float* scratch);
+void LinearChunkScores(const LinearChunk& chunk, float* scratch);
 
 // Takes the columns [col_begin, col_end) of the state (dk, state_stride), multiples of 16, through
 // the chunk.
-void GlaChunkState(const GlaChunk& chunk, int64_t col_begin, int64_t col_end, float* state,
-                   int64_t state_stride);
+void LinearChunkState(const LinearChunk& chunk, int64_t col_begin, int64_t col_end, float* state,
+                      int64_t state_stride);
 
 }  // namespace sluice
 
-#endif  // SLUICE_KERNELS_CPU_GLA_CHUNK_H_
+#endif  // SLUICE_KERNELS_CPU_LINEAR_CHUNK_H_

@@ -1,8 +1,10 @@
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
+#include "kernels/cores.h"
 #include "kernels/cuda/coverage.h"
 #include "kernels/cuda/cuda_backend.h"
 #include "kernels/cuda/step_runner.h"
-#include "kernels/footprint.h"
 
 namespace sluice {
 namespace {
@@ -12,9 +14,12 @@ constexpr size_t kHopperSharedBytes = 227 * 1024, kSharedBytes = 99 * 1024;
 
 }  // namespace
 
-absl::Status CheckCudaShape(const ModelShape& shape) {
-  if (absl::Status status = CheckShape(DeviceKind::kCuda, shape); !status.ok()) return status;
-  const size_t bytes = cuda::GlaDecodeSharedBytes(cuda::StepRunner::ShapeArgs(shape));
+absl::Status CheckCudaSpec(const ModelSpec& spec) {
+  if (absl::Status status = CheckSpec(DeviceKind::kCuda, spec); !status.ok()) return status;
+  size_t bytes = 0;
+  ForEachMixer(spec, [&](int64_t, const MixerSpec& mixer) {
+    bytes = std::max(bytes, cuda::GlaDecodeSharedBytes(cuda::StepRunner::GlaArgs(mixer)));
+  });
   const size_t most = cuda::HasHopperCode() ? kHopperSharedBytes : kSharedBytes;
   if (bytes > most) {
     return absl::InvalidArgumentError(absl::StrCat("cuda: a kv head's query heads and dk need ",

@@ -2,15 +2,15 @@
 // rows:
 //   S <- diag(alpha) S + k^T v        o = (q / sqrt(dk)) S
 // One pass over the state: each element is read, decayed, updated, used and written once.
-#ifndef SLUICE_KERNELS_CPU_GLA_RECURRENT_H_
-#define SLUICE_KERNELS_CPU_GLA_RECURRENT_H_
+#ifndef SLUICE_KERNELS_CPU_LINEAR_RECURRENT_H_
+#define SLUICE_KERNELS_CPU_LINEAR_RECURRENT_H_
 
 #include <cstdint>
 
 namespace sluice {
 
 // One kv head. dv_padded is a multiple of 16; what lies past dv is zeros.
-struct GlaRecurrentArgs {
+struct LinearRecurrentArgs {
   int64_t dk = 0;
   int64_t dv_padded = 0;
   int64_t groups = 0;        // query heads that share the state
@@ -23,8 +23,8 @@ struct GlaRecurrentArgs {
   float* o = nullptr;            // (groups, dv_padded)
 };
 
-void GlaRecurrent(const GlaRecurrentArgs& args);
+void LinearRecurrent(const LinearRecurrentArgs& args);
 
 }  // namespace sluice
 
-#endif  // SLUICE_KERNELS_CPU_GLA_RECURRENT_H_
+#endif  // SLUICE_KERNELS_CPU_LINEAR_RECURRENT_H_

@@ -1,9 +1,9 @@
-#include "kernels/cpu/gla_recurrent.h"
+#include "kernels/cpu/linear_recurrent.h"
 
 #include "kernels/cpu/simd_targets.h"
 
 #undef HWY_TARGET_INCLUDE
-#define HWY_TARGET_INCLUDE "kernels/cpu/gla_recurrent.cc"
+#define HWY_TARGET_INCLUDE "kernels/cpu/linear_recurrent.cc"
 #include "hwy/foreach_target.h"
 #include "kernels/cpu/simd-inl.h"
 
@@ -13,7 +13,7 @@ namespace HWY_NAMESPACE {
 
 // Columns [col, col + kCols vectors): update them and give the first query head its output.
 template <int kCols>
-HWY_INLINE void UpdateColumns(const GlaRecurrentArgs& a, int64_t col) {
+HWY_INLINE void UpdateColumns(const LinearRecurrentArgs& a, int64_t col) {
   V v[kCols], o[kCols];
   for (int c = 0; c < kCols; ++c) {
     v[c] = Load(a.v + col + c * kLanes);
@@ -33,7 +33,7 @@ HWY_INLINE void UpdateColumns(const GlaRecurrentArgs& a, int64_t col) {
 
 // The other query heads of the group: the columns are still in the first-level cache.
 template <int kCols>
-HWY_INLINE void ReadColumns(const GlaRecurrentArgs& a, int64_t group, int64_t col) {
+HWY_INLINE void ReadColumns(const LinearRecurrentArgs& a, int64_t group, int64_t col) {
   const float* q = a.q + group * a.q_stride;
   V o[kCols];
   for (int c = 0; c < kCols; ++c) o[c] = Zero();
@@ -45,7 +45,7 @@ HWY_INLINE void ReadColumns(const GlaRecurrentArgs& a, int64_t group, int64_t co
 }
 
 template <int kCols>
-HWY_INLINE int64_t Columns(const GlaRecurrentArgs& a, int64_t col) {
+HWY_INLINE int64_t Columns(const LinearRecurrentArgs& a, int64_t col) {
   for (; col + kCols * kLanes <= a.dv_padded; col += kCols * kLanes) {
     UpdateColumns<kCols>(a, col);
     for (int64_t group = 1; group < a.groups; ++group) ReadColumns<kCols>(a, group, col);
@@ -53,7 +53,7 @@ HWY_INLINE int64_t Columns(const GlaRecurrentArgs& a, int64_t col) {
   return col;
 }
 
-void GlaRecurrentSimd(const GlaRecurrentArgs& a) {
+void LinearRecurrentSimd(const LinearRecurrentArgs& a) {
   const int64_t col = Columns<4>(a, 0);
   Columns<1>(a, col);
 }
@@ -66,11 +66,13 @@ HWY_AFTER_NAMESPACE();
 namespace sluice {
 namespace {
 
-HWY_EXPORT(GlaRecurrentSimd);
+HWY_EXPORT(LinearRecurrentSimd);
 
 }  // namespace
 
-void GlaRecurrent(const GlaRecurrentArgs& args) { HWY_DYNAMIC_DISPATCH(GlaRecurrentSimd)(args); }
+void LinearRecurrent(const LinearRecurrentArgs& args) {
+  HWY_DYNAMIC_DISPATCH(LinearRecurrentSimd)(args);
+}
 
 }  // namespace sluice
 #endif  // HWY_ONCE

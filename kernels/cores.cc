@@ -1,0 +1,128 @@
+#include "kernels/cores.h"
+
+#include <algorithm>
+#include <set>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+
+namespace sluice {
+namespace {
+
+// What computes a core on a device.
+struct CoreRow {
+  Core core;
+  const char* name;
+  struct {
+    int revision;        // 0: there are no kernels
+    int32_t grid;        // tokens
+    const char* reason;  // why not
+  } cpu, cuda;
+};
+
+constexpr char kNotYet[] = "there are no kernels for it yet";
+
+constexpr CoreRow kRows[] = {
+    {Core::kLinear, "linear", {1, 64, ""}, {3, 512, ""}},
+    {Core::kDelta, "delta", {0, 0, kNotYet}, {0, 0, kNotYet}},
+    {Core::kSoftmax, "softmax", {0, 0, kNotYet}, {0, 0, kNotYet}},
+    {Core::kTwoPass, "two-pass", {0, 0, kNotYet}, {0, 0, kNotYet}},
+    {Core::kSelective, "selective", {0, 0, kNotYet}, {0, 0, kNotYet}},
+    {Core::kModal, "modal", {0, 0, kNotYet}, {0, 0, kNotYet}},
+};
+
+const CoreRow& RowOf(Core core) {
+  for (const CoreRow& row : kRows) {
+    if (row.core == core) return row;
+  }
+  return kRows[0];
+}
+
+const auto& On(DeviceKind device, const CoreRow& row) {
+  return device == DeviceKind::kCpu ? row.cpu : row.cuda;
+}
+
+const char* DeviceName(DeviceKind device) { return device == DeviceKind::kCpu ? "cpu" : "cuda"; }
+
+absl::Status Refuse(DeviceKind device, absl::string_view what) {
+  return absl::InvalidArgumentError(absl::StrCat(DeviceName(device), ": ", what));
+}
+
+absl::Status RefuseSize(absl::string_view what, int64_t value, absl::string_view rule) {
+  return Refuse(DeviceKind::kCuda, absl::StrCat(what, " is ", value, ", must be ", rule));
+}
+
+constexpr int64_t kMaxConvTaps = 64;
+
+// What stands before and behind the core in gated linear attention; both backends have it.
+bool IsGla(const MixerSpec& s) {
+  const bool front = s.decay == Decay::kKey && s.gate == GateMap::kGla && s.q_map == s.k_map &&
+                     s.q_map <= FeatureMap::kGeluTanh && s.q_norm == QkNorm::kNone &&
+                     s.k_norm == QkNorm::kNone && s.rope == Rope::kNone && s.conv.silu &&
+                     !s.conv.bias && s.key_width == s.dk;
+  const bool heads =
+      s.k_heads == s.state_heads && s.v_heads == s.state_heads && s.q_heads % s.state_heads == 0;
+  const bool back = !s.normaliser && s.skip == Skip::kNone && s.norm_span == NormSpan::kHead &&
+                    s.out_norm.kind == NormKind::kRms && !s.gate_before_norm &&
+                    s.out_act == Act::kSilu && !s.low_rank_gate;
+  return s.core == Core::kLinear && front && heads && back;
+}
+
+absl::Status CheckMixer(DeviceKind device, const MixerSpec& s) {
+  const CoreRow& row = RowOf(s.core);
+  const auto& on = On(device, row);
+  if (on.revision == 0) return Refuse(device, absl::StrCat(row.name, " core: ", on.reason));
+  if (!IsGla(s)) return Refuse(device, absl::StrCat("a mixer other than gla's: ", kNotYet));
+  if (device == DeviceKind::kCpu) {
+    if (s.conv.taps <= kMaxConvTaps) return absl::OkStatus();
+    return Refuse(device, absl::StrCat("short convolution: conv_size is ", s.conv.taps,
+                                       ", must be at most ", kMaxConvTaps));
+  }
+  if (s.dk % 8 != 0) return RefuseSize("dk (keys of a head)", s.dk, "a multiple of 8");
+  if (s.dv % 8 != 0) return RefuseSize("dv (values of a head)", s.dv, "a multiple of 8");
+  if (s.conv.taps > kMaxConvTaps) return RefuseSize("conv_size", s.conv.taps, "at most 64");
+  if (s.q_heads > 65535) return RefuseSize("num_heads", s.q_heads, "at most 65535");
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+bool FusedGla(const MixerSpec& spec) { return IsGla(spec); }
+
+absl::Status CheckSpec(DeviceKind device, const ModelSpec& spec) {
+  absl::Status status;
+  int64_t widest = std::max(spec.vocab, spec.hidden);
+  ForEachMixer(spec, [&](int64_t, const MixerSpec& mixer) {
+    status.Update(CheckMixer(device, mixer));
+    widest = std::max(widest, mixer.in_dim);
+  });
+  ForEachMlp(spec,
+             [&](int64_t, const MlpSpec& mlp) { widest = std::max(widest, mlp.intermediate); });
+  constexpr int64_t kMaxDimension = int64_t{1} << 24;
+  if (status.ok() && device == DeviceKind::kCuda && widest > kMaxDimension) {
+    return RefuseSize("a dimension", widest, "at most 2^24");
+  }
+  return status;
+}
+
+int32_t PromptGrid(DeviceKind device, const ModelSpec& spec) {
+  int32_t grid = 1;
+  ForEachMixer(spec, [&](int64_t, const MixerSpec& mixer) {
+    grid = std::max(grid, On(device, RowOf(mixer.core)).grid);  // each divides the larger ones
+  });
+  return grid;
+}
+
+std::string CoreRevisions(DeviceKind device, const ModelSpec& spec) {
+  std::set<Core> cores;
+  ForEachMixer(spec, [&](int64_t, const MixerSpec& mixer) { cores.insert(mixer.core); });
+  std::string text;
+  for (Core core : cores) {
+    const CoreRow& row = RowOf(core);
+    absl::StrAppend(&text, text.empty() ? "" : "-", core == Core::kLinear ? "" : row.name,
+                    On(device, row).revision);
+  }
+  return text;
+}
+
+}  // namespace sluice

@@ -1,0 +1,192 @@
+// What a token mixer is, as data: both backends' mixers are driven by it. A mixer is three stages:
+//   front  columns of the input projection, convolution, maps, position
+//          -> per row q, k, v, and the decay of the state
+//   core   takes the state through the rows: S <- D S + k v^T, o = q S, and its relatives
+//   back   normaliser, skip, norm, output gate
+// Names are the paper's (arXiv 2312.06635); what each model computes stands beside its family in
+// engine/checkpoint/families.
+#ifndef SLUICE_KERNELS_MIXER_SPEC_H_
+#define SLUICE_KERNELS_MIXER_SPEC_H_
+
+#include <algorithm>
+#include <cstdint>
+
+#include "kernels/tensor.h"
+
+namespace sluice {
+
+// How the state moves. kernels/cores.h says which of them a device can run.
+enum class Core : uint8_t {
+  kLinear,     // S <- D S + k v^T, o = q S
+  kDelta,      // S <- D S + k (beta (v - k D S))^T, o = q S
+  kSoftmax,    // attention over kept keys and values
+  kTwoPass,    // two linear states, the second read through a softmax of the first's output
+  kSelective,  // a decay for each element of the state
+  kModal,      // a sum of modes for each channel
+};
+
+// D: what a state decays by between two tokens.
+enum class Decay : uint8_t {
+  kNone,   // 1
+  kConst,  // one constant for each state head: MixerWeights::log_decay
+  kHead,   // a number for each token and state head
+  kKey,    // a number for each token, state head and key channel
+};
+
+// How the decay is made of raw columns.
+enum class GateMap : uint8_t {
+  kNone,      // it is not: Decay::kNone or Decay::kConst
+  kGla,       // log D = max(logsigmoid(gate c + gate_bias) / 16, log_gate_min), c: `gate_in`
+  kHgrn2,     // D = lb + (1 - lb) sigmoid(c), k = (1 - lb) sigmoid(-c), c: `gate_in`
+  kLightNet,  // z' = logaddexp(z, k), log D = z - z', k = exp(k - z')
+  kMamba2,    // dt = clamp(softplus(c + gate_bias)), log D = -dt exp(a_log), v = dt v, c: `gate_in`
+};
+
+// Map on q and k per head, after the convolution. Appended to alone: the numbers are part of GLA's
+// fingerprints.
+enum class FeatureMap : uint8_t {
+  kIdentity,
+  kRelu,
+  kSigmoid,
+  kLogSigmoid,
+  kSilu,
+  kSquaredRelu,
+  kGeluTanh,
+  kGelu,        // with the error function
+  kTanh,        //
+  kElu,         //
+  kEluPlusOne,  //
+  kEluPlusTwo,  //
+  kLeakyRelu,   // 0.01 x below 0
+  kSine,        //
+  kT2r,         // relu(W x)
+  kProduct,     // (W1 x + b1) * (W2 x + b2)
+  kHedgehog,    // softmax of [y, -y], y = 2 (W x + b): twice as wide
+  kDpfp,        // y = [relu(x), relu(-x)] times y rolled by 1 to 4: eight times as wide
+};
+
+// Norm of q or k per head, after the map.
+enum class QkNorm : uint8_t {
+  kNone,
+  kSum,  // x / (sum x + 1e-4)
+};
+
+// What a head's q and k are turned by: the token's position in its sequence, counted from 0.
+enum class Rope : uint8_t {
+  kNone,
+  kHalves,  // channel i with channel i + d / 2, by position * theta^(-2 i / d)
+  kLrpe,    // [x cos(a), x sin(a)], a = position * MixerWeights::theta: twice as wide
+};
+
+enum class NormKind : uint8_t {
+  kNone,
+  kRms,    // x / sqrt(mean x^2 + eps) * weight
+  kLayer,  // (x - mean) / sqrt(variance + eps) * weight + bias
+};
+
+struct Norm {
+  NormKind kind = NormKind::kRms;
+  bool affine = true;  // it has a weight (and kLayer a bias); else 1 (and 0)
+  float eps = 1e-6f;
+};
+
+// What one sum of the norm of o spans.
+enum class NormSpan : uint8_t { kHead, kGroup, kAll };
+
+// On the output gate before it multiplies o.
+enum class Act : uint8_t { kIdentity, kSilu, kSigmoid };
+
+// o + D x: what skips the state.
+enum class Skip : uint8_t { kNone, kHead, kChannel };
+
+// Columns of the input projection; width 0: there are none.
+struct Columns {
+  int64_t offset = 0;
+  int64_t width = 0;
+
+  int64_t end() const { return offset + width; }
+};
+
+// A depthwise causal convolution of each of the columns q, k and v.
+struct Conv {
+  int64_t taps = 0;  // 0: none
+  bool silu = true;  // its activation
+  bool bias = false;
+};
+
+struct MixerSpec {
+  Core core = Core::kLinear;
+  Decay decay = Decay::kKey;
+  GateMap gate = GateMap::kGla;
+
+  // Heads of each. State head j reads k head j / (state_heads / k_heads) and v head likewise;
+  // output head i reads state head i / (heads / state_heads) and q head i / (heads / q_heads).
+  int64_t q_heads = 0;
+  int64_t k_heads = 0;
+  int64_t v_heads = 0;
+  int64_t state_heads = 0;
+  int64_t key_width = 0;  // of a head of q and of k as they are projected
+  int64_t dk = 0;         // of a head of q and of k behind map and position
+  int64_t dv = 0;
+
+  int64_t in_dim = 0;          // columns of the input projection
+  Columns q, k, v;             // (q_heads, key_width), (k_heads, key_width), (v_heads, dv)
+  Columns gate_in;             // what the decay is made of
+  Columns out_gate;            // (heads, dv), or the rank of MixerWeights::out_gate
+  bool low_rank_gate = false;  // the output gate goes through MixerWeights::out_gate
+
+  Conv conv;
+  FeatureMap q_map = FeatureMap::kIdentity;
+  FeatureMap k_map = FeatureMap::kIdentity;
+  QkNorm q_norm = QkNorm::kNone;
+  QkNorm k_norm = QkNorm::kNone;
+  Rope rope = Rope::kNone;
+  float rope_theta = 10000.0f;
+  float q_scale = 1.0f;
+  bool clamp_log_gate = false;
+  float log_gate_min = 0.0f;  // where clamp_log_gate
+  float dt_min = 0.0f;        // GateMap::kMamba2; dt_max may be infinite
+  float dt_max = 0.0f;
+
+  bool normaliser = false;  // o / (q z + 1e-10), z <- D z + k
+  Skip skip = Skip::kNone;
+  Norm out_norm;
+  NormSpan norm_span = NormSpan::kHead;
+  int64_t norm_groups = 1;        // NormSpan::kGroup
+  bool gate_before_norm = false;  // the output gate multiplies o before the norm of it
+  Act out_act = Act::kSilu;
+
+  int64_t heads() const { return std::max(q_heads, state_heads); }
+  int64_t out_dim() const { return heads() * dv; }
+  bool gated() const { return out_gate.width > 0; }
+};
+
+// A mixer's weights as a backend holds them. What a spec has no use for is empty.
+struct MixerWeights {
+  Linear in;                                     // (in_dim, hidden)
+  Vector in_bias;                                // (in_dim)
+  Vector conv_q;                                 // (q columns, taps)
+  Vector conv_k;                                 // (k columns, taps)
+  Vector conv_v;                                 // (v columns, taps)
+  Vector conv_q_bias, conv_k_bias, conv_v_bias;  // (columns)
+  Linear gate;                                   // kGla: (state_heads * dk, columns of gate_in)
+  Vector gate_bias;     // kGla: (state_heads * dk); kMamba2: dt_bias (state_heads)
+  Vector log_decay;     // Decay::kConst: (state_heads)
+  Vector lower_bound;   // kHgrn2: (state_heads * dk)
+  Vector a_log;         // kMamba2: (state_heads)
+  Linear q_map, k_map;  // maps with a matrix: (mapped width, key_width), one for all heads
+  Vector q_map_bias, k_map_bias;    //
+  Linear q_map2, k_map2;            // FeatureMap::kProduct: the second matrix
+  Vector q_map2_bias, k_map2_bias;  //
+  Vector theta;                     // Rope::kLrpe: (q_heads, key_width)
+  Vector skip;                      // D: (state_heads), or (state_heads * dv)
+  Vector out_norm;                  // (dv) where the norm spans a head, else (out_dim)
+  Vector out_norm_bias;
+  Linear out_gate;  // (out_dim, columns of out_gate), where the gate has a low rank
+  Linear out;       // (hidden, out_dim)
+  Vector out_bias;  // (hidden)
+};
+
+}  // namespace sluice
+
+#endif  // SLUICE_KERNELS_MIXER_SPEC_H_

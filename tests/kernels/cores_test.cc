@@ -1,0 +1,80 @@
+// Which mixers a device takes, and what it says of those that it does not.
+#include "kernels/cores.h"
+
+#include <string>
+
+#include "engine/checkpoint/families/gla.h"
+#include "gtest/gtest.h"
+
+namespace sluice {
+namespace {
+
+GlaShape Shape() {
+  GlaShape shape;
+  shape.vocab = 61;
+  shape.layers = 2;
+  shape.hidden = 120;
+  shape.heads = 4;
+  shape.kv_heads = 2;
+  shape.dk = 16;
+  shape.dv = 24;
+  shape.intermediate = 90;
+  return shape;
+}
+
+std::string Refusal(DeviceKind device, const ModelSpec& spec) {
+  return std::string(CheckSpec(device, spec).message());
+}
+
+// The first layer's mixer.
+MixerSpec& MixerOf(ModelSpec* spec) {
+  return std::get<MixerSpec>(spec->layers[0].branches[0].units[0]);
+}
+
+TEST(Cores, GlaRunsOnBoth) {
+  const ModelSpec spec = Shape().Spec();
+  for (const DeviceKind device : {DeviceKind::kCpu, DeviceKind::kCuda}) {
+    EXPECT_TRUE(CheckSpec(device, spec).ok());
+  }
+  EXPECT_EQ(PromptGrid(DeviceKind::kCpu, spec), 64);
+  EXPECT_EQ(PromptGrid(DeviceKind::kCuda, spec), 512);
+  EXPECT_EQ(CoreRevisions(DeviceKind::kCpu, spec), "1");
+  EXPECT_EQ(CoreRevisions(DeviceKind::kCuda, spec), "3");
+}
+
+TEST(Cores, CudaRefusesSizesThatItsKernelsCannotTake) {
+  GlaShape shape = Shape();
+  shape.dk = 12;
+  EXPECT_EQ(Refusal(DeviceKind::kCuda, shape.Spec()),
+            "cuda: dk (keys of a head) is 12, must be a multiple of 8");
+  EXPECT_TRUE(CheckSpec(DeviceKind::kCpu, shape.Spec()).ok());
+  shape.dk = 16;
+  shape.dv = 20;
+  EXPECT_EQ(Refusal(DeviceKind::kCuda, shape.Spec()),
+            "cuda: dv (values of a head) is 20, must be a multiple of 8");
+  shape.dv = 16;
+  shape.conv_size = 65;
+  EXPECT_EQ(Refusal(DeviceKind::kCuda, shape.Spec()), "cuda: conv_size is 65, must be at most 64");
+  EXPECT_EQ(Refusal(DeviceKind::kCpu, shape.Spec()),
+            "cpu: short convolution: conv_size is 65, must be at most 64");
+}
+
+TEST(Cores, ACoreWithoutKernelsSaysSo) {
+  ModelSpec spec = Shape().Spec();
+  MixerOf(&spec).core = Core::kSelective;
+  EXPECT_EQ(Refusal(DeviceKind::kCpu, spec),
+            "cpu: selective core: there are no kernels for it yet");
+  EXPECT_EQ(Refusal(DeviceKind::kCuda, spec),
+            "cuda: selective core: there are no kernels for it yet");
+}
+
+// A mixed model has the coarsest grid of its cores, and names them all.
+TEST(Cores, NumericsNameEveryCore) {
+  ModelSpec spec = Shape().Spec();
+  MixerOf(&spec).core = Core::kDelta;
+  EXPECT_EQ(CoreRevisions(DeviceKind::kCpu, spec), "1-delta0");
+  EXPECT_EQ(PromptGrid(DeviceKind::kCpu, spec), 64);
+}
+
+}  // namespace
+}  // namespace sluice
