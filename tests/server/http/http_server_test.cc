@@ -451,7 +451,7 @@ TEST_F(HttpServerTest, WhoWaitsForARequestMakesRoomLast) {
 TEST_F(HttpServerTest, WhoDoesNotReadMakesRoomWhereThatIsWanted) {
   for (const bool wanted : {false, true}) {
     HttpServerOptions options;
-    options.connections.max_connections = 4;
+    options.connections.bounds.max_connections = 4;
     options.evict_slow_readers = wanted;
     Start(options);
     std::vector<std::unique_ptr<RawHttp>> peers;
