@@ -10,6 +10,7 @@
 #include "kernels/cuda/gemm_rows.h"
 #include "kernels/cuda/layout.h"
 #include "kernels/cuda/mixer.h"
+#include "kernels/cuda/step_runner.h"
 #include "tests/bench/cuda_benches.h"
 #include "tests/bench/cuda_steps_bench.h"
 #include "tests/bench/cuda_timing.h"

@@ -77,7 +77,7 @@ std::vector<std::vector<float>> Runner::Step(const std::vector<Decode>& decode,
     wanted.push_back(row - 1);
   }
   const SamplingConfig greedy = {.temperature = 0.0f};
-  std::vector<std::vector<float>> logits(wanted.size(), std::vector<float>(shape_.vocab, NAN));
+  std::vector<std::vector<float>> logits(wanted.size(), std::vector<float>(spec_.vocab, NAN));
   std::vector<LogitRow> logit_rows(wanted.size());
   std::vector<LogitResult> results(wanted.size());
   for (size_t i = 0; i < wanted.size(); ++i) {
