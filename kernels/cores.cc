@@ -68,11 +68,29 @@ bool IsGla(const MixerSpec& s) {
   return s.core == Core::kLinear && front && heads && back;
 }
 
+// What the CPU's driver of other linear mixers takes.
+bool IsLinear(const MixerSpec& s) {
+  if (s.core != Core::kLinear) return false;
+  switch (s.decay) {
+    case Decay::kNone:
+    case Decay::kConst:
+      return s.gate == GateMap::kNone;
+    case Decay::kHead:
+      return s.gate == GateMap::kGla || (s.gate == GateMap::kMamba2 && s.v_heads == s.state_heads);
+    case Decay::kKey:
+      return (s.gate == GateMap::kHgrn2 || s.gate == GateMap::kLightNet) &&
+             s.k_heads == s.state_heads;
+  }
+  return false;
+}
+
 absl::Status CheckMixer(DeviceKind device, const MixerSpec& s) {
   const CoreRow& row = RowOf(s.core);
   const auto& on = On(device, row);
   if (on.revision == 0) return Refuse(device, absl::StrCat(row.name, " core: ", on.reason));
-  if (!IsGla(s)) return Refuse(device, absl::StrCat("a mixer other than gla's: ", kNotYet));
+  if (!IsGla(s) && !(device == DeviceKind::kCpu && IsLinear(s))) {
+    return Refuse(device, absl::StrCat("a mixer other than gla's: ", kNotYet));
+  }
   if (device == DeviceKind::kCpu) {
     if (s.conv.taps <= kMaxConvTaps) return absl::OkStatus();
     return Refuse(device, absl::StrCat("short convolution: conv_size is ", s.conv.taps,

@@ -11,6 +11,8 @@
 #include <cstring>
 #include <limits>
 
+#include "kernels/mixer_spec.h"
+
 #ifdef __CUDACC__
 #define SLUICE_MIXER_MATH __host__ __device__ inline
 #else
@@ -221,6 +223,45 @@ SLUICE_MIXER_MATH float GeluTanh(float x) {
   return x * Sigmoid(2 * 0.79788456f * (x + 0.044715f * x * x * x));
 }
 
+// The maps that take one element; `x` itself for those that take a head.
+SLUICE_MIXER_MATH float MapElement(FeatureMap map, float x) {
+  switch (map) {
+    case FeatureMap::kRelu:
+    case FeatureMap::kT2r:
+      return Relu(x);
+    case FeatureMap::kSigmoid:
+      return Sigmoid(x);
+    case FeatureMap::kLogSigmoid:
+      return LogSigmoid(x);
+    case FeatureMap::kSilu:
+      return Silu(x);
+    case FeatureMap::kSquaredRelu:
+      return SquaredRelu(x);
+    case FeatureMap::kGeluTanh:
+      return GeluTanh(x);
+    case FeatureMap::kGelu:
+      return GeluErf(x);
+    case FeatureMap::kTanh:
+      return Tanh(x);
+    case FeatureMap::kElu:
+      return ShiftedElu(x, 0);
+    case FeatureMap::kEluPlusOne:
+      return ShiftedElu(x, 1);
+    case FeatureMap::kEluPlusTwo:
+      return ShiftedElu(x, 2);
+    case FeatureMap::kLeakyRelu:
+      return LeakyRelu(x);
+    case FeatureMap::kSine:
+      return Sine(x);
+    case FeatureMap::kIdentity:
+    case FeatureMap::kProduct:
+    case FeatureMap::kHedgehog:
+    case FeatureMap::kDpfp:
+      break;
+  }
+  return x;
+}
+
 // ---- Feature maps of one head ----
 
 // Element i of the deterministic parameter-free projection of x (n), which is (8 n) wide (arXiv
@@ -271,7 +312,8 @@ SLUICE_MIXER_MATH void NormalizeL2(int64_t n, float eps, float* x) {
 
 // Radians a token that pair `i` of a rotated head of `width` channels turns by.
 inline double RotaryFrequency(int64_t i, int64_t width, double theta) {
-  return std::pow(theta, -2.0 * static_cast<double>(i) / static_cast<double>(width));
+  const double exponent = -2.0 * static_cast<double>(i) / static_cast<double>(width);
+  return internal::ExpDouble(exponent * internal::LogDouble(theta));
 }
 
 // Turns the pair (a, b).
@@ -291,6 +333,7 @@ SLUICE_MIXER_MATH float GlaLogDecay(float raw, bool clamp, float minimum) {
 
 struct KeyGate {
   float log_decay = 0.0f;
+  float decay = 1.0f;  // e^log_decay
   float key = 0.0f;
 };
 
@@ -299,13 +342,14 @@ struct KeyGate {
 SLUICE_MIXER_MATH KeyGate Hgrn2Gate(float raw, float bound) {
   KeyGate gate;
   gate.key = (1 - bound) * Sigmoid(-raw);
+  gate.decay = bound + (1 - bound) * Sigmoid(raw);
   // Where f is near one its logarithm comes from the key, and without a bound from the raw value.
   if (bound <= 0) {
     gate.log_decay = LogSigmoid(raw);
   } else {
 #ifdef __CUDA_ARCH__
     gate.log_decay = log1pf(-gate.key);
-    if (gate.key > 0.5f) gate.log_decay = logf(bound + (1 - bound) * Sigmoid(raw));
+    if (gate.key > 0.5f) gate.log_decay = logf(gate.decay);
 #else
     const double forget = bound + (1 - double{bound}) * Sigmoid(raw);
     gate.log_decay =
@@ -321,6 +365,7 @@ SLUICE_MIXER_MATH KeyGate Hgrn2Gate(float raw, float bound) {
 // empty state, is 1.
 struct LightNetGate {
   float log_decay = 0.0f;
+  float decay = 1.0f;  // e^log_decay
   float key = 1.0f;
   float log_sum = 0.0f;  // z'
 };
@@ -333,6 +378,7 @@ SLUICE_MIXER_MATH LightNetGate LightNetStep(float k, float log_sum, bool fresh) 
   const float difference = k - log_sum;
   gate.log_decay = -Softplus(difference);
   gate.key = Sigmoid(difference);
+  gate.decay = Sigmoid(-difference);
   gate.log_sum = log_sum - gate.log_decay;
   return gate;
 }

@@ -12,6 +12,7 @@
 #include "kernels/cpu/flush_denormals.h"
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/host_buffer.h"
+#include "kernels/cpu/linear_mixer.h"
 #include "kernels/cpu/logits.h"
 #include "kernels/cpu/mixer.h"
 #include "kernels/cpu/norm.h"
@@ -34,7 +35,10 @@ float* Row(const Activation& x, int64_t row) {
 class CpuBackend : public Backend {
  public:
   explicit CpuBackend(int threads)
-      : pool_(threads), mixer_(&pool_, &states_), logits_(&pool_, &states_, &counts_) {
+      : pool_(threads),
+        mixer_(&pool_, &states_),
+        linear_mixer_(&pool_, &states_),
+        logits_(&pool_, &states_, &counts_) {
     info_.device =
         absl::StrCat("cpu (", SimdName(), ", ", threads, threads == 1 ? " thread)" : " threads)");
     info_.kind = DeviceKind::kCpu;
@@ -82,7 +86,13 @@ class CpuBackend : public Backend {
   void BeginStep(const StepRows* rows) override;
   void Embed(const EmbedArgs& args) override;
   void NormProject(const NormProjectArgs& args) override;
-  void Mix(const MixArgs& args) override { mixer_.Run(*rows_, args); }
+  void Mix(const MixArgs& args) override {
+    if (FusedGla(*args.spec)) {
+      mixer_.Run(*rows_, args);
+    } else {
+      linear_mixer_.Run(*rows_, args);
+    }
+  }
   void ProjectAdd(const ProjectAddArgs& args) override;
   void NormGateUp(const NormGateUpArgs& args) override;
   void Logits(const LogitsArgs& args) override { logits_.Run(*rows_, args); }
@@ -133,7 +143,8 @@ class CpuBackend : public Backend {
   ThreadPool pool_;
   StatePool states_;
   TokenCounts counts_;
-  Mixer mixer_;
+  Mixer mixer_;               // gated linear attention
+  LinearMixer linear_mixer_;  // others
   LogitsOp logits_;
   std::vector<HostBuffer> buffers_;  // weights and activations
   int32_t max_rows_ = 0;
@@ -159,6 +170,7 @@ absl::Status CpuBackend::AllocateStates(const ModelSpec& spec, int32_t slots, in
   status = states_.Allocate(MakeStateTable(spec), slots);
   if (status.ok()) status = counts_.Allocate(count_tables, spec.vocab);
   if (status.ok()) status = mixer_.Allocate(spec, max_rows);
+  if (status.ok()) status = linear_mixer_.Allocate(spec, max_rows);
   if (status.ok()) status = logits_.Allocate(spec);
   info_.prompt_grid = PromptGrid(DeviceKind::kCpu, spec);
   info_.numerics_id = absl::StrCat("cpu-", CoreRevisions(DeviceKind::kCpu, spec), "-", SimdName());

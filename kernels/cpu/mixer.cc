@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "kernels/check.h"
+#include "kernels/cores.h"
 #include "kernels/cpu/back.h"
 #include "kernels/cpu/linear_recurrent.h"
 
@@ -64,6 +65,7 @@ Mixer::Offsets Mixer::ChunkOffsets(const MixerSpec& s) {
 
 absl::Status Mixer::Allocate(const ModelSpec& spec, int32_t max_rows) {
   ForEachMixer(spec, [&](int64_t, const MixerSpec& s) {
+    if (!FusedGla(s)) return;
     thread_floats_ = std::max(
         {thread_floats_, DecodeOffsets(s).floats, PaddedCols(LinearChunkScratch(s.dk, Groups(s)))});
     chunk_floats_ = std::max(chunk_floats_, ChunkOffsets(s).floats);

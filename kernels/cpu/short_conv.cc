@@ -22,9 +22,9 @@ void ShortConvRow(const ShortConvArgs& args, int64_t row, float* out) {
   for (int64_t c = 0; c < args.channels; ++c) {
     float sum = 0.0f;
     for (int64_t j = 0; j < args.taps; ++j) sum += args.weight[c * args.taps + j] * inputs[j][c];
-    out[c] = sum;
+    out[c] = args.bias == nullptr ? sum : sum + args.bias[c];
   }
-  ApplySilu(args.channels, out);
+  if (args.silu) ApplySilu(args.channels, out);
 }
 
 void ShortConvAdvance(const ShortConvArgs& args, int64_t rows) {

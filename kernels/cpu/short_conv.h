@@ -1,5 +1,5 @@
-// The short convolution on q, k and v: depthwise, causal, then SiLU, as in flash-linear-attention:
-//   out[t, c] = silu( sum_{j < taps} w[c, j] * in[t - (taps - 1) + j, c] )
+// The short convolution on q, k and v: depthwise, causal, then for most models SiLU:
+//   out[t, c] = silu( sum_{j < taps} w[c, j] * in[t - (taps - 1) + j, c] + bias[c] )
 // Inputs before the sequence's first are zeros; those before the current step lie in the state's
 // tail.
 #ifndef SLUICE_KERNELS_CPU_SHORT_CONV_H_
@@ -14,7 +14,9 @@ inline constexpr int64_t kMaxConvTaps = 64;
 // A range of channels of one of q, k, v.
 struct ShortConvArgs {
   const float* weight = nullptr;  // (channels, taps)
-  int64_t taps = 0;               // in [1, kMaxConvTaps]
+  const float* bias = nullptr;    // (channels), or null
+  bool silu = true;
+  int64_t taps = 0;  // in [1, kMaxConvTaps]
   int64_t channels = 0;
   float* tail = nullptr;  // (taps - 1, tail_stride): the last inputs of earlier steps, oldest first
   int64_t tail_stride = 0;

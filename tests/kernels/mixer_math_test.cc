@@ -166,6 +166,7 @@ TEST(MixerMathTest, Hgrn2GateLosesNothingAtEitherEnd) {
                                    : std::log(bound + (1 - double{bound}) * SigmoidExact(raw));
       ASSERT_LE(Ulps(gate.log_decay, log_decay), 6) << raw << " " << bound;
       ASSERT_LE(gate.log_decay, 0);
+      ASSERT_NEAR(gate.decay, std::exp(log_decay), 1.2e-7 * std::exp(log_decay) + 1e-45);
     }
   }
   EXPECT_TRUE(std::isnan(Hgrn2Gate(std::numeric_limits<float>::quiet_NaN(), 0.5f).log_decay));
@@ -185,7 +186,10 @@ TEST(MixerMathTest, LightNetFollowsTheLogOfASum) {
     if (i == 0) exact = k;
     const LightNetGate gate = LightNetStep(k, log_sum, i == 0);
     log_sum = gate.log_sum;
-    weight = weight * Exp(gate.log_decay) + gate.key;
+    weight = weight * gate.decay + gate.key;
+    // The logarithm is rounded to fp32.
+    ASSERT_NEAR(gate.decay, Exp(gate.log_decay),
+                1.2e-7 * gate.decay * (1 - gate.log_decay) + 1e-45);
     ASSERT_NEAR(log_sum, exact, 1e-4) << i;
     ASSERT_NEAR(gate.log_decay, i == 0 ? 0 : before - exact, 1e-4);
     ASSERT_NEAR(gate.key, std::exp(k - exact), 1e-4);

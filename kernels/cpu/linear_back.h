@@ -1,0 +1,30 @@
+// The back of a mixer, everything that comes after its state: normaliser, skip, norm and output
+// gate, one row at a time.
+#ifndef SLUICE_KERNELS_CPU_LINEAR_BACK_H_
+#define SLUICE_KERNELS_CPU_LINEAR_BACK_H_
+
+#include <cstdint>
+
+#include "kernels/mixer_spec.h"
+
+namespace sluice {
+
+struct BackRow {
+  const float* in = nullptr;  // the row of the input projection: for the output gate
+  const float* o = nullptr;   // (heads, o_stride)
+  int64_t o_stride = 0;
+  const float* den = nullptr;  // (heads, den_stride), with a normaliser
+  int64_t den_stride = 0;
+  const float* skip = nullptr;  // (heads, dv), with a skip
+  float* out = nullptr;         // out: (out_dim), padded to a whole line
+};
+
+// Floats of scratch that RunLinearBack needs.
+int64_t LinearBackScratch(const MixerSpec& spec);
+
+void RunLinearBack(const MixerSpec& spec, const MixerWeights& weights, const BackRow& row,
+                   float* scratch);
+
+}  // namespace sluice
+
+#endif  // SLUICE_KERNELS_CPU_LINEAR_BACK_H_
