@@ -285,7 +285,7 @@ VARIANTS = {
     "transnormer/long": (TNL, dict(_lengths=(3000,), linear_use_lrpe_list=[1, 1], linear_act_fun="elu")),
     "transnormer/prime_heads": (TNL, dict(decoder_embed_dim=39, hidden_dim=39, decoder_attention_heads=3, glu_dim=17, vocab_size=37, norm_type="layernorm")),
     "mamba2/long": (MAMBA2, dict(_lengths=(3000,))),
-    "mamba2/strong": (MAMBA2, dict(n_groups=4, _most_dt=5.0, _most_a=100)),
+    "mamba2/strong": (MAMBA2, dict(n_groups=2, _most_dt=5.0, _most_a=100)),
     "mamba2/prime_heads": (MAMBA2, dict(hidden_size=39, num_heads=3, head_dim=13, state_size=11, vocab_size=37)),
 }
 
@@ -334,6 +334,17 @@ def golden_case(model, ids):
     return case
 
 
+def fp32_error(directory, ids):
+    """How far fp32 rounding of activations alone moves a log-probability: what it cannot tell apart, no test should ask for."""
+    exact, rounded = linear_reference.load(directory), linear_reference.load(directory)
+    rounded.act = lambda x: x.astype(np.float32).astype(np.float64)
+    states, worst = (exact.new_state(), rounded.new_state()), 0.0
+    for token, following in zip(ids, ids[1:]):
+        a, b = exact.step(token, states[0]), rounded.step(token, states[1])
+        worst = max(worst, abs((a - np.logaddexp.reduce(a) - b + np.logaddexp.reduce(b))[following]))
+    return worst
+
+
 def write_golden(directory, cases):
     with open(os.path.join(directory, "golden.json"), "w") as f:
         json.dump({"about": ABOUT, "cases": cases}, f)
@@ -358,6 +369,7 @@ def make(name):
     for case, (_, error) in zip(cases, linear_reference.bf16_errors(d)):
         case["bf16_error"] = float(f"{error:.3g}")
     write_golden(d, cases)
+    assert all(fp32_error(d, case["ids"]) < 2e-5 for case in cases if len(case["ids"]) <= 200), "too sensitive for fp32"
     spread = np.std([x for case in cases for x in case["logits"]])
     print(f"{name}: {os.path.getsize(d + '/model.safetensors') // 1024} KiB, std of logits {spread:.2f}, "
           f"bf16 {[case['bf16_error'] for case in cases]}", flush=True)
