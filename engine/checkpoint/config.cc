@@ -65,12 +65,12 @@ void CheckSizes(const ModelConfig& config, ConfigReader* reader) {
 void ReadTokens(ConfigReader* reader, ModelConfig* config) {
   const int64_t vocab = config->spec.vocab;
   if (const Json* bos = reader->Find({"bos_token_id"}); bos == nullptr) {
-    if (vocab > 1) config->bos_token_id = 1;
+    if (vocab > config->default_bos) config->bos_token_id = config->default_bos;
   } else if (!bos->is_null()) {
     config->bos_token_id = reader->Token("bos_token_id", *bos, vocab);
   }
   if (const Json* eos = reader->Find({"eos_token_id"}); eos == nullptr) {
-    if (vocab > 2) config->eos_token_ids = {2};
+    if (vocab > config->default_eos) config->eos_token_ids = {config->default_eos};
   } else {
     config->eos_token_ids = reader->Tokens("eos_token_id", *eos, vocab);
   }

@@ -29,21 +29,9 @@ bool IsSpecialFloat(const Json& value) {
 }
 
 bool Convert(const Json& value, double min, double max, double* out) {
-  if (IsSpecialFloat(value)) {
-    const std::string& word = *value[kSpecialFloat].get_ptr<const std::string*>();
-    constexpr double kInfinity = std::numeric_limits<double>::infinity();
-    if (word == "Infinity") {
-      *out = kInfinity;
-    } else if (word == "-Infinity") {
-      *out = -kInfinity;
-    } else {
-      return false;
-    }
-  } else if (value.is_number()) {
-    *out = value.get<double>();
-  } else {
-    return false;
-  }
+  const std::optional<double> number = NumberOf(value);
+  if (!number) return false;
+  *out = *number;
   return *out >= min && *out <= max;  // false for a NaN
 }
 
@@ -55,6 +43,16 @@ std::string Rule(double min, double max) {
 }
 
 }  // namespace
+
+std::optional<double> NumberOf(const Json& value) {
+  constexpr double kInfinity = std::numeric_limits<double>::infinity();
+  if (value.is_number()) return value.get<double>();
+  if (!IsSpecialFloat(value)) return std::nullopt;
+  const std::string& word = *value[kSpecialFloat].get_ptr<const std::string*>();
+  if (word == "Infinity") return kInfinity;
+  if (word == "-Infinity") return -kInfinity;
+  return std::nullopt;
+}
 
 void ConfigReader::Refuse(absl::string_view message) {
   if (status_.ok()) status_ = absl::InvalidArgumentError(absl::StrCat(file_name_, ": ", message));

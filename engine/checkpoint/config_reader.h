@@ -32,7 +32,10 @@ class ConfigReader {
       : object_(object), file_name_(file_name) {}
 
   const absl::Status& status() const { return status_; }
+  absl::string_view file_name() const { return file_name_; }
   void Refuse(absl::string_view message);
+  // Takes over the error of a reader of one of the fields, an object.
+  void Update(const absl::Status& status) { status_.Update(status); }
 
   // Null when the field is missing.
   const nlohmann::json* Find(FieldNames names) const;
@@ -86,6 +89,9 @@ class ConfigReader {
   const absl::string_view file_name_;
   absl::Status status_;
 };
+
+// A number, which may be infinite in the spelling of transformers; none: another kind of value.
+std::optional<double> NumberOf(const nlohmann::json& value);
 
 // ParseJsonObject for what Python's json writes and JSON has no word for: a bare Infinity,
 // -Infinity or NaN outside of strings becomes {"__float__": "Infinity"} and the like.

@@ -1,11 +1,19 @@
 #include "engine/checkpoint/families.h"
 
 #include "engine/checkpoint/families/gla.h"
+#include "engine/checkpoint/families/hgrn2.h"
+#include "engine/checkpoint/families/lightnet.h"
+#include "engine/checkpoint/families/linear_attn.h"
+#include "engine/checkpoint/families/retnet.h"
+#include "engine/checkpoint/families/transnormer.h"
 
 namespace sluice {
 namespace {
 
-constexpr const Family* kFamilies[] = {&kGlaFamily};
+constexpr const Family* kFamilies[] = {
+    &kGlaFamily,      &kRetNetFamily,      &kHgrn2Family,  &kLinearAttnFamily,
+    &kLightNetFamily, &kTransNormerFamily,
+};
 
 }  // namespace
 

@@ -14,6 +14,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/checkpoint/checkpoint.h"
+#include "engine/checkpoint/families.h"
 #include "engine/model.h"
 #include "gtest/gtest.h"
 #include "kernels/cpu/cpu_backend.h"
@@ -26,7 +27,7 @@ namespace {
 constexpr double kLogitsTolerance = 1e-4;   // root mean square of the error over that of the logits
 constexpr double kLogprobTolerance = 2e-4;  // absolute; the goldens have six digits
 constexpr float kClearMargin = 1e-3f;       // below it two tokens are as good as each other
-constexpr int32_t kMaxRows = 1024;
+constexpr int32_t kMaxRows = 4096;
 
 struct Case {
   std::vector<int32_t> ids;
@@ -44,12 +45,21 @@ struct GoldenModel {
 
 enum class Path { kChunks, kTokens, kMixed };
 
+// gla's variants, and those of the other families under the name of their model_type.
 std::vector<GoldenModel> AllModels() {
   std::vector<GoldenModel> models;
-  for (const auto& entry :
-       std::filesystem::directory_iterator(SourcePath("tests/goldens/variants"))) {
-    const std::string dir = entry.path().string();
-    models.push_back({entry.path().filename().string(), dir, dir + "/golden.json"});
+  const auto add = [&](const std::string& folder, const std::string& prefix) {
+    for (const auto& entry : std::filesystem::directory_iterator(SourcePath(folder))) {
+      const std::string dir = entry.path().string();
+      models.push_back({prefix + entry.path().filename().string(), dir, dir + "/golden.json"});
+    }
+  };
+  add("tests/goldens/variants", "");
+  for (const Family* family : Families()) {
+    const std::string folder = absl::StrCat("tests/goldens/", family->model_type);
+    if (std::filesystem::is_directory(SourcePath(folder))) {
+      add(folder, absl::StrCat(family->model_type, "_"));
+    }
   }
   std::sort(models.begin(), models.end(),
             [](const auto& a, const auto& b) { return a.name < b.name; });
@@ -104,15 +114,16 @@ class Sequence {
   DecodeRow Decode() {
     taken_ = 1;
     const auto n = static_cast<int64_t>(golden_->ids.size());
-    if (position_ < n) return {slot_, golden_->ids[position_]};
+    if (position_ < n) return {slot_, golden_->ids[position_], position_};
     const int32_t token = golden_->greedy[position_ - n];
-    return {slot_, token == last_sampled_ ? kLastSampled : token};
+    return {slot_, token == last_sampled_ ? kLastSampled : token, position_};
   }
 
   // At most `chunks` times the grid.
   PromptSegment Prompt(int64_t chunks, int32_t grid) {
     taken_ = std::min(prompt_ - position_, chunks * grid);
-    return {slot_, position_, static_cast<int32_t>(taken_), golden_->ids.data() + position_};
+    return {slot_, position_, static_cast<int32_t>(taken_), golden_->ids.data() + position_,
+            position_};
   }
 
   // What is wanted of the rows just taken, the first of which is `row` of the step.

@@ -1,0 +1,137 @@
+#include "engine/checkpoint/families/fla_decoder.h"
+
+#include <cmath>
+
+#include "absl/strings/str_cat.h"
+
+namespace sluice {
+namespace {
+
+// Columns per head of a projection that is `expand` times as wide as the model.
+int64_t PerHead(const char* name, double expand, int64_t hidden, int64_t heads,
+                ConfigReader* reader) {
+  const double width = static_cast<double>(hidden) * expand;
+  const auto columns = static_cast<int64_t>(std::llround(width));
+  if (std::abs(width - static_cast<double>(columns)) > 1e-6 * width || columns < heads ||
+      columns % heads != 0) {
+    reader->Refuse(absl::StrCat("hidden_size ", hidden, " times ", name, " ", expand, " is ", width,
+                                ", must be a multiple of num_heads ", heads));
+  }
+  return std::max<int64_t>(columns / heads, 1);
+}
+
+// Two thirds of hidden_ratio times the width, rounded up to a multiple of 256.
+int64_t DefaultIntermediate(double hidden_ratio, int64_t hidden, ConfigReader* reader) {
+  const auto width = static_cast<int64_t>(static_cast<double>(hidden) * hidden_ratio * 2 / 3);
+  const int64_t intermediate = (width + 255) / 256 * 256;
+  if (intermediate < 1) {
+    reader->Refuse(
+        absl::StrCat("hidden_ratio ", hidden_ratio, " is too small for hidden_size ", hidden));
+  }
+  return intermediate;
+}
+
+void MlpTensors(int64_t intermediate, int64_t hidden, const std::string& prefix,
+                const TensorSource& files, TensorScope scope) {
+  // Before February 2025 gate and up were one matrix.
+  const bool fused = !files.Has(absl::StrCat(prefix, "up_proj.weight")) &&
+                     files.Rows(absl::StrCat(prefix, "gate_proj.weight")) == 2 * intermediate;
+  scope.Add({"gate_proj.weight"}, {fused ? 2 * intermediate : intermediate, hidden},
+            &MlpWeights::gate_up);
+  if (!fused) scope.Add({"up_proj.weight"}, {intermediate, hidden}, &MlpWeights::gate_up);
+  scope.Add({"down_proj.weight"}, {hidden, intermediate}, &MlpWeights::down);
+}
+
+}  // namespace
+
+ModelSpec FlaDecoder::Spec(const MixerSpec& m) const {
+  const Norm norm = {.eps = norm_eps};
+  ModelSpec spec;
+  spec.vocab = vocab;
+  spec.hidden = hidden;
+  spec.final_norm = norm;
+  LayerSpec layer;
+  layer.branches.push_back({norm, {m}});
+  layer.branches.push_back({norm, {MlpSpec{.intermediate = intermediate}}});
+  spec.layers.assign(layers, layer);
+  return spec;
+}
+
+std::string FlaDecoder::Identity(const char* model_type) const {
+  return absl::StrCat(model_type, " vocab=", vocab, " layers=", layers, " hidden=", hidden,
+                      " intermediate=", intermediate, " norm_eps=", norm_eps,
+                      " mixer_norm_affine=", affine);
+}
+
+FlaDecoder ReadFlaDecoder(ConfigReader* reader, double hidden_ratio, ModelConfig* config) {
+  FlaDecoder d;
+  reader->RequireWord("hidden_act", {"swish", "silu"}, "\"swish\" or \"silu\"");
+  reader->RequireNull("attn", "softmax attention layers");
+  reader->RequireNull("attnres_block_size", "attention residuals");
+  reader->RequireNull("quantization_config", "quantized weights");
+  d.hidden = reader->Integer({"hidden_size", "d_model"}, 2048, 1, 65536);
+  d.layers = reader->Integer({"num_hidden_layers"}, 24, 1, 1024);
+  d.vocab = reader->Integer({"vocab_size"}, 32000, 1, 1 << 24);
+  d.norm_eps = static_cast<float>(reader->Number({"norm_eps", "rms_norm_eps"}, 1e-6, 1e-30, 1));
+  d.affine = reader->Boolean({"elementwise_affine"}, true);
+  const double ratio = reader->OptionalNumber({"hidden_ratio"}, 1e-6, 16).value_or(hidden_ratio);
+  const auto intermediate = reader->OptionalInteger({"intermediate_size"}, 1, 1 << 20);
+  d.intermediate = intermediate ? *intermediate : DefaultIntermediate(ratio, d.hidden, reader);
+  config->tied = reader->Boolean({"tie_word_embeddings"}, false);
+  config->max_position_embeddings =
+      reader->OptionalInteger({"max_position_embeddings"}, 1, int64_t{1} << 40).value_or(2048);
+  return d;
+}
+
+FlaHeads ReadFlaHeads(ConfigReader* reader, const FlaDecoder& decoder, int64_t default_heads,
+                      double default_expand_k, double default_expand_v) {
+  FlaHeads h;
+  h.heads = reader->Integer({"num_heads", "num_attention_heads"}, default_heads, 1, 1024);
+  h.kv_heads =
+      reader->OptionalInteger({"num_kv_heads", "num_key_value_heads"}, 1, 1024).value_or(h.heads);
+  const double expand_k = reader->Number({"expand_k"}, default_expand_k, 1e-6, 64);
+  const double expand_v = reader->Number({"expand_v"}, default_expand_v, 1e-6, 64);
+  if (h.heads % h.kv_heads != 0) {
+    reader->Refuse(
+        absl::StrCat("num_kv_heads is ", h.kv_heads, ", must divide num_heads ", h.heads));
+    h.kv_heads = h.heads;
+  }
+  h.dk = PerHead("expand_k", expand_k, decoder.hidden, h.heads, reader);
+  h.dv = PerHead("expand_v", expand_v, decoder.hidden, h.heads, reader);
+  return h;
+}
+
+void FlaTensors(const ModelConfig& config, const TensorSource& files, const AddMixerTensors& mixer,
+                TensorTable* table) {
+  const ModelSpec& spec = config.spec;
+  const int64_t hidden = spec.hidden;
+  TensorScope outside = table->Outside();
+  outside.Add({"model.embeddings.weight"}, {spec.vocab, hidden}, &Weights::embeddings);
+  for (int64_t i = 0; i < static_cast<int64_t>(spec.layers.size()); ++i) {
+    const std::string prefix = absl::StrCat("model.layers.", i, ".");
+    const std::string attn = absl::StrCat(prefix, "attn."), mlp = absl::StrCat(prefix, "mlp.");
+    const std::vector<BranchSpec>& branches = spec.layers[i].branches;
+    table->Branch(i, 0, prefix).Add({"attn_norm.weight"}, {hidden}, &BranchWeights::norm);
+    mixer(i, std::get<MixerSpec>(branches[0].units[0]), attn, table->Unit(i, 0, 0, attn));
+    table->Branch(i, 1, prefix).Add({"mlp_norm.weight"}, {hidden}, &BranchWeights::norm);
+    MlpTensors(std::get<MlpSpec>(branches[1].units[0]).intermediate, hidden, mlp, files,
+               table->Unit(i, 1, 0, mlp));
+  }
+  outside.Add({"model.norm.weight"}, {hidden}, &Weights::norm);
+  if (!config.tied || files.Has("lm_head.weight")) {
+    outside.Add({"lm_head.weight"}, {spec.vocab, hidden}, &Weights::lm_head);
+  }
+}
+
+void AddShortConvs(const MixerSpec& m, const char* q, const char* k, const char* v,
+                   TensorScope* scope) {
+  if (m.conv.taps == 0) return;
+  scope->Add({absl::StrCat(q, "_conv1d.weight")}, {m.q.width, 1, m.conv.taps},
+             &MixerWeights::conv_q);
+  scope->Add({absl::StrCat(k, "_conv1d.weight")}, {m.k.width, 1, m.conv.taps},
+             &MixerWeights::conv_k);
+  scope->Add({absl::StrCat(v, "_conv1d.weight")}, {m.v.width, 1, m.conv.taps},
+             &MixerWeights::conv_v);
+}
+
+}  // namespace sluice
