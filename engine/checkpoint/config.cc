@@ -34,6 +34,7 @@ std::string ServedTypes() {
 
 const Family* ReadFamily(ConfigReader* reader) {
   const Json* value = reader->Find({"model_type"});
+  if (value == nullptr && reader->Has("ssm_cfg")) return FindFamily("mamba2");
   if (value == nullptr) {
     reader->Refuse(absl::StrCat("model_type is missing, must be ", ServedTypes()));
     return nullptr;

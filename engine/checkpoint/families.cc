@@ -4,6 +4,7 @@
 #include "engine/checkpoint/families/hgrn2.h"
 #include "engine/checkpoint/families/lightnet.h"
 #include "engine/checkpoint/families/linear_attn.h"
+#include "engine/checkpoint/families/mamba2.h"
 #include "engine/checkpoint/families/retnet.h"
 #include "engine/checkpoint/families/transnormer.h"
 
@@ -12,7 +13,7 @@ namespace {
 
 constexpr const Family* kFamilies[] = {
     &kGlaFamily,      &kRetNetFamily,      &kHgrn2Family,  &kLinearAttnFamily,
-    &kLightNetFamily, &kTransNormerFamily,
+    &kLightNetFamily, &kTransNormerFamily, &kMamba2Family,
 };
 
 }  // namespace

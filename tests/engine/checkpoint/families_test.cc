@@ -1,0 +1,318 @@
+// What config.json of each family means, and what is refused: every refusal names the field, what
+// it says and what it must be. Starts from the golden checkpoints' own files.
+#include "engine/checkpoint/families.h"
+
+#include <cmath>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "engine/checkpoint/checkpoint.h"
+#include "engine/checkpoint/config.h"
+#include "engine/checkpoint/tensor_table.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "kernels/cores.h"
+#include "kernels/state_table.h"
+#include "nlohmann/json.hpp"
+#include "tests/engine/checkpoint/test_model.h"
+#include "tests/fakes/test_paths.h"
+
+namespace sluice {
+namespace {
+
+using Json = nlohmann::json;
+using testing::HasSubstr;
+using testing::StartsWith;
+
+std::string Golden(const std::string& variant) {
+  return SourcePath(absl::StrCat("tests/goldens/", variant));
+}
+
+std::string ReadFile(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  std::stringstream text;
+  text << file.rdbuf();
+  return text.str();
+}
+
+// The variant's config with these fields changed and `without` taken away.
+absl::StatusOr<ModelConfig> ParseChanged(const std::string& variant, const Json& changes,
+                                         const std::vector<std::string>& without = {}) {
+  absl::StatusOr<ModelConfig> base = ReadModelConfig(Golden(variant));
+  if (!base.ok()) return base;
+  std::string text = ReadFile(Golden(variant) + "/config.json");
+  // What Python writes and JSON has no word for.
+  for (size_t at; (at = text.find(" Infinity")) != std::string::npos;)
+    text.replace(at, 9, " 1e999");
+  Json config = Json::parse(text, nullptr, /*allow_exceptions=*/false);
+  if (config.is_discarded()) {
+    for (size_t at; (at = text.find("1e999")) != std::string::npos;) {
+      text.replace(at, 5, "{\"__float__\": \"Infinity\"}");
+    }
+    config = Json::parse(text);
+  }
+  for (const std::string& name : without) config.erase(name);
+  config.merge_patch(changes);
+  return ParseConfig(config.dump(), "config.json");
+}
+
+struct Refusal {
+  const char* variant;
+  const char* changes;
+  const char* message;
+};
+
+constexpr Refusal kRefusals[] = {
+    // What all of flash-linear-attention's models share.
+    {"retnet/base", R"({"hidden_act": "powlu"})", "hidden_act is \"powlu\", must be \"swish\""},
+    {"retnet/base", R"({"attn": {"layers": [0]}})", "softmax attention layers are not supported"},
+    {"hgrn2/base", R"({"attn": {"layers": [0]}})", "attn is "},
+    {"linear_attn/elu", R"({"attnres_block_size": 4})", "attnres_block_size is 4, must be null"},
+    {"lightnet/base", R"({"quantization_config": {"bits": 4}})", "quantization_config is "},
+    {"lightnet/base", R"({"hidden_size": 0})", "hidden_size is 0, must be an integer in [1, "},
+    {"hgrn2/base", R"({"num_hidden_layers": "two"})", "num_hidden_layers is \"two\""},
+    {"retnet/base", R"({"norm_eps": 0})", "norm_eps is 0, must be a number in"},
+    {"retnet/base", R"({"intermediate_size": -1})", "intermediate_size is -1"},
+    {"retnet/base", R"({"elementwise_affine": 1})", "elementwise_affine is 1, must be true or"},
+    {"retnet/base", R"({"tie_word_embeddings": "no"})", "tie_word_embeddings is \"no\""},
+    // retnet
+    {"retnet/base", R"({"num_heads": 3})", "must be a multiple of num_heads 3"},
+    {"retnet/base", R"({"num_kv_heads": 3})", "num_kv_heads is 3, must divide num_heads 4"},
+    {"retnet/base", R"({"expand_k": 0.3})", "hidden_size 64 times expand_k 0.3 is 19.2, must be"},
+    {"retnet/base", R"({"num_heads": 64})", "must be even and at most 256"},
+    {"retnet/base", R"({"hidden_size": 2048, "num_heads": 4})",
+     "are 512, must be even and at most"},
+    {"retnet/base", R"({"feature_map": "sqrelu"})",
+     "feature_map is \"sqrelu\", must be null, \"relu\""},
+    {"retnet/base", R"({"feature_map": 3})", "feature_map is 3"},
+    {"retnet/base", R"({"use_output_gate": 1})", "use_output_gate is 1, must be true or false"},
+    // hgrn2
+    {"hgrn2/base", R"({"expand_ratio": 24})", "expand_ratio is 24, must divide hidden_size 64"},
+    {"hgrn2/no_bound_odd", R"({"num_heads": 7})", "num_heads is 7, must divide hidden_size 60"},
+    {"hgrn2/conv", R"({"conv_size": 65})", "conv_size is 65"},
+    {"hgrn2/base", R"({"use_lower_bound": "yes"})", "use_lower_bound is \"yes\""},
+    // linear_attn
+    {"linear_attn/elu", R"({"feature_map": "rebased"})",
+     "feature_map is \"rebased\", must be \"elementwise_product\", \"hedgehog\""},
+    {"linear_attn/elu", R"({"num_kv_heads": 3})", "num_kv_heads is 3, must divide num_heads 4"},
+    {"linear_attn/elu", R"({"norm_feature_map": 2})", "norm_feature_map is 2"},
+    {"linear_attn/elu", R"({"expand_v": 0})", "expand_v is 0"},
+    // lightnet
+    {"lightnet/odd", R"({"num_heads": 7})", "num_heads is 7, must divide hidden_size 60"},
+    {"lightnet/base", R"({"expand_ratio": 65})",
+     "expand_ratio is 65, must leave heads that divide"},
+    {"lightnet/base", R"({"gate_low_rank_dim": 0})", "gate_low_rank_dim is 0"},
+    // transnormer
+    {"transnormer/base", R"({"linear_act_fun": "exp"})",
+     "linear_act_fun is \"exp\", must be \"silu\""},
+    {"transnormer/base", R"({"decoder_layers": 1, "linear_use_lrpe_list": [1]})",
+     "decoder_layers is 1, must be at least 2"},
+    {"transnormer/base", R"({"decoder_attention_heads": 3})",
+     "decoder_attention_heads is 3, must divide hidden_dim 64"},
+    {"transnormer/base", R"({"hidden_dim": 128})",
+     "hidden_dim is 128, must be decoder_embed_dim 64 where linear_use_lrpe_list has a layer"},
+    {"transnormer/base", R"({"linear_use_lrpe_list": [1]})",
+     "linear_use_lrpe_list is a list, must have 0 or 1 for each of the 2 layers"},
+    {"transnormer/base", R"({"linear_use_lrpe_list": [1, 2]})", "linear_use_lrpe_list is a list"},
+    {"transnormer/base", R"({"norm_type": 5})", "norm_type is 5, must be a word"},
+    {"transnormer/base", R"({"glu_dim": 0})", "glu_dim is 0, must be -1 or positive"},
+    {"transnormer/base", R"({"quantization_config": {}, "decoder_embed_dim": 0})",
+     "decoder_embed_dim is 0"},
+    // mamba2
+    {"mamba2/base", R"({"hidden_act": "gelu"})", "hidden_act is \"gelu\", must be \"silu\""},
+    {"mamba2/base", R"({"num_heads": 5})",
+     "num_heads is 5, must be expand 1 times hidden_size 64 by"},
+    {"mamba2/base", R"({"head_dim": 48})", "expand 1 times hidden_size 64"},
+    {"mamba2/base", R"({"n_groups": 3})", "n_groups is 3, must divide the 4 heads"},
+    {"mamba2/base", R"({"time_step_limit": [0.5, 0.1]})",
+     "time_step_limit is a list, must be [least, most] with 0 <= least <= most"},
+    {"mamba2/base", R"({"time_step_limit": 3})", "time_step_limit is 3"},
+    {"mamba2/fla", R"({"dt_limit": ["a", 1]})", "dt_limit is "},
+    {"mamba2/base", R"({"attn_cfg": {"num_heads": 4}})", "attn_cfg is "},
+    {"mamba2/base", R"({"conv_kernel": 0})", "conv_kernel is 0"},
+    {"mamba2/state_spaces", R"({"d_intermediate": 64})", "d_intermediate is "},
+    {"mamba2/state_spaces", R"({"attn_layer_idx": [1]})",
+     "attn_layer_idx is a list, must be null: softmax attention layers"},
+    {"mamba2/state_spaces", R"({"rms_norm": false})", "rms_norm is false, must be true"},
+    {"mamba2/state_spaces", R"({"ssm_cfg": {"d_ssm": 32}})", "ssm_cfg: d_ssm is 32"},
+    {"mamba2/state_spaces", R"({"ssm_cfg": {"layer": "Mamba3"}})",
+     "ssm_cfg: layer is \"Mamba3\", must be \"Mamba2\""},
+    {"mamba2/state_spaces", R"({"ssm_cfg": {"layer": null}})", "ssm_cfg: layer is missing"},
+    {"mamba2/state_spaces", R"({"ssm_cfg": {"ngroups": 3}})", "n_groups is 3, must divide"},
+    {"mamba2/state_spaces", R"({"ssm_cfg": {"dt_limit": [1]}})", "ssm_cfg: dt_limit is a list"},
+    // Other kinds of models, some of which have layers of these.
+    {"mamba2/base", R"({"model_type": "bamba"})",
+     "model_type is \"bamba\", must be one of \"gla\""},
+    {"mamba2/base", R"({"model_type": "falcon_h1"})", "model_type is \"falcon_h1\""},
+    {"lightnet/base", R"({"model_type": "minimax"})", "model_type is \"minimax\""},
+};
+
+TEST(FamiliesTest, EveryRefusalNamesTheField) {
+  for (const Refusal& refusal : kRefusals) {
+    SCOPED_TRACE(absl::StrCat(refusal.variant, " ", refusal.changes));
+    ASSERT_TRUE(ParseChanged(refusal.variant, Json::object()).ok())
+        << ParseChanged(refusal.variant, Json::object()).status();
+    const absl::Status status =
+        ParseChanged(refusal.variant, Json::parse(refusal.changes)).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_THAT(std::string(status.message()), StartsWith("config.json: "));
+    EXPECT_THAT(std::string(status.message()), HasSubstr(refusal.message));
+  }
+}
+
+// Tensors that a family's class does not read, or that this config does not ask for.
+TEST(FamiliesTest, TensorsThatAreNotTheModelsAreRefused) {
+  const struct {
+    const char* variant;
+    const char* tensor;
+  } kCases[] = {
+      {"retnet/odd", "model.layers.0.attn.q_conv1d.weight"},
+      {"hgrn2/base", "model.layers.0.attn.h_conv1d.weight"},
+      {"linear_attn/elu", "model.layers.0.attn.g_proj.weight"},
+      {"lightnet/base", "model.layers.0.attn.g_proj.0.bias"},
+      {"transnormer/layernorm_bias", "model.layers.1.token_mixer.lrpe.theta"},
+      {"mamba2/base", "backbone.layers.0.mlp.fc1.weight"},
+      {"mamba2/state_spaces", "backbone.layers.1.mixer.Wqkv.weight"},
+  };
+  for (const auto& c : kCases) {
+    SCOPED_TRACE(c.variant);
+    TempDir dir;
+    dir.Write("config.json", ReadFile(Golden(c.variant) + "/config.json"));
+    const std::string stored = ReadFile(Golden(c.variant) + "/model.safetensors");
+    dir.Write("model-1.safetensors", stored);
+    TestTensors extra;
+    extra[c.tensor] = CountingTensor("BF16", {4, 4});
+    dir.Write("model-2.safetensors", SafetensorsBytes(extra));
+    Json map;
+    uint64_t length = 0;
+    std::memcpy(&length, stored.data(), sizeof(length));
+    const Json header = Json::parse(stored.substr(8, length));
+    for (const auto& [name, value] : header.items()) {
+      if (name != "__metadata__") map[name] = "model-1.safetensors";
+    }
+    dir.Write("model.safetensors.index.json", Json{{"weight_map", map}}.dump());
+    ASSERT_TRUE(Checkpoint::Open(dir.path()).ok()) << Checkpoint::Open(dir.path()).status();
+    map[c.tensor] = "model-2.safetensors";
+    dir.Write("model.safetensors.index.json", Json{{"weight_map", map}}.dump());
+    const absl::Status status = Checkpoint::Open(dir.path()).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_THAT(std::string(status.message()), HasSubstr(c.tensor));
+    EXPECT_THAT(std::string(status.message()), HasSubstr("not part of the model"));
+  }
+}
+
+const MixerSpec& FirstMixer(const ModelConfig& config, int64_t layer = 0) {
+  return std::get<MixerSpec>(config.spec.layers[layer].branches[0].units[0]);
+}
+
+TEST(FamiliesTest, RetNetIgnoresShortConvAndHasAStateForEachQueryHead) {
+  const auto config = ParseChanged("retnet/gqa_relu", {{"use_short_conv", true}});
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(FirstMixer(*config).conv.taps, 0);
+  EXPECT_EQ(FirstMixer(*config).k_heads, 2);
+  EXPECT_EQ(FirstMixer(*config).state_heads, 4);
+  EXPECT_EQ(MakeStateTable(config->spec).Find(0, StatePartKind::kMatrix)->shape,
+            (std::vector<int64_t>{4, 16, 16}));
+}
+
+TEST(FamiliesTest, OldNamesOfFields) {
+  const auto now = ParseChanged("retnet/gqa_relu", Json::object());
+  const auto then =
+      ParseChanged("retnet/gqa_relu",
+                   {{"rms_norm_eps", 1e-5}, {"num_attention_heads", 4}, {"num_key_value_heads", 2}},
+                   {"norm_eps", "num_heads", "num_kv_heads"});
+  ASSERT_TRUE(now.ok() && then.ok()) << then.status();
+  EXPECT_EQ(now->identity, then->identity);
+}
+
+TEST(FamiliesTest, Hgrn2TakesHeadsFromTheRatioAlone) {
+  const auto config = ParseChanged("hgrn2/base", {{"num_heads", 2}, {"expand_ratio", 32}});
+  ASSERT_TRUE(config.ok());
+  EXPECT_EQ(FirstMixer(*config).state_heads, 2);
+  EXPECT_EQ(FirstMixer(*config).out_norm.eps, 1e-5f) << "whatever norm_eps says";
+}
+
+TEST(FamiliesTest, Mamba2ReadsInfinityInEverySpelling) {
+  for (const char* limit :
+       {"[0.0, Infinity]", R"([0.0, {"__float__": "Infinity"}])", "null", "[0, 1e300]"}) {
+    const auto config = ParseConfig(
+        absl::StrCat(R"({"model_type": "mamba2", "hidden_size": 64, "expand": 1, "head_dim": 16,
+                         "num_heads": 4, "n_groups": 1, "time_step_limit": )",
+                     limit, "}"),
+        "config.json");
+    ASSERT_TRUE(config.ok()) << limit << " " << config.status();
+    EXPECT_EQ(FirstMixer(*config).dt_min, 0);
+    EXPECT_TRUE(std::isinf(FirstMixer(*config).dt_max)) << limit;
+  }
+}
+
+// norm_before_gate counts where its writer meant it.
+TEST(FamiliesTest, Mamba2NormBeforeGate) {
+  EXPECT_FALSE(FirstMixer(*ParseChanged("mamba2/fla", Json::object())).gate_before_norm);
+  EXPECT_TRUE(
+      FirstMixer(*ParseChanged("mamba2/base", {{"norm_before_gate", true}})).gate_before_norm);
+  EXPECT_FALSE(
+      FirstMixer(*ParseChanged("mamba2/state_spaces", {{"ssm_cfg", {{"norm_before_gate", true}}}}))
+          .gate_before_norm);
+}
+
+TEST(FamiliesTest, StateSpacesConfigNeedsNoModelType) {
+  const auto config = ParseChanged("mamba2/state_spaces", Json::object());
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_STREQ(config->model_type(), "mamba2");
+  EXPECT_EQ(config->spec.vocab, 48) << "43, padded to a multiple of 8";
+  EXPECT_TRUE(config->tied);
+  // GPT-NeoX's <|endoftext|>, since the file has none.
+  EXPECT_THAT(config->eos_token_ids, testing::ElementsAre(0));
+}
+
+TEST(FamiliesTest, DefaultsOfTheClasses) {
+  const auto parse = [](const std::string& text) { return ParseConfig(text, "config.json"); };
+  const auto retnet = parse(R"({"model_type": "retnet"})");
+  ASSERT_TRUE(retnet.ok()) << retnet.status();
+  EXPECT_EQ(FirstMixer(*retnet).q_heads, 8);
+  EXPECT_EQ(FirstMixer(*retnet).dk, 256);
+  EXPECT_EQ(FirstMixer(*retnet).dv, 512);
+  EXPECT_EQ(MakeStateTable(retnet->spec).bytes(), 96 << 20);
+  const auto hgrn2 = parse(R"({"model_type": "hgrn2"})");
+  ASSERT_TRUE(hgrn2.ok()) << hgrn2.status();
+  EXPECT_EQ(FirstMixer(*hgrn2).dk, 128);
+  EXPECT_EQ(MakeStateTable(hgrn2->spec).bytes(), 24 << 20);
+  const auto mamba2 = parse(R"({"model_type": "mamba2"})");
+  ASSERT_TRUE(mamba2.ok()) << mamba2.status();
+  EXPECT_EQ(FirstMixer(*mamba2).k_heads, 8);
+  EXPECT_EQ(FirstMixer(*mamba2).state_heads, 128);
+  const auto fla_mamba2 = parse(R"({"model_type": "mamba2", "norm_eps": 1e-5})");
+  ASSERT_TRUE(fla_mamba2.ok()) << fla_mamba2.status();
+  EXPECT_EQ(FirstMixer(*fla_mamba2).k_heads, 1);
+  EXPECT_EQ(FirstMixer(*fla_mamba2).state_heads, 64);
+  const auto transnormer = parse(R"({"model_type": "transnormer"})");
+  ASSERT_TRUE(transnormer.ok()) << transnormer.status();
+  EXPECT_TRUE(transnormer->tied);
+  EXPECT_EQ(transnormer->spec.embedding_scale, 32.0f);
+}
+
+// Every golden opens, has the numbers of parameters of its files, and can run on the CPU.
+TEST(FamiliesTest, EveryGoldenOpens) {
+  int64_t models = 0;
+  for (const Family* family : Families()) {
+    const std::string dir = Golden(family->model_type);
+    if (!std::filesystem::is_directory(dir)) continue;
+    for (const auto& entry : std::filesystem::directory_iterator(dir)) {
+      SCOPED_TRACE(entry.path().string());
+      const auto checkpoint = Checkpoint::Open(entry.path().string());
+      ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+      EXPECT_EQ(CheckSpec(DeviceKind::kCpu, (*checkpoint)->config().spec), absl::OkStatus());
+      EXPECT_GT((*checkpoint)->parameters(), 0);
+      ++models;
+    }
+  }
+  EXPECT_GE(models, 42);
+}
+
+}  // namespace
+}  // namespace sluice
