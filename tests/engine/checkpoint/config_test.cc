@@ -218,8 +218,8 @@ TEST(Config, RefusalsNameFieldAndRule) {
         "num_hidden_layers": 8)",
        "the state of one sequence has 137438953472 bytes, must be at most 17179869184"},
       // Not supported.
-      {R"("model_type": "llama")", R"(model_type is "llama", must be "gla")"},
-      {R"("model_type": 3)", R"(model_type is 3, must be "gla")"},
+      {R"("model_type": "llama")", R"(model_type is "llama", must be one of "gla", ")"},
+      {R"("model_type": 3)", R"(model_type is 3, must be one of "gla", ")"},
       {R"("hidden_act": "relu")", R"(hidden_act is "relu", must be "swish" or "silu")"},
       {R"("hidden_act": "powlu")", "hidden_act is"},
       {R"("attn_mode": "parallel")", "attn_mode is"},
@@ -268,7 +268,7 @@ TEST(Config, RefusesWhatIsNotAJsonObject) {
       {absl::StrCat("{\"a\":", deep_list, "}"), "config.json: is nested more than 64 deep"},
       {deep_object, "config.json: is nested more than 64 deep"},
       {deep_list.substr(0, 100000), "config.json: is nested more than 64 deep"},
-      {"{}", "config.json: model_type is missing, must be \"gla\""},
+      {"{}", "config.json: model_type is missing, must be one of \"gla\""},
   };
   for (const auto& c : kCases) {
     const auto config = ParseConfig(c.text, "config.json");
