@@ -11,7 +11,8 @@ class Clock {
   virtual ~Clock() = default;
   // Time since an arbitrary origin; never goes back. Any thread.
   virtual absl::Duration Now() const = 0;
-  // The time of day: to be shown, never to decide anything by. Any thread.
+  // The time of day: to be shown, and to be left on disk for other processes (wall_age.h). Any
+  // thread.
   virtual absl::Time WallNow() const = 0;
 };
 

@@ -38,6 +38,8 @@ Engine::Engine(Backend* backend, Model* model, const Tokenizer* tokenizer, const
                  .vocab = model->spec().vocab,
                  .has_store = options.has_store,
                  .shared = options.shared_store,
+                 .last_uses_since = options.last_uses_since,
+                 .on_wrong_clock = options.on_wrong_clock,
                  .index = options.session_index,
                  .random = options.random}),
       prefixes_(&states_, backend->info().prompt_grid, options.prefix_cache_bytes,

@@ -50,11 +50,13 @@ struct EngineOptions {
 
   int64_t prefix_cache_bytes = 0;  // part of session_limits.host_state_bytes; 0: nothing is kept
   SessionLimits session_limits;
-  std::string fingerprint;                 // of the model
-  bool has_store = false;                  // StoreJobs are taken and run
-  bool shared_store = false;               // other daemons use the store's directory too
-  std::vector<SessionName> session_index;  // what the store had at the start
-  std::function<uint64_t()> random;        // for ids; null: the system's
+  std::string fingerprint;                            // of the model
+  bool has_store = false;                             // StoreJobs are taken and run
+  bool shared_store = false;                          // other daemons use the store's directory too
+  absl::Time last_uses_since = absl::InfinitePast();  // SessionStore::first_start_us
+  std::function<void(const std::string&)> on_wrong_clock;  // one line; null: nobody is told
+  std::vector<SessionName> session_index;                  // what the store had at the start
+  std::function<uint64_t()> random;                        // for ids; null: the system's
 };
 
 class Engine {

@@ -54,6 +54,8 @@ class Files {
   virtual absl::StatusOr<int64_t> Size(const std::string& path) = 0;
   // Which file a name is, and when it was last written or touched.
   virtual absl::StatusOr<FileStamp> Stamp(const std::string& path) = 0;
+  // Sets when a file was last written or touched.
+  virtual absl::Status SetTime(const std::string& path, int64_t time_us) = 0;
   // Exactly `out.size()` bytes at `offset`; DATA_LOSS where the file ends before.
   virtual absl::Status ReadAt(const std::string& path, int64_t offset, absl::Span<char> out) = 0;
   // A new file of these pieces, one after another, on stable storage once it returns OK; its name

@@ -190,6 +190,15 @@ class PosixFilesImpl : public Files {
                      static_cast<int64_t>(info.st_size)};
   }
 
+  absl::Status SetTime(const std::string& path, int64_t time_us) override {
+    struct timespec times[2] = {};
+    times[0].tv_nsec = UTIME_OMIT;
+    times[1].tv_sec = time_us / 1000000;
+    times[1].tv_nsec = time_us % 1000000 * 1000;
+    return utimensat(AT_FDCWD, path.c_str(), times, 0) == 0 ? absl::OkStatus()
+                                                            : Error("utimensat", errno);
+  }
+
   absl::Status ReadAt(const std::string& path, int64_t offset, absl::Span<char> out) override {
     const Descriptor file(path, O_RDONLY);
     if (file.fd() < 0) return Error("open", errno);

@@ -31,6 +31,7 @@ struct SessionUse {
   std::string etag;
   bool writes = false;   // else it reads what is committed, and takes no lock
   absl::Duration since;  // it waits for its turn
+  int lost_races = 0;    // of one that reads: its state went while it was to be read
   OnConflict on_conflict = OnConflict::kFail;
   // Called once, unless the use is released before: OK when `state` may be read.
   std::function<void(absl::Status)> ready;
@@ -86,8 +87,12 @@ struct Session {
   absl::Time create_time;
   absl::Duration created;  // on the steady clock; of a session that was read: when it was
   SessionContent now;
-  absl::Duration last_use;
-  absl::Duration expiry = absl::InfiniteDuration();  // its place among the expiries
+  absl::Duration last_use = -absl::InfiniteDuration();
+  absl::Duration keep_until = -absl::InfiniteDuration();  // whatever its time to live
+  absl::Duration told_use = -absl::InfiniteDuration();    // the last use that the disk has
+  absl::Time disk_use = absl::InfinitePast();             // the same, as it is there
+  bool touched = false;                                   // the disk is to be told of a later one
+  absl::Duration expiry = absl::InfiniteDuration();       // its place among the expiries
 
   std::shared_ptr<SessionUse> writer;
   std::deque<std::shared_ptr<SessionUse>> waiting;
@@ -100,6 +105,8 @@ struct Session {
   std::string stored_state_id;  // names its file
   std::deque<PendingChange> changes;
   std::vector<std::function<void(absl::Status)>> on_read;
+  std::vector<std::function<void(absl::Status)>> on_checked;  // whether its state can be read
+  bool lost = false;  // its record or state is damaged: unread, and there to be deleted
   std::vector<std::function<void(absl::Status)>> on_deleted;
   bool queued = false;          // wants a job
   bool job_out = false;         // has one, or lends its file to one

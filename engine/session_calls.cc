@@ -8,6 +8,12 @@
 #include "kernels/check.h"
 
 namespace sluice {
+namespace {
+
+// Another daemon may move a session on between a look at it and the read of its state.
+constexpr int kTries = 3;
+
+}  // namespace
 
 void Sessions::Acquire(absl::string_view tenant, const std::string& id,
                        std::shared_ptr<SessionUse> use) {
@@ -71,8 +77,13 @@ void Sessions::Start(Session* session, const std::shared_ptr<SessionUse>& use) {
   if (use->state == nullptr) return use->ready(absl::OkStatus());
   states_->Touch(use->state.get());
   if (use->state->on_device() || use->state->has_data()) return use->ready(absl::OkStatus());
-  WithData(use->state, [this, use](absl::Status read) {
+  WithData(use->state, [this, use, key = session->key](absl::Status read) {
     if (use->released) return;
+    if (!use->writes && IsLostRace(read) && ++use->lost_races < kTries) {
+      use->pin.Release();
+      use->state.reset();
+      return Acquire(key.first, key.second, use);
+    }
     if (read.ok()) stats_->disk_restores.Add();
     use->ready(std::move(read));
   });

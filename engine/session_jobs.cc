@@ -65,6 +65,7 @@ void Sessions::GiveUp(const absl::Status& why) {
     }
     for (auto& wait : TakeWaits(session.get())) told.push_back(std::move(wait));
     for (auto& mark : std::exchange(session->marks, {})) told.push_back(std::move(mark));
+    for (auto& check : std::exchange(session->on_checked, {})) told.push_back(std::move(check));
     std::move(session->on_deleted.begin(), session->on_deleted.end(), std::back_inserter(told));
     session->changes.clear();
     session->waiting.clear();
@@ -157,29 +158,21 @@ std::unique_ptr<StoreJob> Sessions::NewJob(StoreJob::Kind kind, Session* session
   return job;
 }
 
-std::unique_ptr<StoreJob> Sessions::MakeFetch(const StatePtr& state) {
-  bool busy = false;
-  for (const SessionKey& key : state->holders) {
-    Session* holder = Lookup(key);
-    if (holder == nullptr) continue;
-    if (holder->job_out) {
-      busy = true;
-      continue;
-    }
-    auto job = NewJob(StoreJob::Kind::kReadState, holder);
-    job->record = RecordOf(*holder, holder->now);
-    job->record.info = state->info;
-    job->record.state_id = holder->stored_state_id;
-    fetching_[job->id] = state;
-    return job;
-  }
-  if (!busy) FinishFetch(state, LostRace());
-  return nullptr;
-}
-
 std::unique_ptr<StoreJob> Sessions::MakeJob(Session* session) {
   if (session->job_out) return nullptr;  // JobDone comes back to it
-  if (MustLook(*session) && session->phase != SessionPhase::kCreating) return LookJob(session);
+  if (!session->on_checked.empty()) {
+    if (session->phase == SessionPhase::kLive && session->stored_state != nullptr) {
+      auto job = NewJob(StoreJob::Kind::kCheckState, session);
+      job->record = RecordOf(*session, session->now);
+      job->record.info = session->stored_state->info;
+      job->record.state_id = session->stored_state_id;
+      return job;
+    }
+    for (const auto& checked : std::exchange(session->on_checked, {})) checked(LostRace());
+  }
+  const bool stored =
+      session->phase == SessionPhase::kLive || session->phase == SessionPhase::kUnread;
+  if (stored && MustLook(*session)) return LookJob(session);
   if (session->phase == SessionPhase::kUnread) {
     const bool wanted = !session->on_read.empty() || !session->waiting.empty();
     if (wanted || session->owned) {
@@ -203,7 +196,18 @@ std::unique_ptr<StoreJob> Sessions::MakeJob(Session* session) {
   }
   const bool dirty = session->version != session->stored_version;
   if (dirty) return session->backing_off ? nullptr : PutJob(session);
+  if (session->touched) return TouchJob(session);
   return session->owned && IsIdle(*session, /*with_change=*/false) ? ReleaseJob(session) : nullptr;
+}
+
+std::unique_ptr<StoreJob> Sessions::TouchJob(Session* session) {
+  auto job = NewJob(StoreJob::Kind::kTouch, session);
+  job->record.last_use_us =
+      absl::ToUnixMicros(clock_->WallNow() - (clock_->Now() - session->last_use));
+  session->touched = false;
+  session->told_use = session->last_use;
+  session->disk_use = absl::FromUnixMicros(job->record.last_use_us);
+  return job;
 }
 
 std::unique_ptr<StoreJob> Sessions::PutJob(Session* session) {
@@ -249,6 +253,9 @@ std::unique_ptr<StoreJob> Sessions::PutJob(Session* session) {
   session->out = std::move(content);
   session->out_version = session->version;
   session->out_has_change = has_change;
+  session->touched = false;
+  session->told_use = clock_->Now();
+  session->disk_use = absl::FromUnixMicros(job->record.last_use_us);
   if (setup_.shared) {
     job->quota = {setup_.limits.max_sessions, setup_.limits.max_sessions_per_tenant};
   }
@@ -291,6 +298,7 @@ SessionRecord Sessions::RecordOf(const Session& session, const SessionContent& c
   record.last_request_id = content.last_request_id;
   record.create_time_us = absl::ToUnixMicros(session.create_time);
   record.update_time_us = absl::ToUnixMicros(content.update_time);
+  record.last_use_us = absl::ToUnixMicros(clock_->WallNow());
   record.ttl_us =
       content.ttl == absl::InfiniteDuration() ? -1 : absl::ToInt64Microseconds(content.ttl);
   record.labels = content.labels;
@@ -305,6 +313,9 @@ void Sessions::JobDone(std::unique_ptr<StoreJob> job) {
   const std::vector<SessionKey> keys = std::move(out->second);
   out_.erase(out);
   if (idle_read_ == job->id) idle_read_ = 0;
+  stats_->quarantined.Add(
+      static_cast<uint64_t>(std::max<int64_t>(0, job->quarantined - quarantined_)));
+  quarantined_ = std::max(quarantined_, job->quarantined);
   if (job->kind == StoreJob::Kind::kRequests) return RequestsDone(*job);
   if (job->kind == StoreJob::Kind::kList) return ListDone(*job);
   if (keys.empty()) return;  // a session that is gone was let go of
@@ -325,9 +336,13 @@ void Sessions::JobDone(std::unique_ptr<StoreJob> job) {
     case StoreJob::Kind::kReadState:
       FetchDone(session, job.get());
       break;
+    case StoreJob::Kind::kCheckState:
+      CheckDone(session, job->status);
+      break;
     case StoreJob::Kind::kMark:
       MarkDone(session, job->status);
       break;
+    case StoreJob::Kind::kTouch:  // of a record that was replaced meanwhile: it says more
     case StoreJob::Kind::kRelease:
     case StoreJob::Kind::kRequests:
     case StoreJob::Kind::kList:
@@ -336,78 +351,6 @@ void Sessions::JobDone(std::unique_ptr<StoreJob> job) {
   for (const SessionKey& key : keys) {
     if (Session* free = Lookup(key)) Enqueue(free);
   }
-}
-
-void Sessions::ReadDone(Session* session, StoreJob* job) {
-  absl::Status status = job->status;
-  if (job->owned) SetOwned(session, true);
-  if (status.ok()) status = TakeRecord(session, job->record, job->unchanged);
-  if (!status.ok()) {
-    const bool gone = absl::IsNotFound(status) || absl::IsDataLoss(status);
-    if (absl::IsNotFound(status)) {
-      status = NotFound(session->key);  // how the store found out is nobody's business
-    } else {
-      stats_->store_errors.Add();
-    }
-    if (gone || !session->indexed) return Remove(session, status);
-  }
-  const SessionKey key = session->key;
-  if (status.ok() && setup_.shared) return LookDone(key, *job);
-  const auto readers = TakeWaits(session);
-  const auto waiting =
-      status.ok() ? decltype(session->waiting)() : std::exchange(session->waiting, {});
-  for (const auto& use : waiting) {
-    use->session = nullptr;
-    use->ready(status);
-  }
-  for (const auto& read : readers) read(status);
-  session = Lookup(key);
-  if (session != nullptr) StartNext(session);
-}
-
-absl::Status Sessions::TakeRecord(Session* session, const SessionRecord& record, bool unchanged) {
-  const StateInfo& info = record.info;
-  const bool ours = record.fingerprint == setup_.fingerprint;
-  if (ours && info.position > 0 && (info.last_token < 0 || info.last_token >= setup_.vocab)) {
-    return absl::DataLossError("the session's record names a token that the model does not have");
-  }
-  // In a directory that is shared, a session deleted and made again may have come as far.
-  const bool same = setup_.shared ? unchanged : session->generation == record.generation;
-  if (session->stored_version > 0 && same) {
-    // Nobody else has written it: what is in memory is newer, if it differs at all.
-    if (session->phase == SessionPhase::kUnread) Touch(session);
-    session->phase = SessionPhase::kLive;
-    return absl::OkStatus();
-  }
-  if (std::exchange(session->counted_unread, false)) states_->AddUnread(-1);
-  if (!std::exchange(session->indexed, true)) {
-    ++total_;
-    ++per_tenant_[session->key.first];
-  }
-  StatePtr state;
-  if (info.position > 0) {
-    const bool has_it =
-        session->stored_state != nullptr && session->stored_state_id == record.state_id;
-    state = has_it ? session->stored_state : states_->AdoptFile(info);
-  }
-  SetStored(session, state, record.state_id);
-  session->phase = SessionPhase::kLive;
-  session->affinity = record.affinity;
-  session->fingerprint = record.fingerprint;
-  session->generation = record.generation;
-  session->file_number = record.file_number;
-  session->create_time = absl::FromUnixMicros(record.create_time_us);
-  session->stored_version = ++session->version;
-  SessionContent& now = session->now;
-  now.etag = record.etag;
-  now.state = std::move(state);
-  now.last_request_id = record.last_request_id;
-  now.ttl = record.ttl_us < 0 ? absl::InfiniteDuration() : absl::Microseconds(record.ttl_us);
-  now.labels = record.labels;
-  now.update_time = absl::FromUnixMicros(record.update_time_us);
-  // The steady clock of the process that used it last is not ours: its time begins again.
-  Touch(session);
-  return absl::OkStatus();
 }
 
 void Sessions::SetStored(Session* session, StatePtr state, const std::string& state_id) {
@@ -495,40 +438,6 @@ void Sessions::Reread(Session* session, const absl::Status& why) {
   Enqueue(session);
   for (const PendingChange& change : changes) change.done(why);
   for (const auto& done : deleted) done(why);
-}
-
-void Sessions::FetchDone(Session* holder, StoreJob* job) {
-  const auto it = fetching_.find(job->id);
-  const StatePtr state = std::move(it->second);
-  fetching_.erase(it);
-  absl::Status status = job->status;
-  if (status.ok() &&
-      (job->data == nullptr || static_cast<int64_t>(job->data->size()) != states_->state_bytes())) {
-    status = absl::DataLossError("the session's state has another size than the model's");
-  }
-  if (status.ok()) {
-    states_->GiveData(state.get(), std::const_pointer_cast<StateData>(job->data),
-                      &state->fetch_room);
-    stats_->disk_restore_seconds.Observe(absl::ToDoubleSeconds(clock_->Now() - state->fetch_asked));
-    job->data.reset();
-  } else if (absl::IsAborted(status)) {
-    // Another daemon has moved on the session whose file it was. Forks may still have the state.
-    SetStored(holder, nullptr, "");
-    LoseRace(holder);
-    if (!state->holders.empty()) return fetches_.push_back(state);
-    status = LostRace();
-  } else {
-    stats_->store_errors.Add();
-    if (absl::IsNotFound(status)) status = absl::DataLossError("the session's state is gone");
-  }
-  FinishFetch(state, status);
-}
-
-void Sessions::FinishFetch(const StatePtr& state, const absl::Status& status) {
-  state->fetching = false;
-  state->fetch_room.Release();
-  const auto waiting = std::exchange(state->on_data, {});
-  for (const auto& ready : waiting) ready(status);
 }
 
 // What the session says is in a state that will never arrive.

@@ -17,17 +17,9 @@ uint64_t SystemRandom() {
   return bits;
 }
 
-bool Carries(const Sessions::Labels& all, const Sessions::Labels& wanted) {
-  return std::all_of(wanted.begin(), wanted.end(), [&](const auto& label) {
-    const auto it = all.find(label.first);
-    return it != all.end() && it->second == label.second;
-  });
-}
-
 // What another daemon does with a session is over within these, or the session is busy.
 constexpr absl::Duration kUpdatePatience = absl::Seconds(5);
 constexpr absl::Duration kDeletePatience = absl::Seconds(10);
-constexpr absl::Duration kExpiryPatience = absl::Seconds(10);
 
 // `done`, but the first tries that lost a race try again: another daemon has moved the session on
 // in the moment between a look at it and the use of what was seen.
@@ -42,7 +34,11 @@ Done<T> Again(Done<T> done, std::function<void(Done<T>)> act, int tries = 3) {
 }  // namespace
 
 Sessions::Sessions(StateCache* states, const Clock* clock, EngineStats* stats, SessionsSetup setup)
-    : states_(states), clock_(clock), stats_(stats), setup_(std::move(setup)) {
+    : states_(states),
+      clock_(clock),
+      stats_(stats),
+      setup_(std::move(setup)),
+      ages_(clock, setup_.on_wrong_clock) {
   if (!setup_.random) setup_.random = SystemRandom;
   for (const SessionName& name : setup_.index) {
     Session* session = Insert({name.tenant, name.id}, /*indexed=*/true);
@@ -86,10 +82,33 @@ void Sessions::Create(absl::string_view tenant, SessionSettings settings, Done<S
 }
 
 void Sessions::Get(absl::string_view tenant, const std::string& id, Done<SessionInfo> done) {
-  Find(tenant, id, [this, done = std::move(done)](absl::StatusOr<Session*> session) {
+  GetOnce(tenant, id,
+          Again<SessionInfo>(std::move(done), [=, this, tenant = std::string(tenant)](auto next) {
+            GetOnce(tenant, id, next);
+          }));
+}
+
+void Sessions::GetOnce(absl::string_view tenant, const std::string& id,
+                       const Done<SessionInfo>& done) {
+  Find(tenant, id, [this, done](absl::StatusOr<Session*> session) {
     if (!session.ok()) return done(session.status());
-    done(Info(**session));
+    CheckState(*session, [this, done, key = (*session)->key](absl::Status status) {
+      const Session* checked = Lookup(key);
+      if (status.ok() && checked == nullptr) status = NotFound(key);
+      if (!status.ok()) return done(status);
+      done(Info(*checked));
+    });
   });
+}
+
+void Sessions::CheckState(Session* session, std::function<void(absl::Status)> checked) {
+  const StatePtr& state = session->now.state;
+  if (state == nullptr || state->checked || state->has_data() || state->fetching ||
+      state != session->stored_state) {
+    return checked(absl::OkStatus());
+  }
+  session->on_checked.push_back(std::move(checked));
+  Enqueue(session);
 }
 
 void Sessions::Update(absl::string_view tenant, const std::string& id, const std::string& etag,
@@ -148,7 +167,11 @@ void Sessions::ForkOnce(absl::string_view tenant, const std::string& id, const s
 
 void Sessions::Delete(absl::string_view tenant, const std::string& id, const std::string& etag,
                       std::function<void(absl::Status)> done) {
-  const auto remove = [=, this, done = std::move(done)](absl::StatusOr<Session*> found) {
+  const auto remove = [=, this, key = SessionKey(std::string(tenant), id),
+                       done = std::move(done)](absl::StatusOr<Session*> found) {
+    // One that is damaged has no etag any more, and goes.
+    Session* lost = absl::IsDataLoss(found.status()) && etag.empty() ? Lookup(key) : nullptr;
+    if (lost != nullptr && lost->lost && lost->phase == SessionPhase::kUnread) found = lost;
     if (!found.ok()) return done(found.status());
     const absl::Status status = CheckEtag(**found, etag);
     if (!status.ok()) return done(status);
@@ -214,72 +237,6 @@ void Sessions::Import(absl::string_view tenant, SessionSettings settings, StateI
         if (imported.ok()) stats_->imports.Add();
         done(std::move(imported));
       });
-}
-
-// ---- Listing ----
-
-void Sessions::List(absl::string_view tenant, int32_t page_size, const std::string& after_id,
-                    Labels labels, Done<SessionPage> done) {
-  auto listing = std::make_shared<Listing>();
-  listing->after = {std::string(tenant), after_id};
-  listing->page_size = page_size;
-  listing->labels = std::move(labels);
-  listing->done = std::move(done);
-  if (setup_.shared) {
-    to_list_[listing->after.first].push_back(listing);  // what is there now
-  } else {
-    ContinueListing(listing);
-  }
-}
-
-void Sessions::ContinueListing(const std::shared_ptr<Listing>& listing) {
-  const auto ours = [&](const auto& it) {
-    return it != sessions_.end() && it->first.first == listing->after.first;
-  };
-  // What must be read before it can be listed: once, whatever comes of it.
-  const auto unknown = [&](const Session& session) {
-    const bool unread = session.phase == SessionPhase::kUnread;
-    const bool old = session.phase == SessionPhase::kLive && MustLook(session);
-    return (unread || old) && listing->looked.count(session.key.second) == 0;
-  };
-  auto it = sessions_.upper_bound(listing->after);
-  const auto full = [&] {
-    return static_cast<int32_t>(listing->page.sessions.size()) == listing->page_size;
-  };
-  for (; ours(it) && !full(); ++it) {
-    const Session& session = *it->second;
-    if (unknown(session)) break;
-    listing->after = it->first;
-    if (session.phase == SessionPhase::kUnread && session.indexed && listing->labels.empty()) {
-      SessionInfo info;
-      info.id = session.key.second;
-      info.unreadable = true;
-      listing->page.sessions.push_back(std::move(info));
-    }
-    if (session.phase != SessionPhase::kLive || !Carries(session.now.labels, listing->labels)) {
-      continue;
-    }
-    listing->page.sessions.push_back(Info(session));
-  }
-  if (full() || !ours(it)) {
-    if (ours(it)) listing->page.next_after = listing->after.second;
-    return listing->done(std::move(listing->page));
-  }
-  // As many records at once as the page may still take; then on from here.
-  const auto read = [this, listing](absl::Status) {
-    if (--listing->unread == 0) ContinueListing(listing);
-  };
-  const int32_t wanted = listing->page_size - static_cast<int32_t>(listing->page.sessions.size());
-  std::vector<Session*> unread;
-  for (; ours(it) && static_cast<int32_t>(unread.size()) < wanted; ++it) {
-    if (unknown(*it->second)) unread.push_back(it->second.get());
-  }
-  listing->unread = static_cast<int32_t>(unread.size());
-  for (Session* session : unread) {
-    listing->looked.insert(session->key.second);
-    session->on_read.push_back(read);
-    Enqueue(session);
-  }
 }
 
 // ---- Sessions come and go ----
@@ -409,6 +366,7 @@ void Sessions::StartDelete(Session* session, std::function<void(absl::Status)> d
   session->phase = SessionPhase::kDeleting;
   session->on_deleted.push_back(std::move(done));
   SetExpiry(session, absl::InfiniteDuration());
+  session->lost = false;
   if (session->writer != nullptr && !session->writer->committing) {
     cancel_call_(session->writer->call, absl::CancelledError("the session was deleted"));
   }
@@ -451,49 +409,9 @@ void Sessions::Remove(Session* session, const absl::Status& status) {
     change.done(status.ok() ? NotFound(gone->key) : status);
   }
   for (const auto& deleted : gone->on_deleted) deleted(status);
-  for (const auto& wait : TakeWaits(gone.get())) wait(status.ok() ? NotFound(gone->key) : status);
-}
-
-// ---- Time ----
-
-void Sessions::Touch(Session* session) {
-  session->last_use = clock_->Now();
-  SetExpiry(session, session->last_use + session->now.ttl);
-}
-
-void Sessions::SetExpiry(Session* session, absl::Duration expiry) {
-  if (session->expiry != absl::InfiniteDuration()) {
-    expiries_.erase({session->expiry, session->key});
-  }
-  session->expiry = expiry;
-  if (expiry != absl::InfiniteDuration()) expiries_.emplace(expiry, session->key);
-}
-
-void Sessions::Expire(absl::Duration now) {
-  while (!expiries_.empty() && expiries_.begin()->first <= now) {
-    Session* session = Lookup(expiries_.begin()->second);
-    const bool in_use = session->writer != nullptr || !session->waiting.empty() ||
-                        !session->changes.empty() || session->job_out;
-    if (in_use) {
-      Touch(session);
-      continue;
-    }
-    if (!MustLook(*session)) {
-      ExpireNow(session);
-      continue;
-    }
-    // Another daemon may have used it.
-    SetExpiry(session, now + kExpiryPatience);
-    FindOwned(session->key.first, session->key.second, SessionWish::kNone, kExpiryPatience,
-              [this, now](absl::StatusOr<Session*> found) {
-                if (found.ok() && (*found)->last_use + (*found)->now.ttl <= now) ExpireNow(*found);
-              });
-  }
-}
-
-void Sessions::ExpireNow(Session* session) {
-  stats_->sessions_expired.Add();
-  StartDelete(session, [](absl::Status) {});
+  auto waits = TakeWaits(gone.get());
+  for (auto& checked : gone->on_checked) waits.push_back(std::move(checked));
+  for (const auto& wait : waits) wait(status.ok() ? NotFound(gone->key) : status);
 }
 
 // ---- Small things ----
@@ -517,7 +435,7 @@ SessionInfo Sessions::Info(const Session& session) const {
   info.create_time = session.create_time;
   info.update_time = session.now.update_time;
   if (session.now.ttl != absl::InfiniteDuration()) {
-    info.expire_time = clock_->WallNow() + (session.last_use + session.now.ttl - clock_->Now());
+    info.expire_time = clock_->WallNow() + (ExpiryOf(session) - clock_->Now());
   }
   info.labels = session.now.labels;
   return info;

@@ -28,6 +28,7 @@
 #include "engine/state_cache.h"
 #include "engine/stats.h"
 #include "engine/store_job.h"
+#include "engine/wall_age.h"
 
 namespace sluice {
 
@@ -72,9 +73,12 @@ struct SessionsSetup {
   std::string numerics_id;  // of the backend
   int64_t vocab = 0;
   bool has_store = false;
-  bool shared = false;               // other daemons use the store's directory too
-  std::vector<SessionName> index;    // what the store had at the start
-  std::function<uint64_t()> random;  // null: the system's
+  bool shared = false;  // other daemons use the store's directory too
+  // Records whose last use is older were written by a version that did not keep it.
+  absl::Time last_uses_since = absl::InfinitePast();
+  std::function<void(const std::string&)> on_wrong_clock;  // one line; null: nobody is told
+  std::vector<SessionName> index;                          // what the store had at the start
+  std::function<uint64_t()> random;                        // null: the system's
 };
 
 class Sessions {
@@ -164,8 +168,10 @@ class Sessions {
     int32_t page_size = 0;
     Labels labels;
     SessionPage page;
-    int32_t unread = 0;            // records on their way
-    std::set<std::string> looked;  // ids whose records were read for it, or could not be
+    int32_t unread = 0;             // records on their way
+    std::set<std::string> looked;   // ids whose records were read for it, or could not be
+    std::set<std::string> checked;  // ids whose states were
+    int64_t bytes_to_check = int64_t{64} << 20;
     Done<SessionPage> done;
   };
 
@@ -197,7 +203,12 @@ class Sessions {
   void Reread(Session* session, const absl::Status& why);
   void StartDelete(Session* session, std::function<void(absl::Status)> done);
   SessionInfo Info(const Session& session) const;
-  void ExpireNow(Session* session);
+  // Ends the session unless it was used meanwhile.
+  void ExpireIfOver(Session* session);
+  static absl::Duration ExpiryOf(const Session& session);
+  static bool InUse(const Session& session);
+  // The disk says when the session was last used, by whichever daemon.
+  void TakeLastUse(Session* session, const SessionRecord& record);
   void Touch(Session* session);
   void SetExpiry(Session* session, absl::Duration expiry);
   std::string RandomId();
@@ -220,6 +231,7 @@ class Sessions {
   std::unique_ptr<StoreJob> NewJob(StoreJob::Kind kind, Session* session);
   std::unique_ptr<StoreJob> MakeJob(Session* session);
   std::unique_ptr<StoreJob> MakeFetch(const StatePtr& state);
+  std::unique_ptr<StoreJob> TouchJob(Session* session);
   std::unique_ptr<StoreJob> PutJob(Session* session);
   // Whether the session's file may go away: nobody else needs it, or all that do can do without.
   bool MayDropFile(Session* session);
@@ -229,6 +241,12 @@ class Sessions {
   void PutDone(Session* session, StoreJob* job);
   void DeleteDone(Session* session, StoreJob* job);
   void FetchDone(Session* holder, StoreJob* job);
+  void CheckDone(Session* session, const absl::Status& status);
+  // Calls `checked` once it is known whether the session's state can be read.
+  void CheckState(Session* session, std::function<void(absl::Status)> checked);
+  // The session's record or state turned out to be damaged: `why`.
+  void Lose(Session* session, const absl::Status& why);
+  void GetOnce(absl::string_view tenant, const std::string& id, const Done<SessionInfo>& done);
   void FinishFetch(const StatePtr& state, const absl::Status& status);
   // Ends what waits for a state that will never arrive; what can go on then.
   std::unique_ptr<StoreJob> FailPut(Session* session);
@@ -274,6 +292,7 @@ class Sessions {
   int64_t total_ = 0;
   int64_t busy_ = 0;  // sessions of sessions_ that a call writes to
   std::set<std::pair<absl::Duration, SessionKey>> expiries_;
+  WallAge ages_;
 
   // With a store.
   std::deque<SessionKey> queue_;                      // sessions that want a job
@@ -283,7 +302,8 @@ class Sessions {
   std::deque<SessionKey> unread_;  // of the index, to be read when there is nothing better to do
   std::set<std::pair<absl::Duration, SessionKey>> retries_;  // after writes that failed
   uint64_t last_job_ = 0;
-  uint64_t idle_read_ = 0;  // the job that reads one of unread_; 0: none
+  int64_t quarantined_ = 0;  // that `stats_` has
+  uint64_t idle_read_ = 0;   // the job that reads one of unread_; 0: none
 
   // With a shared directory.
   bool stopping_ = false;

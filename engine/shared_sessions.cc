@@ -111,7 +111,10 @@ std::unique_ptr<StoreJob> Sessions::LookJob(Session* session) {
   }
   const bool due = clock_->Now() >= session->look_at;
   const bool again = due && (claims || !session->for_written.empty());
-  if (session->on_read.empty() && !again) return nullptr;  // a timer comes back to it, if any
+  if (session->on_read.empty() && !again) {  // a timer comes back to it, if any
+    const bool touch = session->touched && session->phase == SessionPhase::kLive;
+    return touch ? TouchJob(session) : nullptr;
+  }
   auto job = NewJob(StoreJob::Kind::kReadRecord, session);
   if (claims && due) {
     job->own = true;

@@ -151,7 +151,9 @@ StatePtr StateCache::AdoptData(StateInfo info, HostState data, Room* room) {
 }
 
 StatePtr StateCache::AdoptFile(StateInfo info) {
-  return MakeState(std::move(info), /*has_disk=*/true);
+  StatePtr state = MakeState(std::move(info), /*has_disk=*/true);
+  state->checked = false;
+  return state;
 }
 
 StatePtr StateCache::MakeState(StateInfo info, bool has_disk) {

@@ -63,6 +63,7 @@ class State {
 
   const StateInfo info;
   std::set<SessionKey> holders;  // sessions whose record on disk points at it
+  bool checked = true;           // its file could be read, or it has none yet
   bool exported = false;         // its buffer has been seen outside of the engine's thread
   std::vector<std::function<void(absl::Status)>> on_data;  // wait for data_ready
   bool fetching = false;                                   // a StoreJob reads it, or is to

@@ -134,6 +134,7 @@ struct EngineStats {
   Counter slot_evictions;   // committed states that lost their slot; the host still had them
   Counter host_evictions;   // that left host memory; the disk still had them
   Counter store_errors;     // jobs that failed but for a conflict or an unknown name
+  Counter quarantined;      // files of sessions that were moved aside
   Counter lost_races;       // another daemon had written the session meanwhile
   Histogram spill_seconds{kLatencyBounds};  // from a slot to the host
   Histogram host_restore_seconds{kLatencyBounds};

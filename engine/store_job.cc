@@ -75,9 +75,7 @@ void ListNames(SessionStore* store, StoreJob* job) {
   if (job->all) job->states = store->CountStates(job->names);
 }
 
-}  // namespace
-
-void RunStoreJob(SessionStore* store, StoreJob* job) {
+void Run(SessionStore* store, StoreJob* job) {
   switch (job->kind) {
     case StoreJob::Kind::kReadRecord:
       return ReadRecord(store, job);
@@ -89,6 +87,12 @@ void RunStoreJob(SessionStore* store, StoreJob* job) {
       if (data.ok()) job->data = std::make_shared<const StateData>(*std::move(data));
       return;
     }
+    case StoreJob::Kind::kCheckState:
+      job->status = store->ReadState(job->record).status();
+      return;
+    case StoreJob::Kind::kTouch:
+      job->status = store->TouchRecord(job->record);
+      return;
     case StoreJob::Kind::kDelete:
       job->status = store->Delete(job->record.tenant, job->record.id, job->record.generation);
       if (job->status.ok() && store->locks() != nullptr) store->locks()->Release(KeyOf(*job));
@@ -105,6 +109,13 @@ void RunStoreJob(SessionStore* store, StoreJob* job) {
     case StoreJob::Kind::kList:
       return ListNames(store, job);
   }
+}
+
+}  // namespace
+
+void RunStoreJob(SessionStore* store, StoreJob* job) {
+  Run(store, job);
+  job->quarantined = store->quarantined();
 }
 
 }  // namespace sluice

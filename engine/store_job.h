@@ -26,6 +26,8 @@ struct StoreJob {
     kReadRecord,  // record.tenant and .id -> record
     kPutRecord,   // record; `data` when its state is not on disk yet; `source`, when a fork's is
     kReadState,   // record -> data
+    kCheckState,  // record -> whether its state can be read
+    kTouch,       // record.tenant, .id, .generation and .last_use_us
     kDelete,      // record.tenant, .id and .generation
     // Those that follow are for a directory that is shared (state/README.md).
     kMark,      // what is acknowledged of the session is not on disk yet, for the others to see
@@ -41,6 +43,7 @@ struct StoreJob {
   SessionRecord source;  // kPutRecord, a fork: whose file the state is in; id "" otherwise
   std::shared_ptr<const StateData> data;
   absl::Status status;
+  int64_t quarantined = 0;  // out: SessionStore::quarantined()
 
   // With a shared directory.
   bool own = false;                        // kReadRecord: to become its owner first

@@ -251,6 +251,10 @@ std::vector<Metric> OfSessions() {
       MakeCounter("sluice_session_lost_races_total", "count", {},
                   "Changes refused because another daemon had written the session.",
                   Engine(&EngineStats::lost_races)),
+      MakeCounter("sluice_session_files_quarantined_total", "count", {},
+                  "Files under --session_dir that were damaged or out of place and moved to its "
+                  "folder quarantine.",
+                  Engine(&EngineStats::quarantined)),
       MakeCounter("sluice_session_store_errors_total", "count", {},
                   "Reads and writes of the disk that failed.", Engine(&EngineStats::store_errors)),
   };

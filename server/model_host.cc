@@ -84,7 +84,13 @@ absl::StatusOr<std::unique_ptr<SessionStore>> WaitForStore(const ServerOptions& 
       .shared = options.session_dir_shared,
       .about = absl::StrCat(
           "process ", getpid(), " on ", name,
-          options.session_dir_shared ? ", which shares it" : ", which has it for itself")};
+          options.session_dir_shared ? ", which shares it" : ", which has it for itself"),
+      .on_quarantine =
+          [dir = options.session_dir](const std::string& name) {
+            Log(LogLevel::kError, "session_file_quarantined",
+                {{"session_dir", dir}, {"file", name}});
+          },
+      .now_us = absl::ToUnixMicros(clock->WallNow())};
   const absl::Duration end = clock->Now() + options.session_dir_wait;
   bool told = false;
   while (true) {
@@ -225,6 +231,11 @@ absl::StatusOr<ModelHost> LoadModel(const ServerOptions& options, const Clock* c
   if (host.store != nullptr) {
     engine_options.has_store = true;
     engine_options.shared_store = options.session_dir_shared;
+    engine_options.last_uses_since = absl::FromUnixMicros(host.store->first_start_us());
+    engine_options.on_wrong_clock = [](const std::string& why) {
+      Log(LogLevel::kWarn, "wrong_clock",
+          {{"why", why}, {"consequence", "no session ends for a time to live from now on"}});
+    };
     engine_options.session_index = host.store->TakeIndex();
   }
   host.engine = std::make_unique<Engine>(host.backend.get(), host.model.get(), host.tokenizer.get(),

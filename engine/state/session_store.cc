@@ -5,6 +5,7 @@
 #include <set>
 
 #include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "engine/state/names.h"
 #include "engine/state/record_file.h"
@@ -43,8 +44,10 @@ absl::StatusOr<std::unique_ptr<SessionStore>> SessionStore::Open(Files* files,
                                                                  const StateSpec& spec,
                                                                  const StoreOptions& options) {
   std::unique_ptr<SessionStore> store(new SessionStore(files, dir, spec));
+  store->on_quarantine_ = options.on_quarantine;
   absl::Status status = store->Prepare();
   if (status.ok()) status = store->Claim(options);
+  if (status.ok()) status = store->NoteFirstStart(options.now_us);
   if (status.ok()) {
     absl::StatusOr<std::vector<SessionName>> index = store->ListNames(nullptr);
     status = index.status();
@@ -62,7 +65,11 @@ absl::Status SessionStore::Prepare() {
   // Of a directory that was there already the parent may be closed to us, and need no sync.
   files_->SyncDir(absl::StrCat(dir_, "/..")).IgnoreError();
   for (absl::string_view name : {"/sessions", "/tmp", "/quarantine"}) {
-    if (status.ok()) status = files_->MakeDir(absl::StrCat(dir_, name));
+    if (!status.ok()) break;
+    status = files_->MakeDir(absl::StrCat(dir_, name));
+    if (!status.ok()) {
+      status = absl::Status(status.code(), absl::StrCat("'", dir_, name, "': ", status.message()));
+    }
   }
   return status.ok() ? files_->SyncDir(dir_) : status;
 }
@@ -77,6 +84,23 @@ absl::Status SessionStore::Claim(const StoreOptions& options) {
       SessionLocks::Open(files_, dir_, options.lock_slots);
   if (!locks.ok()) return locks.status();
   locks_ = *std::move(locks);
+  return absl::OkStatus();
+}
+
+absl::Status SessionStore::NoteFirstStart(int64_t now_us) {
+  const std::string path = absl::StrCat(dir_, "/first-start");
+  first_start_us_ = now_us;
+  const std::string text = absl::StrCat(now_us, "\n");
+  const absl::Status written = files_->WriteNew(path, {text});
+  if (!absl::IsAlreadyExists(written)) return written.ok() ? files_->SyncDir(dir_) : written;
+  const absl::StatusOr<int64_t> size = files_->Size(path);
+  if (!size.ok()) return size.status();
+  std::string noted(static_cast<size_t>(std::min<int64_t>(*size, 64)), '\0');
+  const absl::Status read = files_->ReadAt(path, 0, absl::MakeSpan(noted));
+  if (!read.ok()) return read;
+  // One that a death left half written: nothing ends early if it is taken for now.
+  int64_t first = 0;
+  if (absl::SimpleAtoi(noted, &first)) first_start_us_ = first;
   return absl::OkStatus();
 }
 
@@ -96,7 +120,10 @@ absl::StatusOr<std::vector<SessionName>> SessionStore::ListNames(const std::stri
     if (!UnescapeName(kTenantPrefix, tenant_dir, &owner)) continue;
     const absl::StatusOr<std::vector<std::string>> ids =
         files_->List(absl::StrCat(sessions, "/", tenant_dir));
-    if (absl::IsNotFound(ids.status()) && tenant != nullptr) continue;  // it has none yet
+    if (absl::IsNotFound(ids.status())) {  // gone, or never was a tenant's
+      QuarantineFile(absl::StrCat(sessions, "/", tenant_dir));
+      continue;
+    }
     if (!ids.ok()) return ids.status();
     for (const std::string& id_dir : *ids) {
       std::string id;
@@ -159,7 +186,11 @@ absl::StatusOr<SessionRecord> SessionStore::ReadNewer(const SessionRecord& known
   if (entry->generation == known.generation) {
     // A session that was deleted and made again may have come as far.
     const auto stamp = files_->Stamp(absl::StrCat(session_dir, "/", RecordName(known.generation)));
-    if (stamp.ok() && stamp->number == known.file_number) return known;
+    if (stamp.ok() && stamp->number == known.file_number) {
+      SessionRecord same = known;
+      same.last_use_us = stamp->time_us;
+      return same;
+    }
   }
   return ReadRecord(known.tenant, known.id);
 }
@@ -170,6 +201,7 @@ absl::StatusOr<SessionRecord> SessionStore::ReadCurrent(const std::string& tenan
   // Another daemon may replace the record between the look and the read; not for ever.
   for (int attempt = 0; attempt < 8; ++attempt) {
     const absl::StatusOr<Entry> entry = Look(session_dir);
+    if (absl::IsNotFound(entry.status())) QuarantineFile(session_dir);
     if (!entry.ok()) return entry.status();
     if (entry->lost) return Lost();
     if (entry->generation == 0) return absl::NotFoundError("no record");
@@ -184,7 +216,10 @@ absl::StatusOr<SessionRecord> SessionStore::ReadCurrent(const std::string& tenan
     if (!read.ok()) return read;
     absl::StatusOr<SessionRecord> record = ParseRecordFile(bytes);
     if (absl::IsFailedPrecondition(record.status())) return record;
-    if (record.ok()) record->file_number = stamp->number;
+    if (record.ok()) {
+      record->file_number = stamp->number;
+      record->last_use_us = stamp->time_us;
+    }
     const bool right = record.ok() && record->tenant == tenant && record->id == id &&
                        record->generation == entry->generation;
     if (right) return record;
@@ -232,10 +267,14 @@ absl::StatusOr<std::string> SessionStore::WriteTemp(absl::Span<const absl::strin
 
 absl::StatusOr<std::string> SessionStore::MakeSessionDir(const SessionRecord& record) {
   const std::string tenant_dir = TenantDir(dir_, record.tenant);
-  absl::Status status = files_->MakeDir(tenant_dir);
+  const auto make = [&](const std::string& path) {
+    const absl::Status made = files_->MakeDir(path);
+    return absl::IsNotFound(made) && QuarantineFile(path) ? files_->MakeDir(path) : made;
+  };
+  absl::Status status = make(tenant_dir);
   if (status.ok()) status = files_->SyncDir(absl::StrCat(dir_, "/sessions"));
   const std::string session_dir = SessionDir(dir_, record.tenant, record.id);
-  if (status.ok()) status = files_->MakeDir(session_dir);
+  if (status.ok()) status = make(session_dir);
   if (status.ok()) status = files_->SyncDir(tenant_dir);
   if (!status.ok()) return status;
   return session_dir;
@@ -354,6 +393,8 @@ absl::Status SessionStore::LinkRecord(const std::string& session_dir, const Sess
   }
   const absl::StatusOr<std::string> temp = WriteTemp({bytes});
   if (!temp.ok()) return temp.status();
+  // Without it the file system's own clock says when, which is as good.
+  if (record.last_use_us > 0) files_->SetTime(*temp, record.last_use_us).IgnoreError();
   const std::string path = absl::StrCat(session_dir, "/", RecordName(record.generation));
   absl::Status status = files_->Link(*temp, path);
   files_->Remove(*temp).IgnoreError();
@@ -403,6 +444,12 @@ void SessionStore::RemoveOld(const std::string& session_dir, const SessionRecord
   }
 }
 
+absl::Status SessionStore::TouchRecord(const SessionRecord& record) {
+  return files_->SetTime(
+      absl::StrCat(SessionDir(dir_, record.tenant, record.id), "/", RecordName(record.generation)),
+      record.last_use_us);
+}
+
 absl::Status SessionStore::Delete(const std::string& tenant, const std::string& id,
                                   uint64_t generation) {
   const std::string session_dir = SessionDir(dir_, tenant, id);
@@ -442,6 +489,20 @@ void SessionStore::Quarantine(const std::string& session_dir, const std::string&
   if (!marked.ok() && !absl::IsAlreadyExists(marked)) return;
   files_->Rename(absl::StrCat(session_dir, "/", name), to).IgnoreError();
   files_->SyncDir(session_dir).IgnoreError();
+  if (on_quarantine_) {
+    on_quarantine_(absl::StrCat(session_dir.substr(dir_.size() + 1), "/", name));
+  }
+}
+
+bool SessionStore::QuarantineFile(const std::string& path) {
+  if (!files_->Size(path).ok()) return false;
+  const std::string to =
+      absl::StrCat(dir_, "/quarantine/", RandomName(), "-", path.substr(path.rfind('/') + 1));
+  if (!files_->Rename(path, to).ok()) return false;
+  files_->SyncDir(path.substr(0, path.rfind('/'))).IgnoreError();
+  ++quarantined_;
+  if (on_quarantine_) on_quarantine_(path.substr(dir_.size() + 1));
+  return true;
 }
 
 }  // namespace sluice

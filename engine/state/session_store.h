@@ -5,8 +5,9 @@
 //     GENERATION-RANDOM.state    its state (state_file.h), immutable
 //     lost                       its record or state was damaged
 //   holder, tmp/RANDOM.lock      who is there (directory_claim.h)
-//   tmp/RANDOM/                  a daemon's files in the making, and deleted sessions on their way
-//   out quarantine/                  damaged files, for people to look at
+//   tmp/RANDOM/                  a daemon's files in the making, deleted sessions on their way out
+//   first-start                  since when last uses are kept
+//   quarantine/                  damaged files, for people to look at
 //
 // The record with the highest generation is the session. A record is never changed: the next
 // generation is linked to a name that must be free, so that of two daemons one wins and the other
@@ -22,6 +23,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <limits>
 #include <memory>
 #include <string>
@@ -49,6 +51,10 @@ struct StoreOptions {
   bool shared = false;     // other daemons that say the same may use the directory
   std::string about = "";  // one line that says which daemon this is, for those that are refused
   int64_t lock_slots = SessionLocks::kSlots;  // a test takes few
+  // Told of each file or folder that was moved to quarantine, by its name in the directory; by
+  // whatever thread calls the store.
+  std::function<void(const std::string& name)> on_quarantine = nullptr;
+  int64_t now_us = 0;  // the time of day, in microseconds since the Unix epoch
 };
 
 class SessionStore {
@@ -74,6 +80,12 @@ class SessionStore {
   // As ReadRecord, but when `known` was read or written before and is still the current record, it
   // is given back and nothing is read: one look at the session's directory and one at a file.
   absl::StatusOr<SessionRecord> ReadNewer(const SessionRecord& known);
+
+  // The session of this record was used at record.last_use_us; no record is written.
+  absl::Status TouchRecord(const SessionRecord& record);
+  // The first start that kept last uses, in microseconds since the Unix epoch: a record whose last
+  // use is older was written by a version that did not.
+  int64_t first_start_us() const { return first_start_us_; }
 
   // Which daemon has which session; null when the directory is not shared.
   SessionLocks* locks() const { return locks_.get(); }
@@ -103,7 +115,7 @@ class SessionStore {
   // OK when there is none. ABORTED: the current generation is neither `generation` nor, for 0, any.
   absl::Status Delete(const std::string& tenant, const std::string& id, uint64_t generation);
 
-  // Damaged files found since it was opened. Any thread.
+  // Files that were moved to quarantine since it was opened, and while it was. Any thread.
   int64_t quarantined() const { return quarantined_.load(std::memory_order_relaxed); }
 
  private:
@@ -113,6 +125,7 @@ class SessionStore {
       : files_(files), dir_(std::move(dir)), spec_(spec) {}
 
   absl::Status Prepare();
+  absl::Status NoteFirstStart(int64_t now_us);
   absl::Status Claim(const StoreOptions& options);
 
   absl::StatusOr<SessionRecord> ReadCurrent(const std::string& tenant, const std::string& id);
@@ -130,6 +143,8 @@ class SessionStore {
   bool IsFollowed(const SessionRecord& record);
   void RemoveOld(const std::string& session_dir, const SessionRecord& record);
   void Quarantine(const std::string& session_dir, const std::string& name);
+  // A file where a folder should be. False: there is none.
+  bool QuarantineFile(const std::string& path);
 
   Files* const files_;
   const std::string dir_;
@@ -137,6 +152,8 @@ class SessionStore {
   std::unique_ptr<DirectoryClaim> claim_;
   std::unique_ptr<SessionLocks> locks_;
   std::vector<SessionName> index_;
+  int64_t first_start_us_ = 0;
+  std::function<void(const std::string&)> on_quarantine_;
   std::atomic<int64_t> quarantined_{0};
 };
 

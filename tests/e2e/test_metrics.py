@@ -365,7 +365,8 @@ def a_disk_that_fails(start, seen, tmp_path):
     second = Sessions(start(f"--session_dir={directory}"))
     with rpc_error(Code.DATA_LOSS):
         second.say("bad", " end")
-    seen.until(second.daemon, "sluice_session_store_errors_total", "sluice_requests_failed_total")
+    seen.until(second.daemon, "sluice_session_store_errors_total", "sluice_requests_failed_total",
+               "sluice_session_files_quarantined_total")
 
 
 def a_session_taken_away(start, seen, tmp_path):

@@ -65,11 +65,21 @@ def test_a_bad_file_is_its_owners_alone(start_daemon, tmp_path):
     data[len(data) // 2] ^= 1
     state.chmod(0o600)
     state.write_bytes(data)
+    (tmp_path / "sessions/t-notes").write_text("what is this doing here?")
     second = Sessions(start_daemon(f"--session_dir={tmp_path}"))
+    assert "file=sessions/t-notes" in second.daemon.stderr()
+    with rpc_error(Code.DATA_LOSS):
+        second.get("bad")
+    assert [(s.id, s.unreadable) for s in second.page().sessions] == [("bad", True), ("good", False)]
     with rpc_error(Code.DATA_LOSS):
         second.say("bad", " end")
     second.say("good", " end")
-    assert list((tmp_path / "quarantine").iterdir())
+    assert len(list((tmp_path / "quarantine").iterdir())) == 2
+    assert second.daemon.metrics()["sluice_session_files_quarantined_total"] == 2
+    with rpc_error(Code.ALREADY_EXISTS):
+        second.create("bad")
+    second.delete("bad")
+    assert second.ids() == ["good"]
 
 
 def say_once_there_is_room(sessions, name, prompt, turn):

@@ -16,6 +16,10 @@ class FakeClock : public Clock {
   absl::Time WallNow() const override {
     return absl::UnixEpoch() + Now() + absl::Nanoseconds(wall_offset_ns_.load());
   }
+  FakeClock() = default;
+  // As late as another one.
+  FakeClock(const FakeClock& other)
+      : now_ns_(other.now_ns_.load()), wall_offset_ns_(other.wall_offset_ns_.load()) {}
   void Advance(absl::Duration by) { now_ns_.fetch_add(absl::ToInt64Nanoseconds(by)); }
   // The time of day alone, as when somebody sets it.
   void JumpWall(absl::Duration by) { wall_offset_ns_.fetch_add(absl::ToInt64Nanoseconds(by)); }

@@ -45,8 +45,9 @@ inline ModelSpec FakeSpec() {
 
 struct FakeEngine {
   explicit FakeEngine(const FakeBackend::Options& backend_options = {}, int32_t slots = 8,
-                      int32_t max_batch_tokens = 16, EngineOptions options = {})
-      : backend(backend_options) {
+                      int32_t max_batch_tokens = 16, EngineOptions options = {},
+                      const FakeClock& started = {})
+      : clock(started), backend(backend_options) {
     const ModelSpec spec = FakeSpec();
     SLUICE_CHECK(device.AllocateStates(spec, slots, slots, max_batch_tokens).ok());
     model = std::move(*Model::Create(&device, spec, EmptyWeights(spec), max_batch_tokens));

@@ -109,6 +109,13 @@ class FakeFiles : public Files {
     if (node == nullptr) return absl::NotFoundError("stat");
     return FileStamp{node->number, node->time_us, static_cast<int64_t>(node->bytes.size())};
   }
+  absl::Status SetTime(const std::string& path, int64_t time_us) override {
+    if (absl::Status status = Call(); !status.ok()) return status;
+    const auto node = Find(path);
+    if (node == nullptr) return absl::NotFoundError("utimensat");
+    node->time_us = time_us;
+    return absl::OkStatus();
+  }
   absl::Status ReadAt(const std::string& path, int64_t offset, absl::Span<char> out) override {
     if (absl::Status status = Call(); !status.ok()) return status;
     const std::string* bytes = Bytes(path);

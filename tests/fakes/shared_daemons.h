@@ -26,20 +26,32 @@ struct SharedOptions {
   int64_t max_sessions_per_tenant = 1000;
   int64_t lock_slots = SessionLocks::kSlots;
   absl::Duration ttl = absl::InfiniteDuration();
+  bool shared = true;
   uint64_t seed = 1;
 };
 
 class SharedDaemon {
  public:
-  SharedDaemon(FakeFiles* files, const SharedOptions& options, absl::Duration now) {
+  SharedDaemon(FakeFiles* files, const SharedOptions& options, absl::Duration now,
+               absl::Duration wall_jump) {
+    FakeClock clock;
+    clock.Advance(now);
+    clock.JumpWall(wall_jump);
     auto opened = SessionStore::Open(
         files, "/d", {"model", MakeStateTable(FakeSpec())},
-        {.shared = true, .about = "a process", .lock_slots = options.lock_slots});
-    SLUICE_CHECK(opened.ok());
+        {.shared = options.shared,
+         .about = "a process",
+         .lock_slots = options.lock_slots,
+         .on_quarantine = [this](const std::string& name) { quarantined_.push_back(name); },
+         .now_us = absl::ToUnixMicros(clock.WallNow())});
+    EXPECT_TRUE(opened.ok()) << opened.status();
     store_ = *std::move(opened);
     EngineOptions engine;
     engine.fingerprint = "model";
-    engine.has_store = engine.shared_store = true;
+    engine.has_store = true;
+    engine.shared_store = options.shared;
+    engine.last_uses_since = absl::FromUnixMicros(store_->first_start_us());
+    engine.on_wrong_clock = [this](const std::string& why) { wrong_clocks_.push_back(why); };
     engine.session_index = store_->TakeIndex();
     engine.session_limits.host_state_bytes = options.host_states * 16;
     engine.session_limits.disk_state_bytes = options.disk_states * 16;
@@ -48,8 +60,7 @@ class SharedDaemon {
     engine.session_limits.default_ttl = options.ttl;
     fake_ = std::make_unique<FakeEngine>(
         FakeBackend::Options{.grid = 4, .steps_in_flight = 2, .seed = options.seed}, options.slots,
-        options.slots + 8, engine);
-    fake_->clock.Advance(now);
+        options.slots + 8, engine, clock);
   }
   // The process dies: what is out comes to nothing, and its locks go.
   ~SharedDaemon() {
@@ -70,6 +81,9 @@ class SharedDaemon {
   SessionStore& store() { return *store_; }
   FakeClock& clock() { return fake_->clock; }
   FakeEngine& fake() { return *fake_; }
+  // Lines for the log.
+  const std::vector<std::string>& wrong_clocks() const { return wrong_clocks_; }
+  const std::vector<std::string>& quarantined() const { return quarantined_; }
 
   RequestId Submit(Request request, std::shared_ptr<TokenSink> sink) {
     ids_.push_back(engine().Submit(std::move(request), std::move(sink)));
@@ -102,6 +116,8 @@ class SharedDaemon {
   std::unique_ptr<FakeEngine> fake_;
   std::vector<std::unique_ptr<StoreJob>> jobs_;
   std::vector<RequestId> ids_;
+  std::vector<std::string> wrong_clocks_;
+  std::vector<std::string> quarantined_;
 };
 
 // Daemons and their time.
@@ -118,14 +134,19 @@ class SharedDaemons {
 
   void Start() {
     ++options_.seed;
-    daemons_.push_back(std::make_unique<SharedDaemon>(&files_, options_, now_));
+    daemons_.push_back(std::make_unique<SharedDaemon>(&files_, options_, now_, wall_jump_));
   }
   void Kill(size_t i) {
     daemons_[i].reset();
     ++options_.seed;
-    daemons_[i] = std::make_unique<SharedDaemon>(&files_, options_, now_);
+    daemons_[i] = std::make_unique<SharedDaemon>(&files_, options_, now_, wall_jump_);
   }
   void KillAll() { daemons_.clear(); }
+  // The time of day alone, of the daemons that are there and that come.
+  void JumpWall(absl::Duration by) {
+    wall_jump_ += by;
+    for (auto& daemon : daemons_) daemon->clock().JumpWall(by);
+  }
   void Advance(absl::Duration by) {
     now_ += by;
     for (auto& daemon : daemons_) daemon->clock().Advance(by);
@@ -151,6 +172,7 @@ class SharedDaemons {
   SharedOptions options_;
   FakeFiles files_;
   absl::Duration now_;
+  absl::Duration wall_jump_;
   std::vector<std::unique_ptr<SharedDaemon>> daemons_;
 };
 

@@ -59,10 +59,16 @@ def test_jumps_end_nothing_early_and_keep_nothing_for_ever(clock, tmp_path):
     assert len(days) == 3, f"the daemon has not seen the jumps: {days}"
     stream.cancel()
     told = sessions.get("hour")
+    assert "wrong_clock" in sessions.daemon.stderr()
     assert sessions.daemon.stop() == 0
-    # Restarted a day before it was written, and a day after.
-    for offset in ("-1d", "+1d"):
+    # Restarted a day before it was written, half an hour after, and a day after: then it is over.
+    for offset in ("-1d", "+30m"):
         set_time(offset)
         again = start(*flags)
         assert again.get("hour").etag == told.etag
+        assert ("wrong_clock" in again.daemon.stderr()) == (offset == "-1d")
         assert again.daemon.stop() == 0
+    set_time("+1d")
+    again = start(*flags)
+    wait_until(lambda: again.ids() == [], "an hour is over")
+    assert not list((tmp_path / "sessions/sessions").glob("*/s-*"))

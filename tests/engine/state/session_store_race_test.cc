@@ -28,6 +28,9 @@ class Interrupted : public Files {
   }
   absl::StatusOr<int64_t> Size(const std::string& path) override { return Next()->Size(path); }
   absl::StatusOr<FileStamp> Stamp(const std::string& path) override { return Next()->Stamp(path); }
+  absl::Status SetTime(const std::string& path, int64_t time_us) override {
+    return Next()->SetTime(path, time_us);
+  }
   absl::Status ReadAt(const std::string& path, int64_t offset, absl::Span<char> out) override {
     return Next()->ReadAt(path, offset, out);
   }
