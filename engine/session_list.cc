@@ -72,7 +72,8 @@ void Sessions::ContinueListing(const std::shared_ptr<Listing>& listing) {
     return listing->done(std::move(listing->page));
   }
   // As many records at once as the page may still take; then on from here.
-  const auto read = [this, listing](absl::Status) {
+  const auto read = [this, listing](const std::string& id, const absl::Status& status) {
+    if (IsLostRace(status)) listing->looked.erase(id);  // it is another one by now
     if (--listing->unread == 0) ContinueListing(listing);
   };
   const int32_t wanted = listing->page_size - static_cast<int32_t>(listing->page.sessions.size());
@@ -84,7 +85,9 @@ void Sessions::ContinueListing(const std::shared_ptr<Listing>& listing) {
   for (Session* session : unread) {
     const bool read_it = unknown(*session);
     (read_it ? listing->looked : listing->checked).insert(session->key.second);
-    (read_it ? session->on_read : session->on_checked).push_back(read);
+    (read_it ? session->on_read : session->on_checked)
+        .push_back(
+            [read, id = session->key.second](const absl::Status& status) { read(id, status); });
     if (!read_it) listing->bytes_to_check -= states_->state_bytes();
     Enqueue(session);
   }

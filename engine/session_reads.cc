@@ -61,6 +61,8 @@ absl::Status Sessions::TakeRecord(Session* session, const SessionRecord& record,
     const bool has_it =
         session->stored_state != nullptr && session->stored_state_id == record.state_id;
     state = has_it ? session->stored_state : states_->AdoptFile(info);
+    // Another daemon wrote it while this one knew the session: nobody needs to try it.
+    if (session->stored_version > 0) state->checked = true;
   }
   SetStored(session, state, record.state_id);
   session->phase = SessionPhase::kLive;

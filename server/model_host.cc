@@ -86,9 +86,9 @@ absl::StatusOr<std::unique_ptr<SessionStore>> WaitForStore(const ServerOptions& 
           "process ", getpid(), " on ", name,
           options.session_dir_shared ? ", which shares it" : ", which has it for itself"),
       .on_quarantine =
-          [dir = options.session_dir](const std::string& name) {
+          [dir = options.session_dir](const std::string& file) {
             Log(LogLevel::kError, "session_file_quarantined",
-                {{"session_dir", dir}, {"file", name}});
+                {{"session_dir", dir}, {"file", file}});
           },
       .now_us = absl::ToUnixMicros(clock->WallNow())};
   const absl::Duration end = clock->Now() + options.session_dir_wait;
