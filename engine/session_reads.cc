@@ -109,8 +109,7 @@ void Sessions::FetchDone(Session* holder, StoreJob* job) {
   fetching_.erase(it);
   absl::Status status = job->status;
   if (status.ok() &&
-      (job->data == nullptr ||
-       static_cast<int64_t>(job->data->size()) != states_->state_bytes())) {
+      (job->data == nullptr || static_cast<int64_t>(job->data->size()) != states_->state_bytes())) {
     status = absl::DataLossError("the session's state has another size than the model's");
   }
   if (status.ok()) {
