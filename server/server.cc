@@ -279,7 +279,10 @@ absl::Status Server::Listen() {
   std::shared_ptr<grpc::experimental::ExternalConnectionAcceptor> acceptor =
       builder.experimental().AddExternalConnectionAcceptor(Builder::ExternalConnectionType::FROM_FD,
                                                            credentials_);
-  grpc_ = builder.BuildAndStart();
+  {
+    const AbortMeansNoThread guard;
+    grpc_ = builder.BuildAndStart();
+  }
   if (grpc_ == nullptr) return absl::InternalError("gRPC does not start");
   absl::Status status = CheckGrpc();
   if (!status.ok()) return status;
@@ -299,16 +302,17 @@ absl::Status Server::CheckGrpc() {
   grpc::Alarm alarm;
   alarm.Set(std::chrono::system_clock::now() + kGrpcTimer,
             [run_out](bool) { run_out->set_value(); });
+  // First, for the call's deadline is a timer too.
+  if (run_out->get_future().wait_for(kGrpcAnswersWithin) != std::future_status::ready) {
+    return NoThread("no timer of gRPC runs out");
+  }
   const auto stub = grpc::health::v1::Health::NewStub(grpc_->InProcessChannel({}));
   grpc::ClientContext context;
   context.set_deadline(std::chrono::system_clock::now() + kGrpcAnswersWithin);
   grpc::health::v1::HealthCheckResponse response;
   const grpc::Status answer = stub->Check(&context, {}, &response);
-  if (!answer.ok()) return NoThread(absl::StrCat("gRPC does not answer: ", answer.error_message()));
-  if (run_out->get_future().wait_for(kGrpcAnswersWithin) != std::future_status::ready) {
-    return NoThread("no timer of gRPC runs out");
-  }
-  return absl::OkStatus();
+  if (answer.ok()) return absl::OkStatus();
+  return NoThread(absl::StrCat("gRPC does not answer: ", answer.error_message()));
 }
 
 absl::Status Server::StartHttp() {

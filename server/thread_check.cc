@@ -1,12 +1,15 @@
 #include "server/thread_check.h"
 
 #include <pthread.h>
+#include <unistd.h>
 
+#include <csignal>
 #include <cstring>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "server/core/mutex.h"
+#include "server/exit_codes.h"
 
 namespace sluice {
 namespace {
@@ -33,6 +36,15 @@ class Gate {
   CondVar bell_;
   bool open_ SLUICE_GUARDED_BY(mutex_) = false;
 };
+
+void ExitForWantOfThreads(int) {
+  constexpr char kMessage[] =
+      "sluiced: a thread of a library cannot be started; see ulimit -u, pids.max of the cgroup, "
+      "and "
+      "the container's bound on pids\n";
+  [[maybe_unused]] const ssize_t written = write(STDERR_FILENO, kMessage, sizeof(kMessage) - 1);
+  _exit(kExitMemory);
+}
 
 void* WaitAtGate(void* gate) {
   static_cast<Gate*>(gate)->Wait();
@@ -62,5 +74,8 @@ absl::Status NoThread(absl::string_view why) {
   return absl::ResourceExhaustedError(
       absl::StrCat("a thread cannot be started: ", why, kWhereToLook));
 }
+
+AbortMeansNoThread::AbortMeansNoThread() { std::signal(SIGABRT, &ExitForWantOfThreads); }
+AbortMeansNoThread::~AbortMeansNoThread() { std::signal(SIGABRT, SIG_DFL); }
 
 }  // namespace sluice

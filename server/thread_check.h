@@ -15,6 +15,16 @@ absl::Status CheckThreads(int count);
 // The same error for a thread that could not be started later; `why` is the system's reason.
 absl::Status NoThread(absl::string_view why);
 
+// While it lives, an abort ends the process as that error does: with one line and exit code 3. For
+// calls of a library that asserts that it got its threads. One at a time.
+class AbortMeansNoThread {
+ public:
+  AbortMeansNoThread();
+  ~AbortMeansNoThread();
+  AbortMeansNoThread(const AbortMeansNoThread&) = delete;
+  AbortMeansNoThread& operator=(const AbortMeansNoThread&) = delete;
+};
+
 }  // namespace sluice
 
 #endif  // SLUICE_SERVER_THREAD_CHECK_H_
