@@ -6,6 +6,7 @@
 #include <chrono>
 #include <future>
 #include <limits>
+#include <system_error>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -38,10 +39,15 @@ constexpr int kOwnThreads = 24;
 absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& options,
                                                       const DeviceEvents& events) {
   std::unique_ptr<Server> server(new Server(options));
-  const absl::Status status = server->StartParts(events);
+  absl::Status status;
+  try {
+    status = server->StartParts(events);
+  } catch (const std::system_error& error) {
+    status = NoThread(error.code().message());  // std::thread's
+  }
   if (!status.ok()) {
-    // gRPC would wait for the threads that it never got.
-    if (absl::IsResourceExhausted(status) && server->grpc_ != nullptr) (void)server.release();
+    // Where a thread is missing, gRPC would wait at its end for one that it never got.
+    if (absl::IsResourceExhausted(status)) (void)server.release();
     return status;
   }
   server->health_->SetServing(true);

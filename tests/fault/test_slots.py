@@ -1,4 +1,4 @@
-"""Peers that hold connections and never call: above three quarters of the slots the oldest of them go first (row 42)."""
+"""Peers that hold connections and never call: above three quarters of the slots the oldest of them go first (row 47)."""
 
 import hashlib
 import resource
