@@ -1,13 +1,7 @@
 #include "server/auth.h"
 
-#include <fcntl.h>
 #include <grpc/grpc_security_constants.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
-#include <algorithm>
-#include <cerrno>
-#include <cstring>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -18,7 +12,6 @@
 namespace sluice {
 namespace {
 
-constexpr absl::Duration kPollInterval = absl::Seconds(1);
 constexpr absl::string_view kScheme = "Bearer ";
 
 absl::string_view View(grpc::string_ref text) { return {text.data(), text.size()}; }
@@ -36,7 +29,6 @@ absl::StatusOr<std::unique_ptr<Authenticator>> Authenticator::Create(const AuthO
                                                                      const Clock* clock) {
   std::unique_ptr<Authenticator> auth(new Authenticator(options, clock));
   if (options.tokens_file.empty()) return auth;
-  auth->loaded_ = auth->seen_ = VersionOf(options.tokens_file);
   absl::StatusOr<AuthTable> table = auth->ReadFile();
   if (!table.ok()) {
     return absl::InvalidArgumentError(
@@ -46,7 +38,7 @@ absl::StatusOr<std::unique_ptr<Authenticator>> Authenticator::Create(const AuthO
     MutexLock lock(&auth->mutex_);
     auth->table_ = std::make_shared<const AuthTable>(*std::move(table));
   }
-  auth->watcher_ = std::thread([raw = auth.get()] { raw->Watch(); });
+  auth->poller_ = std::make_unique<Poller>([raw = auth.get()](bool poked) { raw->Look(poked); });
   return auth;
 }
 
@@ -54,16 +46,8 @@ Authenticator::Authenticator(const AuthOptions& options, const Clock* clock)
     : options_(options),
       clock_(clock),
       anyone_(std::make_shared<const Tenant>()),
-      limit_(options.failures_per_minute) {}
-
-Authenticator::~Authenticator() {
-  {
-    MutexLock lock(&mutex_);
-    stop_ = true;
-    bell_.NotifyOne();
-  }
-  if (watcher_.joinable()) watcher_.join();
-}
+      limit_(options.failures_per_minute),
+      watch_({options.tokens_file}) {}
 
 absl::StatusOr<TenantRef> Authenticator::TenantOf(const grpc::ServerContextBase& context) const {
   if (options_.tokens_file.empty() && !options_.client_certificates) return anyone_;
@@ -139,45 +123,21 @@ std::shared_ptr<const AuthTable> Authenticator::table() const {
 
 // ---- The file ----
 
-Authenticator::FileVersion Authenticator::VersionOf(const std::string& path) {
-  struct stat info {};
-  if (stat(path.c_str(), &info) != 0) return {};
-  return {info.st_dev, info.st_ino, info.st_size,
-          int64_t{info.st_mtim.tv_sec} * 1'000'000'000 + info.st_mtim.tv_nsec};
+void Authenticator::Reload() {
+  if (poller_ != nullptr) poller_->Poke();
 }
 
 absl::StatusOr<AuthTable> Authenticator::ReadFile() const {
-  const std::string& path = options_.tokens_file;
-  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-  std::string text;
-  ssize_t got = -1;
-  if (fd >= 0) {
-    char buffer[65536];
-    while (text.size() <= kMaxAuthFileBytes && (got = read(fd, buffer, sizeof(buffer))) > 0) {
-      text.append(buffer, static_cast<size_t>(got));
-    }
-  }
-  const int why = errno;
-  if (fd >= 0) close(fd);
-  if (got < 0) return absl::InvalidArgumentError(absl::StrCat(path, ": ", std::strerror(why)));
-  return AuthTable::Parse(text, path);
+  const absl::StatusOr<std::string> text = ReadSmallFile(options_.tokens_file, kMaxAuthFileBytes);
+  if (!text.ok()) return text.status();
+  return AuthTable::Parse(*text, options_.tokens_file);
 }
 
-void Authenticator::Poll() {
-  const FileVersion version = VersionOf(options_.tokens_file);
-  const bool stands_still = version == std::exchange(seen_, version);
-  if (stands_still && version != loaded_) Take(version);
-}
-
-void Authenticator::Reload() {
-  MutexLock lock(&mutex_);
-  reload_ = true;
-  bell_.NotifyOne();
-}
-
-void Authenticator::Take(const FileVersion& version) {
-  loaded_ = seen_ = version;
+void Authenticator::Look(bool poked) {
+  if (watch_.Look() != FileState::kChanged && !poked) return;
+  if (poked) watch_.Take();
   absl::StatusOr<AuthTable> table = ReadFile();
+  if (!watch_.AsSeen()) return;  // replaced while it was read: a later look takes it
   if (!table.ok()) {
     stats_.reload_failures.Add();
     Log(LogLevel::kError, "auth_reload",
@@ -190,23 +150,6 @@ void Authenticator::Take(const FileVersion& version) {
        {"tokens", static_cast<int64_t>(table->tokens())}});
   MutexLock lock(&mutex_);
   table_ = std::make_shared<const AuthTable>(*std::move(table));
-}
-
-void Authenticator::Watch() {
-  while (true) {
-    bool now;
-    {
-      MutexLock lock(&mutex_);
-      if (!stop_ && !reload_) bell_.WaitFor(&mutex_, kPollInterval);
-      if (stop_) return;
-      now = std::exchange(reload_, false);
-    }
-    if (now) {
-      Take(VersionOf(options_.tokens_file));
-    } else {
-      Poll();
-    }
-  }
 }
 
 absl::string_view PeerAddress(absl::string_view peer) {

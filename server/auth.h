@@ -11,7 +11,6 @@
 #include <cstdint>
 #include <memory>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -23,6 +22,8 @@
 #include "server/core/mutex.h"
 #include "server/core/tenant.h"
 #include "server/failure_limit.h"
+#include "server/file_watch.h"
+#include "server/poller.h"
 
 namespace sluice {
 
@@ -52,55 +53,36 @@ class Authenticator {
   // for a second. INVALID_ARGUMENT when it cannot be read, or what is wrong in it.
   static absl::StatusOr<std::unique_ptr<Authenticator>> Create(const AuthOptions& options,
                                                                const Clock* clock);
-  ~Authenticator();
 
   // Any thread; never blocks. UNAUTHENTICATED, or RESOURCE_EXHAUSTED for an address that got it
   // wrong too often.
   absl::StatusOr<TenantRef> TenantOf(const grpc::ServerContextBase& context) const;
   absl::StatusOr<TenantRef> Check(const Credentials& credentials) const;
 
-  // Looks at the file now. The first of two looks that find the same change takes it.
-  void Poll();
-  // Has the file read now, changed or not. Any thread; returns at once.
+  // Has the file read at once, changed or not. Any thread; does not wait.
   void Reload();
   // Tenants that the file names; 0 without one.
   int64_t tenants() const;
   const AuthStats& stats() const { return stats_; }
 
  private:
-  // What tells one version of a file from another.
-  struct FileVersion {
-    uint64_t device = 0;
-    uint64_t inode = 0;
-    int64_t size = -1;
-    int64_t modified_ns = 0;
-    bool operator==(const FileVersion&) const = default;
-  };
-
   Authenticator(const AuthOptions& options, const Clock* clock);
 
-  static FileVersion VersionOf(const std::string& path);
   absl::StatusOr<AuthTable> ReadFile() const;
   absl::StatusOr<TenantRef> Find(const Credentials& credentials) const;
   std::shared_ptr<const AuthTable> table() const;
-  void Take(const FileVersion& version);
-  void Watch();
+  void Look(bool poked);
 
   const AuthOptions options_;
   const Clock* const clock_;
   const TenantRef anyone_;
   mutable FailureLimit limit_;
   mutable AuthStats stats_;
-  // Of whoever polls.
-  FileVersion loaded_;
-  FileVersion seen_;
+  FileWatch watch_;
 
   mutable Mutex mutex_;
-  CondVar bell_;
   std::shared_ptr<const AuthTable> table_ SLUICE_GUARDED_BY(mutex_);
-  bool reload_ SLUICE_GUARDED_BY(mutex_) = false;  // Reload was called
-  bool stop_ SLUICE_GUARDED_BY(mutex_) = false;
-  std::thread watcher_;  // last: starts when all else is there
+  std::unique_ptr<Poller> poller_;  // last, for its thread uses the rest; null: no file
 };
 
 // "ipv4:10.0.0.1:4711" without the port. "ipv6:%5B::1%5D:4711" likewise.

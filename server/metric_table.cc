@@ -427,6 +427,24 @@ std::vector<Metric> OfAuth() {
   };
 }
 
+// Without TLS there is nothing to tell.
+std::vector<Metric> OfTls() {
+  return {
+      MakeCounter("sluice_tls_reloads_total", "count", {"result"},
+                  "Changes of --tls_cert, --tls_key and --tls_client_ca that were read.",
+                  [](const Sources& s, Samples* out) {
+                    if (s.tls == nullptr) return;
+                    out->Add(s.tls->stats().reloads, {"ok"});
+                    out->Add(s.tls->stats().reload_failures, {"error"});
+                  }),
+      MakeGauge("sluice_tls_certificate_expiry_time_seconds", "s", {},
+                "When the certificate that serves expires, as Unix time.",
+                [](const Sources& s, Samples* out) {
+                  if (s.tls != nullptr) out->Add(s.tls->stats().expiry_unix);
+                }),
+  };
+}
+
 // A method and a code have a series once there was such a call, OK ones from the start.
 void ReadHandled(const Sources& s, Samples* out) {
   for (size_t i = 0; i < kNumMethods; ++i) {
@@ -483,7 +501,7 @@ const std::vector<Metric>& DaemonMetrics() {
   static const auto* metrics = [] {
     auto* all = new std::vector<Metric>;
     for (const auto part : {OfDaemon, OfRequests, OfEngine, OfSessions, OfStates, OfPrefixCache,
-                            OfStreams, OfConnections, OfHttp, OfAuth, OfCalls, OfProcess}) {
+                            OfStreams, OfConnections, OfHttp, OfAuth, OfTls, OfCalls, OfProcess}) {
       for (Metric& metric : part()) all->push_back(std::move(metric));
     }
     return all;

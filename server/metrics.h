@@ -23,6 +23,7 @@
 #include "server/listener.h"
 #include "server/metric.h"
 #include "server/options.h"
+#include "server/tls.h"
 
 namespace sluice {
 
@@ -31,6 +32,7 @@ struct MetricSources {
   const EngineStats* engine = nullptr;
   const Emitter* emitter = nullptr;
   const Authenticator* auth = nullptr;
+  const ServerTls* tls = nullptr;  // null: plain text
   const Admission* admission = nullptr;
   const DeviceThread* device_thread = nullptr;
   const CallStats* calls = nullptr;

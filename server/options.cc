@@ -220,7 +220,8 @@ const std::vector<Flag>& Flags() {
        "bound (a proxy is one address)",
        &Options::auth_failures_per_minute, 0, kMaxInt},
       {"tls_cert", "FILE", kAccess,
-       "certificate chain (PEM) of the gRPC port; read again when it changes; empty: no TLS",
+       "certificate chain (PEM) of the gRPC port; read again, with the two below, when one of them "
+       "changes; empty: no TLS",
        &Options::tls_cert},
       {"tls_key", "FILE", kAccess, "its private key (PEM)", &Options::tls_key},
       {"tls_client_ca", "FILE", kAccess,

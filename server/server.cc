@@ -18,7 +18,6 @@
 #include "server/log.h"
 #include "server/reflection_calls.h"
 #include "server/thread_check.h"
-#include "server/tls.h"
 
 namespace sluice {
 namespace {
@@ -107,10 +106,8 @@ absl::Status Server::OpenDoor() {
                      " without TLS can be read by others: give --tls_cert and --tls_key, or "
                      "--allow_plaintext on a network that is trusted"));
   }
-  absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> credentials =
-      MakeServerCredentials({options_.tls_cert, options_.tls_key, options_.tls_client_ca});
-  if (!credentials.ok()) return credentials.status();
-  credentials_ = *std::move(credentials);
+  const absl::Status tls = OpenTls();
+  if (!tls.ok()) return tls;
   const absl::Status http = CheckHttp();
   if (!http.ok()) return http;
   const absl::Status admin = CheckAdmin();
@@ -123,6 +120,16 @@ absl::Status Server::OpenDoor() {
       Authenticator::Create(auth, &clock_);
   if (!authenticator.ok()) return authenticator.status();
   auth_ = *std::move(authenticator);
+  return absl::OkStatus();
+}
+
+absl::Status Server::OpenTls() {
+  const TlsFiles files = {options_.tls_cert, options_.tls_key, options_.tls_client_ca};
+  absl::Status status = CheckTlsFlags(files);
+  if (!status.ok() || files.cert.empty()) return status;
+  absl::StatusOr<std::unique_ptr<ServerTls>> tls = ServerTls::Create(files);
+  if (!tls.ok()) return tls.status();
+  tls_ = *std::move(tls);
   return absl::OkStatus();
 }
 
@@ -282,9 +289,11 @@ absl::Status Server::Listen() {
     builder.experimental().SetInterceptorCreators(std::move(creators));
   }
   using Builder = grpc::ServerBuilder::experimental_type;
+  const std::shared_ptr<grpc::ServerCredentials> credentials =
+      tls_ == nullptr ? grpc::InsecureServerCredentials() : tls_->credentials();
   std::shared_ptr<grpc::experimental::ExternalConnectionAcceptor> acceptor =
       builder.experimental().AddExternalConnectionAcceptor(Builder::ExternalConnectionType::FROM_FD,
-                                                           credentials_);
+                                                           credentials);
   {
     const AbortMeansNoThread guard;
     grpc_ = builder.BuildAndStart();
@@ -344,6 +353,7 @@ absl::Status Server::StartAdmin() {
       .engine = &host_.engine->stats(),
       .emitter = emitter_.get(),
       .auth = auth_.get(),
+      .tls = tls_.get(),
       .admission = admission_.get(),
       .device_thread = device_thread_.get(),
       .calls = &calls_,
@@ -432,6 +442,11 @@ void Server::ShutDownGrpc() {
   if (grpc_hangs_) Log(LogLevel::kWarn, "grpc_does_not_end");
 }
 
+void Server::Reload() {
+  auth_->Reload();
+  if (tls_ != nullptr) tls_->Reload();
+}
+
 void Server::Hurry() {
   if (drain_->state() == DrainState::kStopped) {
     device_thread_->HurryStop();
@@ -439,8 +454,6 @@ void Server::Hurry() {
     drain_->Hurry();
   }
 }
-
-void Server::Reload() { auth_->Reload(); }
 
 // Reactions refer to all of the core, so gRPC goes first; whoever did not Shutdown gets a hurried
 // one.

@@ -31,6 +31,7 @@
 #include "server/model_host.h"
 #include "server/options.h"
 #include "server/session_service.h"
+#include "server/tls.h"
 #include "server/worker.h"
 
 namespace sluice {
@@ -82,6 +83,7 @@ class Server {
   absl::Status StartParts(const DeviceEvents& events);
   void WatchDevice(const DeviceEvents& events);
   absl::Status OpenDoor();
+  absl::Status OpenTls();
   absl::Status CheckHttp();
   absl::Status CheckAdmin();
   void BuildCore();
@@ -105,7 +107,7 @@ class Server {
   Address listen_;
   Address http_listen_;
   Address admin_listen_;
-  std::shared_ptr<grpc::ServerCredentials> credentials_;
+  std::unique_ptr<ServerTls> tls_;  // null: plain text
   std::unique_ptr<Authenticator> auth_;
   std::unique_ptr<Admission> admission_;
   std::unique_ptr<Emitter> emitter_;

@@ -11,7 +11,10 @@ import tempfile
 if __name__ == "__main__":
     sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "e2e"))
 
-from harness import BIN, Daemon, ROOT, clean_environment
+import grpc
+
+from certificates import Authority
+from harness import BIN, Daemon, ROOT, clean_environment, inference_pb2_grpc
 
 PAGE = ROOT / "deploy/README.md"
 SETS = {"sluice": re.compile(r"sluice_|grpc_|process_"), "vllm": re.compile("vllm:")}
@@ -52,10 +55,15 @@ def rows(table):
 
 def exported():
     """/metrics of a daemon that has all of its parts switched on."""
-    with tempfile.TemporaryDirectory() as sessions:
-        daemon = Daemon(f"--session_dir={sessions}")
+    with tempfile.TemporaryDirectory() as folder:
+        authority = Authority(pathlib.Path(folder) / "authority")
+        cert, key = authority.issue("server", "/CN=sluiced")
+        daemon = Daemon(f"--session_dir={folder}/sessions", f"--tls_cert={cert}", f"--tls_key={key}")
         try:
-            daemon.generate("The")
+            credentials = grpc.ssl_channel_credentials(authority.cert.read_bytes())
+            with grpc.secure_channel(daemon.address, credentials) as channel:
+                daemon.inference = inference_pb2_grpc.InferenceServiceStub(channel)
+                daemon.generate("The")
             status, text = daemon.get("/metrics")
             assert status == 200
             return text

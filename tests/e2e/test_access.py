@@ -310,10 +310,27 @@ def test_a_new_certificate_serves_without_a_restart(start_daemon, authority, ser
         assert get_model(tls_stub(daemon, authority)), "nobody is refused meanwhile"
         return "CN = fresh" in served_certificate(daemon, authority)
 
+    before = daemon.metrics()
     wait_until(replaced, "new connections get the new one")
     next(running)  # goes on over its old connection
     running.cancel()
     assert get_model(tls_stub(daemon, authority))
+    after = daemon.metrics()
+    assert after["sluice_tls_reloads_total{result=ok}"] == 1 and after["sluice_tls_reloads_total{result=error}"] == 0
+    expiry = "sluice_tls_certificate_expiry_time_seconds"
+    assert 86400 < before[expiry] - time.time() <= 2 * 86400 + 60 and after[expiry] >= before[expiry]
+
+
+def test_a_certificate_out_of_its_dates_is_no_good_set(start_daemon, authority, server_pair, tmp_path):
+    cert, key = server_pair
+    expired = authority.issue("old", "/CN=old", days=-1)
+    said = refused(f"--model={harness.MODEL}", f"--tls_cert={expired[0]}", f"--tls_key={expired[1]}")
+    assert f"--tls_cert={expired[0]}: the certificate expired at 20" in said
+    daemon = start_daemon(f"--tls_cert={cert}", f"--tls_key={key}")
+    shutil.copy(expired[0], cert)
+    shutil.copy(expired[1], key)
+    wait_until(lambda: "the certificate expired at 20" in daemon.stderr(), "the log names the reason")
+    assert get_model(tls_stub(daemon, authority)), "the one before still serves"
 
 
 def test_handshakes_given_up_halfway(start_daemon, authority, server_pair):
@@ -342,6 +359,9 @@ def test_refuses_to_start(authority, stranger, tmp_path):
     assert f"--tls_key={tmp_path}/none: " in refused(model, f"--tls_cert={cert}", f"--tls_key={tmp_path}/none")
     assert f"--tls_client_ca={text}: " in refused(model, f"--tls_cert={cert}", f"--tls_key={key}",
                                                   f"--tls_client_ca={text}")
+    text.write_text("")
+    for bad in ((text, key), (cert, text)):
+        assert f"={text}: the file is empty" in refused(model, f"--tls_cert={bad[0]}", f"--tls_key={bad[1]}")
     text.write_text("tenant a\ntoken a plain\n")
     assert f"--auth_tokens_file: {text}:2: token needs" in refused(model, f"--auth_tokens_file={text}")
     assert "No such file" in refused(model, "--auth_tokens_file=/no/such/file")

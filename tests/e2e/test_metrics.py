@@ -19,6 +19,7 @@ import pytest
 from google.protobuf import duration_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from certificates import Authority
 from harness import EOS, MODEL, PATIENCE, generate_pb2, model_pb2, request, rpc_error, score_pb2, wait_until
 from seen import ALWAYS_ZERO, ONLY_A_GPU, Seen, declared, metric_of
 from sessions import Sessions, key_file
@@ -298,6 +299,18 @@ def who_may_call(start, seen, tmp_path):
                "sluice_auth_refused_total{reason=too_many_failures}")
 
 
+def certificates_change(start, seen, tmp_path):
+    authority = Authority(tmp_path / "authority")
+    cert, key = authority.issue("server", "/CN=sluiced")
+    daemon = start(f"--tls_cert={cert}", f"--tls_key={key}")
+    seen.until(daemon, "sluice_tls_certificate_expiry_time_seconds")
+    good = cert.read_bytes()
+    cert.write_bytes(b"")
+    seen.until(daemon, "sluice_tls_reloads_total{result=error}")
+    cert.write_bytes(good)
+    seen.until(daemon, "sluice_tls_reloads_total{result=ok}")
+
+
 def sessions_come_and_go(start, seen, tmp_path):
     daemon = start()
     sessions = Sessions(daemon)
@@ -393,7 +406,7 @@ def prefixes(start, seen, tmp_path):
 
 
 SCENARIOS = (every_method, every_end, a_model_that_overflows, cancelled_and_late, slow_readers, refused_calls,
-             shed_connections, http_ports, evicted_connections, who_may_call, sessions_come_and_go, states_move,
+             shed_connections, http_ports, evicted_connections, who_may_call, certificates_change, sessions_come_and_go, states_move,
              states_in_memory, a_disk_that_fails, a_session_taken_away, prefixes)
 
 
