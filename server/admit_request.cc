@@ -1,6 +1,7 @@
 #include "server/admit_request.h"
 
 #include <random>
+#include <utility>
 
 #include "absl/strings/str_format.h"
 #include "server/status.h"
@@ -27,6 +28,12 @@ absl::StatusOr<Permit> AdmitRequest(const Tenant& tenant, Admission* admission, 
   request->tenant_weight = tenant.limits.weight;
   request->inter_token = tenant.limits.inter_token;
   return permit;
+}
+
+LiveCalls::End EndOf(const std::shared_ptr<Stream>& stream) {
+  return [weak = std::weak_ptr<Stream>(stream)](absl::Status status) {
+    if (const std::shared_ptr<Stream> live = weak.lock()) live->End(std::move(status));
+  };
 }
 
 }  // namespace sluice

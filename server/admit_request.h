@@ -3,12 +3,15 @@
 #define SLUICE_SERVER_ADMIT_REQUEST_H_
 
 #include <cstdint>
+#include <memory>
 #include <string>
 
 #include "absl/status/statusor.h"
 #include "engine/request.h"
 #include "server/core/admission.h"
+#include "server/core/stream.h"
 #include "server/core/tenant.h"
+#include "server/live_calls.h"
 
 namespace sluice {
 
@@ -20,6 +23,9 @@ std::string RequestIdFrom(const std::string& id);
 // A place for `request`, which from now on is the tenant's. As Admission::Admit, and
 // RESOURCE_EXHAUSTED says when to come again.
 absl::StatusOr<Permit> AdmitRequest(const Tenant& tenant, Admission* admission, Request* request);
+
+// What ends the stream's call, for as long as there is one.
+LiveCalls::End EndOf(const std::shared_ptr<Stream>& stream);
 
 }  // namespace sluice
 

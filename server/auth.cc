@@ -4,20 +4,22 @@
 
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/strip.h"
 #include "server/log.h"
 #include "server/status.h"
 
 namespace sluice {
 namespace {
 
-constexpr absl::string_view kScheme = "Bearer ";
+constexpr absl::string_view kScheme = "Bearer ";  // in any case: RFC 9110, 11.1
 
 absl::string_view View(grpc::string_ref text) { return {text.data(), text.size()}; }
 
 absl::StatusOr<absl::string_view> TokenOf(absl::string_view header) {
-  if (!absl::ConsumePrefix(&header, kScheme) || header.empty() || header.size() > kMaxTokenBytes) {
+  const bool bearer = absl::StartsWithIgnoreCase(header, kScheme);
+  if (bearer) header.remove_prefix(kScheme.size());
+  if (!bearer || header.empty() || header.size() > kMaxTokenBytes) {
     return absl::UnauthenticatedError("the metadata 'authorization' must be 'Bearer TOKEN'");
   }
   return header;
@@ -67,6 +69,8 @@ absl::StatusOr<TenantRef> Authenticator::TenantOf(const grpc::ServerContextBase&
 }
 
 absl::StatusOr<TenantRef> Authenticator::Check(const Credentials& credentials) const {
+  absl::StatusOr<TenantRef> tenant = Find(credentials);
+  if (tenant.ok()) return tenant;
   const absl::Duration now = clock_->Now();
   const absl::Duration wait = limit_.Wait(credentials.peer, now);
   if (wait > absl::ZeroDuration()) {
@@ -75,11 +79,8 @@ absl::StatusOr<TenantRef> Authenticator::Check(const Credentials& credentials) c
         absl::ResourceExhaustedError("too many calls from this address were unauthenticated"),
         wait);
   }
-  absl::StatusOr<TenantRef> tenant = Find(credentials);
-  if (!tenant.ok()) {
-    stats_.failures.Add();
-    limit_.Fail(credentials.peer, now);
-  }
+  stats_.failures.Add();
+  limit_.Fail(credentials.peer, now);
   return tenant;
 }
 
@@ -144,12 +145,41 @@ void Authenticator::Look(bool poked) {
         {{"message", table.status().message()}, {"kept", "the tenants read before"}});
     return;
   }
+  const auto tenants = static_cast<int64_t>(table->tenants().size());
+  const auto tokens = static_cast<int64_t>(table->tokens());
+  {
+    MutexLock lock(&mutex_);
+    table_ = std::make_shared<const AuthTable>(*std::move(table));
+  }
+  const int64_t ended = EndRevoked();
   stats_.reloads.Add();
   Log(LogLevel::kInfo, "auth_reload",
-      {{"tenants", static_cast<int64_t>(table->tenants().size())},
-       {"tokens", static_cast<int64_t>(table->tokens())}});
-  MutexLock lock(&mutex_);
-  table_ = std::make_shared<const AuthTable>(*std::move(table));
+      {{"tenants", tenants}, {"tokens", tokens}, {"ended_calls", ended}});
+}
+
+// ---- Calls of those who are no longer let in ----
+
+absl::Status Authenticator::Revoked() {
+  return absl::UnauthenticatedError("the tenant is no longer let in: its last credential is gone");
+}
+
+LiveCalls::Place Authenticator::Watch(const TenantRef& tenant, LiveCalls::End end) const {
+  if (options_.tokens_file.empty() || options_.finish_revoked_calls) return {};
+  LiveCalls::Place place = calls_.Add(tenant, end);
+  // A reload since the call showed who it is may have missed it.
+  if (!table()->Admits(*tenant)) {
+    stats_.revoked_calls.Add();
+    end(Revoked());
+  }
+  return place;
+}
+
+int64_t Authenticator::EndRevoked() const {
+  const std::shared_ptr<const AuthTable> table = this->table();
+  const int64_t ended =
+      calls_.EndUnless([&](const Tenant& tenant) { return table->Admits(tenant); }, Revoked());
+  stats_.revoked_calls.Add(static_cast<uint64_t>(ended));
+  return ended;
 }
 
 absl::string_view PeerAddress(absl::string_view peer) {

@@ -23,14 +23,16 @@
 #include "server/core/tenant.h"
 #include "server/failure_limit.h"
 #include "server/file_watch.h"
+#include "server/live_calls.h"
 #include "server/poller.h"
 
 namespace sluice {
 
 struct AuthOptions {
-  std::string tokens_file{};         // empty: none
-  bool client_certificates = false;  // every connection has shown a valid one
-  int32_t failures_per_minute = 60;  // of one address; 0: no bound
+  std::string tokens_file{};          // empty: none
+  bool client_certificates = false;   // every connection has shown a valid one
+  int32_t failures_per_minute = 60;   // of one address; 0: no bound
+  bool finish_revoked_calls = false;  // calls of a tenant that is no longer let in may finish
 };
 
 // What a call says of itself.
@@ -42,9 +44,10 @@ struct Credentials {
 
 struct AuthStats {
   Counter failures;         // calls that did not say who they are, or wrongly
-  Counter limited;          // calls refused unseen, after too many of those
+  Counter limited;          // those that came after too many of them from one address
   Counter reloads;          // of the file, that succeeded
   Counter reload_failures;  // those that left the table as it was
+  Counter revoked_calls;    // ended because a reload no longer lets their tenant in
 };
 
 class Authenticator {
@@ -54,13 +57,19 @@ class Authenticator {
   static absl::StatusOr<std::unique_ptr<Authenticator>> Create(const AuthOptions& options,
                                                                const Clock* clock);
 
-  // Any thread; never blocks. UNAUTHENTICATED, or RESOURCE_EXHAUSTED for an address that got it
-  // wrong too often.
+  // Any thread; never blocks. UNAUTHENTICATED, or RESOURCE_EXHAUSTED where that came too often from
+  // one address. Valid credentials are let in whatever else their address does.
   absl::StatusOr<TenantRef> TenantOf(const grpc::ServerContextBase& context) const;
   absl::StatusOr<TenantRef> Check(const Credentials& credentials) const;
 
   // Has the file read at once, changed or not. Any thread; does not wait.
   void Reload();
+  // Has the call ended with UNAUTHENTICATED when the file no longer lets its tenant in: it is gone,
+  // or it has no token any more (no certificate, if that is what the call came with). `end` may
+  // run before this returns. The entry goes with what is returned; the Authenticator outlives that.
+  LiveCalls::Place Watch(const TenantRef& tenant, LiveCalls::End end) const;
+  // What those calls end with.
+  static absl::Status Revoked();
   // Tenants that the file names; 0 without one.
   int64_t tenants() const;
   const AuthStats& stats() const { return stats_; }
@@ -72,12 +81,14 @@ class Authenticator {
   absl::StatusOr<TenantRef> Find(const Credentials& credentials) const;
   std::shared_ptr<const AuthTable> table() const;
   void Look(bool poked);
+  int64_t EndRevoked() const;
 
   const AuthOptions options_;
   const Clock* const clock_;
   const TenantRef anyone_;
   mutable FailureLimit limit_;
   mutable AuthStats stats_;
+  mutable LiveCalls calls_;
   FileWatch watch_;
 
   mutable Mutex mutex_;

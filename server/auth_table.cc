@@ -153,6 +153,7 @@ class AuthTable::Parser {
       return Error(absl::StrCat("more than ", kMaxTokens, " tokens"));
     }
     table_.tokens_.push_back(std::move(token));
+    table_.with_token_.insert(tenant->name);
     return absl::OkStatus();
   }
 
@@ -160,8 +161,13 @@ class AuthTable::Parser {
     if (subject.empty() || subject.size() > kMaxSubject) {
       return Error("cert needs a certificate's subject, such as CN=name,O=company");
     }
-    if (table_.subjects_.emplace(subject, tenant).second) return absl::OkStatus();
-    return Error("this certificate's subject is there twice");
+    auto holder = std::make_shared<Tenant>(*tenant);
+    holder->by_certificate = true;
+    if (!table_.subjects_.emplace(subject, std::move(holder)).second) {
+      return Error("this certificate's subject is there twice");
+    }
+    table_.with_certificate_.insert(tenant->name);
+    return absl::OkStatus();
   }
 
   AuthTable& table_;
@@ -195,6 +201,10 @@ TenantRef AuthTable::FindToken(absl::string_view token) const {
     found = (found & ~mask) | (i & mask);
   }
   return found < tokens_.size() ? tokens_[found].tenant : nullptr;
+}
+
+bool AuthTable::Admits(const Tenant& tenant) const {
+  return (tenant.by_certificate ? with_certificate_ : with_token_).count(tenant.name) > 0;
 }
 
 TenantRef AuthTable::FindSubject(absl::string_view subject) const {

@@ -28,6 +28,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -56,6 +57,9 @@ class AuthTable {
   // Null if there is none. Takes as long whichever token it is, or none.
   TenantRef FindToken(absl::string_view token) const;
   TenantRef FindSubject(absl::string_view subject) const;
+  // Whether a call of `tenant` could still show who it is: the table has the tenant, and at least
+  // one token of it, or one certificate if that is what the call came with.
+  bool Admits(const Tenant& tenant) const;
 
   const std::map<std::string, TenantRef>& tenants() const { return tenants_; }
   size_t tokens() const { return tokens_.size(); }
@@ -70,6 +74,8 @@ class AuthTable {
   std::map<std::string, TenantRef> tenants_;
   std::vector<Token> tokens_;
   std::map<std::string, TenantRef, std::less<>> subjects_;
+  std::set<std::string> with_token_;        // names of tenants
+  std::set<std::string> with_certificate_;  // names of tenants
 };
 
 }  // namespace sluice

@@ -22,7 +22,7 @@ class FailureLimit {
   // `per_minute` failures at once, and as many again each minute; 0: no bound.
   explicit FailureLimit(int32_t per_minute) : per_minute_(per_minute) {}
 
-  // How long `peer` must wait until it may try again; zero: now.
+  // How long until `peer` may fail again; zero: now.
   absl::Duration Wait(absl::string_view peer, absl::Duration now) const;
   void Fail(absl::string_view peer, absl::Duration now);
 

@@ -2,8 +2,6 @@
 
 #include <grpc/grpc.h>
 #include <grpc/support/log.h>
-#include <grpcpp/ext/proto_server_reflection_plugin.h>
-#include <grpcpp/resource_quota.h>
 
 #include <algorithm>
 #include <atomic>
@@ -14,9 +12,6 @@
 namespace sluice {
 namespace {
 
-// Of the reflection service, the only one that is not asynchronous: each of its streams holds a
-// thread.
-constexpr int kMaxSyncThreads = 16;
 // For a new connection to say what it is.
 constexpr int kHandshakeMs = 5000;
 
@@ -47,7 +42,7 @@ int GrpcThreads(int cores) {
   constexpr int kTimersAndExecutors = 12;  // two at first
   const int event_engine = std::clamp(cores, 2, 32);
   const int callbacks = std::clamp(cores / 2, 2, 16);
-  return kTimersAndExecutors + event_engine + callbacks + kMaxSyncThreads;
+  return kTimersAndExecutors + event_engine + callbacks;
 }
 
 void ApplyGrpcSettings(const ServerOptions& options, grpc::ServerBuilder* builder) {
@@ -70,12 +65,6 @@ void ApplyGrpcSettings(const ServerOptions& options, grpc::ServerBuilder* builde
   builder->SetCompressionAlgorithmSupportStatus(GRPC_COMPRESS_DEFLATE, false);
   builder->SetCompressionAlgorithmSupportStatus(GRPC_COMPRESS_GZIP, false);
   builder->AddChannelArgument(GRPC_ARG_ENABLE_PER_MESSAGE_DECOMPRESSION, 0);
-  grpc::ResourceQuota quota("sluiced");
-  quota.SetMaxThreads(kMaxSyncThreads);
-  builder->SetResourceQuota(quota);
-  builder->SetSyncServerOption(grpc::ServerBuilder::NUM_CQS, 1);
-  builder->SetSyncServerOption(grpc::ServerBuilder::MAX_POLLERS, 1);
-  grpc::reflection::InitProtoReflectionServerBuilderPlugin();
 }
 
 void LogGrpcErrorsAs(LogLevel level) {

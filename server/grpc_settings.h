@@ -15,7 +15,7 @@ namespace sluice {
 // them among them.
 int GrpcThreads(int cores);
 
-// Sizes, keepalive, ages, threads, no compression; and reflection.
+// Sizes, keepalive, ages, no compression.
 void ApplyGrpcSettings(const ServerOptions& options, grpc::ServerBuilder* builder);
 
 // Has gRPC's own messages logged as ours: its errors at `level`, the rest at debug. A refused

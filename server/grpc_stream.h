@@ -22,6 +22,7 @@
 #include "server/core/mutex.h"
 #include "server/core/stream.h"
 #include "server/core/stream_transport.h"
+#include "server/live_calls.h"
 #include "server/status.h"
 
 namespace sluice {
@@ -58,6 +59,9 @@ class GrpcStream final : public grpc::ServerWriteReactor<typename Converter::Res
     }
     if (cancelled) attached->OnCancel();
   }
+
+  // What `place` stands for goes with the reactor. Before the stream's Submit.
+  void Hold(LiveCalls::Place place) { place_ = std::move(place); }
 
   void Write(std::vector<TokenEvent> events) override {
     for (const TokenEvent& event : events) Record(event);
@@ -143,6 +147,7 @@ class GrpcStream final : public grpc::ServerWriteReactor<typename Converter::Res
   CallStats* const stats_;
   const Clock* const clock_;
 
+  LiveCalls::Place place_;
   bool answered_ = false;  // a message was written, and with it the initial metadata
   // Of the write in flight.
   std::vector<Response> messages_;

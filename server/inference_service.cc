@@ -109,6 +109,7 @@ grpc::ServerWriteReactor<typename Converter::Response>* InferenceService::StartS
     std::shared_ptr<Stream> stream =
         Stream::Create(reactor, parts_.emitter, *std::move(permit), request->n);
     reactor->Attach(stream);
+    reactor->Hold(parts_.auth->Watch(tenant, EndOf(stream)));
     parts_.device->Submit(*std::move(request), std::move(stream));
   };
   if (!Run(text_bytes, start)) reactor->Finish(WorkerBusy());

@@ -215,10 +215,17 @@ const std::vector<Flag>& Flags() {
        "call",
        &Options::auth_tokens_file},
       {"auth_failures_per_minute", "N", kAccess,
-       "unauthenticated calls of one address before all of its calls are refused for a while; 0: "
-       "no "
-       "bound (a proxy is one address)",
+       "unauthenticated calls of one address before more of them are answered RESOURCE_EXHAUSTED; "
+       "a "
+       "valid token is let in all the same; 0: no bound (a proxy is one address)",
        &Options::auth_failures_per_minute, 0, kMaxInt},
+      {"auth_finish_revoked_calls", "BOOL", kAccess,
+       "calls of a tenant that --auth_tokens_file no longer lets in may finish; otherwise they end "
+       "with UNAUTHENTICATED",
+       &Options::auth_finish_revoked_calls},
+      {"open_reflection", "BOOL", kAccess,
+       "reflection answers calls without a token or a tenant's certificate",
+       &Options::open_reflection},
       {"tls_cert", "FILE", kAccess,
        "certificate chain (PEM) of the gRPC port; read again, with the two below, when one of them "
        "changes; empty: no TLS",

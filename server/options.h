@@ -80,6 +80,8 @@ struct ServerOptions {
   // Who may call
   std::string auth_tokens_file;
   int32_t auth_failures_per_minute = 60;
+  bool auth_finish_revoked_calls = false;
+  bool open_reflection = false;
   std::string tls_cert;
   std::string tls_key;
   std::string tls_client_ca;

@@ -16,7 +16,6 @@
 #include "server/address.h"
 #include "server/grpc_settings.h"
 #include "server/log.h"
-#include "server/reflection_calls.h"
 #include "server/thread_check.h"
 
 namespace sluice {
@@ -116,6 +115,7 @@ absl::Status Server::OpenDoor() {
   auth.tokens_file = options_.auth_tokens_file;
   auth.client_certificates = !options_.tls_client_ca.empty();
   auth.failures_per_minute = options_.auth_failures_per_minute;
+  auth.finish_revoked_calls = options_.auth_finish_revoked_calls;
   absl::StatusOr<std::unique_ptr<Authenticator>> authenticator =
       Authenticator::Create(auth, &clock_);
   if (!authenticator.ok()) return authenticator.status();
@@ -220,6 +220,12 @@ void Server::BuildCore() {
   sessions_ = std::make_unique<SessionService>(session_parts, bounds);
   health_ = std::make_unique<HealthService>(&calls_, &clock_,
                                             EverybodyMayCall() ? listener_.get() : nullptr);
+  const bool open = options_.open_reflection;
+  reflection_ = std::make_unique<ReflectionService>(
+      open ? nullptr : auth_.get(), open && !EverybodyMayCall() ? nullptr : listener_.get(),
+      std::vector<std::string>{v1::InferenceService::service_full_name(),
+                               v1::SessionService::service_full_name(),
+                               grpc::health::v1::Health::service_full_name()});
 }
 
 bool Server::EverybodyMayCall() const {
@@ -283,11 +289,7 @@ absl::Status Server::Listen() {
   builder.RegisterService(inference_.get());
   builder.RegisterService(sessions_.get());
   builder.RegisterService(health_.get());
-  if (EverybodyMayCall()) {
-    std::vector<std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>> creators;
-    creators.push_back(ReportReflectionCalls(listener_.get()));
-    builder.experimental().SetInterceptorCreators(std::move(creators));
-  }
+  builder.RegisterService(reflection_.get());
   using Builder = grpc::ServerBuilder::experimental_type;
   const std::shared_ptr<grpc::ServerCredentials> credentials =
       tls_ == nullptr ? grpc::InsecureServerCredentials() : tls_->credentials();

@@ -30,6 +30,7 @@
 #include "server/metrics.h"
 #include "server/model_host.h"
 #include "server/options.h"
+#include "server/reflection.h"
 #include "server/session_service.h"
 #include "server/tls.h"
 #include "server/worker.h"
@@ -123,6 +124,7 @@ class Server {
   std::unique_ptr<InferenceService> inference_;
   std::unique_ptr<SessionService> sessions_;
   std::unique_ptr<HealthService> health_;
+  std::unique_ptr<ReflectionService> reflection_;
   std::unique_ptr<grpc::Server> grpc_;
   std::unique_ptr<HttpDoor> http_;  // null: none
   bool grpc_hangs_ = false;

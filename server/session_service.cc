@@ -21,14 +21,14 @@ CallRecord SessionService::Record(Method method, grpc::CallbackServerContext* co
   return {.method = method, .started = parts_.clock->Now(), .span = StartSpan(context)};
 }
 
-absl::StatusOr<std::string> SessionService::Caller(const grpc::CallbackServerContext& context,
-                                                   CallRecord* call) const {
-  const absl::StatusOr<TenantRef> tenant = parts_.auth->TenantOf(context);
-  if (!tenant.ok()) return tenant.status();
+absl::StatusOr<TenantRef> SessionService::Caller(const grpc::CallbackServerContext& context,
+                                                 CallRecord* call) const {
+  absl::StatusOr<TenantRef> tenant = parts_.auth->TenantOf(context);
+  if (!tenant.ok()) return tenant;
   call->connection = BeginConnectionCall(parts_.listener, context);
   if (!bounds_.sessions) return NoSessions("");
   if (draining_.load(std::memory_order_relaxed)) return ShuttingDown();
-  return (*tenant)->name;
+  return tenant;
 }
 
 template <typename Query, typename Result>
@@ -39,22 +39,23 @@ grpc::ServerUnaryReactor* SessionService::Answer(
     std::function<void(const std::string& tenant, const Query&, const Result&)> fill) {
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   CallRecord call = Record(method, context);
-  const absl::StatusOr<std::string> tenant = Caller(*context, &call);
+  const absl::StatusOr<TenantRef> caller = Caller(*context, &call);
   const auto finish = [this, reactor, call](const absl::Status& status) {
     reactor->Finish(EndOf(parts_, call, status));
   };
-  absl::StatusOr<Query> query = tenant.ok() ? parse(*tenant) : tenant.status();
+  const std::string tenant = caller.ok() ? (*caller)->name : "";
+  absl::StatusOr<Query> query = caller.ok() ? parse(tenant) : caller.status();
   if (!query.ok()) {
     finish(query.status());
     return reactor;
   }
-  Done<Result> done = OnAnswers<Result>(parts_, [finish, fill = std::move(fill), tenant = *tenant,
+  Done<Result> done = OnAnswers<Result>(parts_, [finish, fill = std::move(fill), tenant,
                                                  query = *query](absl::StatusOr<Result> result) {
     if (result.ok()) fill(tenant, query, *result);
     finish(result.status());
   });
   const bool posted = parts_.device->Post(
-      [act = std::move(act), tenant = *tenant, query = *std::move(query),
+      [act = std::move(act), tenant, query = *std::move(query),
        done = std::move(done)](Sessions& sessions) { act(sessions, tenant, query, done); });
   if (!posted) finish(ShuttingDown());
   return reactor;
@@ -164,15 +165,15 @@ grpc::ServerUnaryReactor* SessionService::DeleteSession(grpc::CallbackServerCont
 grpc::ServerWriteReactor<v1::ExportSessionResponse>* SessionService::ExportSession(
     grpc::CallbackServerContext* context, const v1::ExportSessionRequest* message) {
   CallRecord call = Record(Method::kExportSession, context);
-  absl::StatusOr<std::string> tenant = Caller(*context, &call);
-  absl::StatusOr<NamedSession> named = tenant.ok() ? ParseExport(*message) : tenant.status();
-  return StartExport(parts_, tenant.value_or(""), std::move(call), std::move(named));
+  const absl::StatusOr<TenantRef> tenant = Caller(*context, &call);
+  return StartExport(parts_, tenant, std::move(call),
+                     tenant.ok() ? ParseExport(*message) : tenant.status());
 }
 
 grpc::ServerReadReactor<v1::ImportSessionRequest>* SessionService::ImportSession(
     grpc::CallbackServerContext* context, v1::Session* response) {
   CallRecord call = Record(Method::kImportSession, context);
-  const absl::StatusOr<std::string> tenant = Caller(*context, &call);
+  const absl::StatusOr<TenantRef> tenant = Caller(*context, &call);
   return StartImport(parts_, tenant, std::move(call), context, bounds_.vocab_size, &imports_,
                      response);
 }

@@ -73,8 +73,8 @@ class SessionService final : public v1::SessionService::CallbackService {
  private:
   CallRecord Record(Method method, grpc::CallbackServerContext* context) const;
   // Whose sessions the call is about; an error when there is no answer for it.
-  absl::StatusOr<std::string> Caller(const grpc::CallbackServerContext& context,
-                                     CallRecord* call) const;
+  absl::StatusOr<TenantRef> Caller(const grpc::CallbackServerContext& context,
+                                   CallRecord* call) const;
   // One unary call. `act` starts it on the device thread; `fill` makes the answer.
   template <typename Query, typename Result>
   grpc::ServerUnaryReactor* Answer(

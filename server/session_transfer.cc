@@ -6,6 +6,8 @@
 
 #include "engine/state/state_blob.h"
 #include "server/convert.h"
+#include "server/core/mutex.h"
+#include "server/live_calls.h"
 #include "server/session_call.h"
 
 namespace sluice {
@@ -28,21 +30,24 @@ absl::Status NoKey() {
 
 class ExportStream final : public grpc::ServerWriteReactor<v1::ExportSessionResponse> {
  public:
-  ExportStream(const SessionParts& parts, std::string tenant, CallRecord call)
-      : parts_(parts), tenant_(std::move(tenant)), call_(std::move(call)) {}
+  ExportStream(const SessionParts& parts, CallRecord call)
+      : parts_(parts), call_(std::move(call)) {}
 
   void End(const absl::Status& status) { Finish(EndOf(parts_, call_, status)); }
 
-  void Start(const NamedSession& named) {
-    const Done<ExportedState> done =
-        OnAnswers<ExportedState>(parts_, [this](absl::StatusOr<ExportedState> state) {
+  void Start(const TenantRef& tenant, const NamedSession& named) {
+    place_ = parts_.auth->Watch(
+        tenant, [revoked = revoked_](const absl::Status&) { revoked->store(true); });
+    const Done<ExportedState> done = OnAnswers<ExportedState>(
+        parts_, [this, tenant = tenant->name](absl::StatusOr<ExportedState> state) {
           if (!state.ok()) return End(state.status());
-          writer_.emplace(*parts_.keys, tenant_, *parts_.spec, state->info, state->data);
+          writer_.emplace(*parts_.keys, tenant, *parts_.spec, state->info, state->data);
           WriteNext();
         });
-    const bool posted = parts_.device->Post([tenant = tenant_, named, done](Sessions& sessions) {
-      sessions.Export(tenant, named.id, named.etag, done);
-    });
+    const bool posted =
+        parts_.device->Post([tenant = tenant->name, named, done](Sessions& sessions) {
+          sessions.Export(tenant, named.id, named.etag, done);
+        });
     if (!posted) End(ShuttingDown());
   }
 
@@ -55,6 +60,7 @@ class ExportStream final : public grpc::ServerWriteReactor<v1::ExportSessionResp
 
  private:
   void WriteNext() {
+    if (revoked_->load()) return End(Authenticator::Revoked());
     std::string piece = writer_->Next(kPieceBytes);
     if (piece.empty()) return End(absl::OkStatus());
     message_.set_data(std::move(piece));
@@ -62,15 +68,18 @@ class ExportStream final : public grpc::ServerWriteReactor<v1::ExportSessionResp
   }
 
   const SessionParts parts_;
-  const std::string tenant_;
   const CallRecord call_;
+  // The tenant is no longer let in: nothing more is written. A write in flight completes first.
+  const std::shared_ptr<std::atomic<bool>> revoked_ = std::make_shared<std::atomic<bool>>(false);
+  LiveCalls::Place place_;
   std::optional<BlobWriter> writer_;
   v1::ExportSessionResponse message_;
 };
 
 // ---- Import ----
 
-class ImportStream final : public grpc::ServerReadReactor<v1::ImportSessionRequest> {
+class ImportStream final : public grpc::ServerReadReactor<v1::ImportSessionRequest>,
+                           public std::enable_shared_from_this<ImportStream> {
  public:
   ImportStream(const SessionParts& parts, std::string tenant, CallRecord call,
                grpc::CallbackServerContext* context, int32_t vocab_size, std::atomic<int>* running,
@@ -88,29 +97,60 @@ class ImportStream final : public grpc::ServerReadReactor<v1::ImportSessionReque
     Finish(EndOf(parts_, call_, status));
   }
 
-  void Start() {
+  void Start(const TenantRef& tenant) {
     held_ = true;
     if (running_->fetch_add(1) >= kMaxImports) {
       return End(absl::ResourceExhaustedError("too many sessions are being imported"));
     }
     reader_.emplace(parts_.keys, tenant_, parts_.spec);
-    StartRead(&message_);
+    place_ = parts_.auth->Watch(tenant, [weak = weak_from_this()](const absl::Status& status) {
+      if (const std::shared_ptr<ImportStream> live = weak.lock()) live->Revoke(status);
+    });
+    Read();
+  }
+
+  // Ends the stream if it waits for the client; else before it waits again. Any thread.
+  void Revoke(const absl::Status& status) {
+    {
+      MutexLock lock(&mutex_);
+      revoked_ = true;
+      if (!std::exchange(reading_, false)) return;
+    }
+    End(status);
   }
 
   void OnReadDone(bool ok) override {
+    {
+      MutexLock lock(&mutex_);
+      if (!std::exchange(reading_, false)) return;  // revoked
+    }
     if (!ok) return context_->IsCancelled() ? End(absl::CancelledError("the client left")) : Take();
     const absl::Status status = Add();
     if (!status.ok()) return End(status);
     call_.connection.Claim(static_cast<int64_t>(message_.data().size()) + kPieceSlack);
-    StartRead(&message_);
+    Read();
   }
 
   void OnDone() override {
     if (held_) running_->fetch_sub(1);
-    delete this;
+    self_.reset();
   }
 
+  // Lives until OnDone.
+  void set_self(std::shared_ptr<ImportStream> self) { self_ = std::move(self); }
+
  private:
+  void Read() {
+    bool revoked = false;
+    {
+      MutexLock lock(&mutex_);
+      revoked = revoked_;
+      reading_ = !revoked;
+    }
+    if (revoked) return End(Authenticator::Revoked());
+    StartRead(&message_);
+  }
+
   absl::Status Add() {
     if (!settings_.has_value()) {
       if (!message_.has_options()) return Misplaced("options", "must be the first message");
@@ -156,42 +196,52 @@ class ImportStream final : public grpc::ServerReadReactor<v1::ImportSessionReque
   std::atomic<int>* const running_;
   v1::Session* const response_;
   const CallRecord call_;
+  std::shared_ptr<ImportStream> self_;
+  LiveCalls::Place place_;
   bool held_ = false;  // counted in *running_
   std::optional<SessionSettings> settings_;
   std::optional<BlobReader> reader_;
   v1::ImportSessionRequest message_;
+
+  Mutex mutex_;
+  bool reading_ SLUICE_GUARDED_BY(mutex_) = false;  // waits for the client
+  bool revoked_ SLUICE_GUARDED_BY(mutex_) = false;
 };
 
 }  // namespace
 
 grpc::ServerWriteReactor<v1::ExportSessionResponse>* StartExport(
-    const SessionParts& parts, std::string tenant, CallRecord call,
-    absl::StatusOr<NamedSession> named) {
-  auto* stream = new ExportStream(parts, std::move(tenant), std::move(call));
-  if (!named.ok()) {
+    const SessionParts& parts, const absl::StatusOr<TenantRef>& tenant, CallRecord call,
+    const absl::StatusOr<NamedSession>& named) {
+  auto* stream = new ExportStream(parts, std::move(call));
+  if (!tenant.ok()) {
+    stream->End(tenant.status());
+  } else if (!named.ok()) {
     stream->End(named.status());
   } else if (parts.keys == nullptr) {
     stream->End(NoKey());
   } else {
-    stream->Start(*named);
+    stream->Start(*tenant, *named);
   }
   return stream;
 }
 
 grpc::ServerReadReactor<v1::ImportSessionRequest>* StartImport(
-    const SessionParts& parts, const absl::StatusOr<std::string>& tenant, CallRecord call,
+    const SessionParts& parts, const absl::StatusOr<TenantRef>& tenant, CallRecord call,
     grpc::CallbackServerContext* context, int32_t vocab_size, std::atomic<int>* running,
     v1::Session* response) {
-  auto* stream = new ImportStream(parts, tenant.value_or(""), std::move(call), context, vocab_size,
-                                  running, response);
+  const auto stream =
+      std::make_shared<ImportStream>(parts, tenant.ok() ? (*tenant)->name : "", std::move(call),
+                                     context, vocab_size, running, response);
+  stream->set_self(stream);
   if (!tenant.ok()) {
     stream->End(tenant.status());
   } else if (parts.keys == nullptr) {
     stream->End(NoKey());
   } else {
-    stream->Start();
+    stream->Start(*tenant);
   }
-  return stream;
+  return stream.get();
 }
 
 }  // namespace sluice

@@ -14,14 +14,14 @@
 
 namespace sluice {
 
-// Ends at once with `named`'s error. One write is in flight at most.
+// Ends at once with `tenant`'s or `named`'s error. One write is in flight at most.
 grpc::ServerWriteReactor<v1::ExportSessionResponse>* StartExport(
-    const SessionParts& parts, std::string tenant, CallRecord call,
-    absl::StatusOr<NamedSession> named);
+    const SessionParts& parts, const absl::StatusOr<TenantRef>& tenant, CallRecord call,
+    const absl::StatusOr<NamedSession>& named);
 
 // Ends at once with `tenant`'s error. `running` counts the imports that hold memory.
 grpc::ServerReadReactor<v1::ImportSessionRequest>* StartImport(
-    const SessionParts& parts, const absl::StatusOr<std::string>& tenant, CallRecord call,
+    const SessionParts& parts, const absl::StatusOr<TenantRef>& tenant, CallRecord call,
     grpc::CallbackServerContext* context, int32_t vocab_size, std::atomic<int>* running,
     v1::Session* response);
 

@@ -198,7 +198,7 @@ bool DeviceThread::DoCommands() {
 
 void DeviceThread::Start(Submission* submission) {
   Stream* stream = submission->stream.get();
-  if (stream->gave_up()) return stream->Close(absl::CancelledError("the client left"));
+  if (stream->unwanted()) return stream->Close(absl::CancelledError("the client left"));
   stream->id_ = engine_->Submit(std::move(submission->request), submission->stream);
   if (!stream->closed()) live_ids_.insert(stream->id_);
 }

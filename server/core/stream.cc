@@ -52,11 +52,31 @@ void Stream::OnCancel() {
   GiveUp("the client left");
 }
 
+void Stream::End(absl::Status status) {
+  bool tell = false;
+  {
+    MutexLock lock(&mutex_);
+    if (gave_up_ || transport_ == nullptr || !end_status_.ok()) return;
+    DropEvents();
+    if (closed_) {
+      close_status_ = std::move(status);
+      permit_.Release();
+      tell = MustTellEmitter();
+    } else {
+      end_status_ = absl::Status(status.code(), status.message());
+      if (device_ != nullptr) device_->Cancel(shared_from_this(), std::move(status));
+    }
+  }
+  if (!tell) return;
+  emitter_->Add(shared_from_this());
+  emitter_->Ring();
+}
+
 // ---- The device thread's side ----
 
 int32_t Stream::Room() const {
   MutexLock lock(&mutex_);
-  if (gave_up_) return capacity_;
+  if (gave_up_ || !end_status_.ok()) return capacity_;
   const int32_t used = static_cast<int32_t>(std::min<size_t>(events_.size(), capacity_));
   const int32_t room = event_bytes_ < emitter_->limits().ring_bytes ? capacity_ - used : 0;
   // The engine does not say how much it wants. It never sleeps on a request that has half of the
@@ -70,7 +90,7 @@ void Stream::Push(TokenEvent event) {
   {
     MutexLock lock(&mutex_);
     SLUICE_CHECK(!closed_);
-    if (gave_up_) return;
+    if (gave_up_ || !end_status_.ok()) return;
     if (!std::holds_alternative<StartedEvent>(event)) permit_.LeaveQueue();
     const int64_t bytes = EventBytes(event);
     event_bytes_ += bytes;
@@ -89,6 +109,9 @@ void Stream::Close(absl::Status status) {
     closed_ = true;
     close_status_ = std::move(status);
     if (gave_up_ && close_status_.ok()) close_status_ = absl::CancelledError("the client left");
+    if (!end_status_.ok()) {
+      close_status_ = absl::Status(end_status_.code(), end_status_.message());
+    }
     if (gave_up_) permit_.Release();
     if (device_ != nullptr) std::exchange(device_, nullptr)->OnClosed(id_);
     tell = MustTellEmitter();
@@ -102,9 +125,9 @@ void Stream::Bind(DeviceThread* device) {
   device_ = device;
 }
 
-bool Stream::gave_up() const {
+bool Stream::unwanted() const {
   MutexLock lock(&mutex_);
-  return gave_up_;
+  return gave_up_ || !end_status_.ok();
 }
 
 bool Stream::closed() const {
@@ -172,14 +195,18 @@ bool Stream::CancelIfStalled(absl::Duration started) {
 
 void Stream::GiveUp(const char* why) {
   if (std::exchange(gave_up_, true)) return;
-  std::vector<TokenEvent>().swap(events_);
-  emitter_->AddRingBytes(-std::exchange(event_bytes_, 0));
+  DropEvents();
   if (closed_) {
     if (close_status_.ok()) close_status_ = absl::CancelledError(why);
     permit_.Release();
   } else if (device_ != nullptr) {
     device_->Cancel(shared_from_this(), absl::CancelledError(why));
   }
+}
+
+void Stream::DropEvents() {
+  std::vector<TokenEvent>().swap(events_);
+  emitter_->AddRingBytes(-std::exchange(event_bytes_, 0));
 }
 
 std::vector<TokenEvent> Stream::TakeEvents() {

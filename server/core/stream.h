@@ -44,13 +44,17 @@ class Stream : public TokenSink, public std::enable_shared_from_this<Stream> {
   void OnWriteDone(bool ok);
   void OnCancel();
 
+  // Ends the call with `status`, which is an error: what waits to be written is dropped, and a
+  // write in flight completes first. Nothing happens once the call has ended otherwise. Any thread.
+  void End(absl::Status status);
+
   // TokenSink: the device thread. Nobody is rung: the caller does, once a step (Emitter::Ring).
   int32_t Room() const override;
   void Push(TokenEvent event) override;
   void Close(absl::Status status) override;
 
  private:
-  friend class DeviceThread;  // Bind, gave_up, closed, id_
+  friend class DeviceThread;  // Bind, unwanted, closed, id_
   friend class Emitter;       // Advance, CancelCall, CancelIfStalled
 
   Stream(std::shared_ptr<StreamTransport> transport, Emitter* emitter, Permit permit,
@@ -58,7 +62,8 @@ class Stream : public TokenSink, public std::enable_shared_from_this<Stream> {
 
   // From Submit on, the stream's request can be cancelled through `device`, until Close.
   void Bind(DeviceThread* device);
-  bool gave_up() const;
+  // The request need not begin: nobody reads, or the call was ended.
+  bool unwanted() const;
   bool closed() const;
 
   // The emitter thread's. Advance starts what can be started: a write, or Finish, and is true with
@@ -72,6 +77,7 @@ class Stream : public TokenSink, public std::enable_shared_from_this<Stream> {
   // Nobody reads any more: drops the events and has the request cancelled. Once.
   void GiveUp(const char* why) SLUICE_REQUIRES(mutex_);
   std::vector<TokenEvent> TakeEvents() SLUICE_REQUIRES(mutex_);
+  void DropEvents() SLUICE_REQUIRES(mutex_);
   // Whether the emitter has something to do here and must be told (Emitter::Add, unlocked).
   bool MustTellEmitter() SLUICE_REQUIRES(mutex_);
 
@@ -87,6 +93,7 @@ class Stream : public TokenSink, public std::enable_shared_from_this<Stream> {
   int64_t event_bytes_ SLUICE_GUARDED_BY(mutex_) = 0;
   absl::Duration write_started_ SLUICE_GUARDED_BY(mutex_);
   absl::Status close_status_ SLUICE_GUARDED_BY(mutex_);
+  absl::Status end_status_ SLUICE_GUARDED_BY(mutex_);  // of End; OK until then
   // Room said too little: whoever makes room wakes the device.
   mutable bool starved_ SLUICE_GUARDED_BY(mutex_) = false;
   bool listed_ SLUICE_GUARDED_BY(mutex_) = false;  // on the emitter's list

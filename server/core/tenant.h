@@ -25,6 +25,7 @@ struct TenantLimits {
 struct Tenant {
   std::string name;  // empty: everyone, where nobody has to say who they are
   TenantLimits limits;
+  bool by_certificate = false;  // the call showed a certificate, not a token
 };
 
 }  // namespace sluice

@@ -270,7 +270,7 @@ void HttpDoor::RunCall(Request* request) {
   if (!parsed.ok()) {
     return RefuseCall(parts_.core, request->exchange.get(), request->record, parsed.status(), chat);
   }
-  OpenAiCall::Start(&parts_, request->exchange, *request->tenant, *parsed, request->record);
+  OpenAiCall::Start(&parts_, request->exchange, request->tenant, *parsed, request->record);
 }
 
 }  // namespace sluice

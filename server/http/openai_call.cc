@@ -71,7 +71,7 @@ class OpenAiCall::Transport final : public StreamTransport {
 };
 
 void OpenAiCall::Start(const OpenAiParts* parts, std::shared_ptr<HttpExchange> exchange,
-                       const Tenant& tenant, const OpenAiRequest& request, CallRecord record) {
+                       const TenantRef& tenant, const OpenAiRequest& request, CallRecord record) {
   const InferenceParts& core = parts->core;
   const auto refuse = [&](const absl::Status& status) {
     RefuseCall(core, exchange.get(), record, status, request.chat);
@@ -88,7 +88,7 @@ void OpenAiCall::Start(const OpenAiParts* parts, std::shared_ptr<HttpExchange> e
     requests.push_back(*std::move(parsed));
   }
   for (Request& one : requests) {
-    absl::StatusOr<Permit> permit = AdmitRequest(tenant, core.admission, &one);
+    absl::StatusOr<Permit> permit = AdmitRequest(*tenant, core.admission, &one);
     if (!permit.ok()) return refuse(permit.status());
     permits.push_back(*std::move(permit));
   }
@@ -104,6 +104,10 @@ void OpenAiCall::Start(const OpenAiParts* parts, std::shared_ptr<HttpExchange> e
     call->streams_ = streams;
   }
   exchange->set_on_gone([call] { call->OnGone(); });
+  call->place_ = core.auth->Watch(
+      tenant, [weak = std::weak_ptr<OpenAiCall>(call)](const absl::Status& status) {
+        if (const std::shared_ptr<OpenAiCall> live = weak.lock()) live->End(status);
+      });
   for (size_t i = 0; i < requests.size(); ++i) {
     core.device->Submit(std::move(requests[i]), std::move(streams[i]));
   }
@@ -175,6 +179,12 @@ void OpenAiCall::Complete() {
 
 void OpenAiCall::OnGone() {
   for (const std::shared_ptr<Stream>& stream : streams()) stream->OnCancel();
+}
+
+void OpenAiCall::End(const absl::Status& status) {
+  for (const std::shared_ptr<Stream>& stream : streams()) {
+    stream->End(absl::Status(status.code(), status.message()));
+  }
 }
 
 std::vector<std::shared_ptr<Stream>> OpenAiCall::streams() {

@@ -23,6 +23,7 @@
 #include "server/http/openai_request.h"
 #include "server/http/openai_response.h"
 #include "server/inference_service.h"
+#include "server/live_calls.h"
 #include "server/validate.h"
 
 namespace sluice {
@@ -38,7 +39,7 @@ class OpenAiCall : public std::enable_shared_from_this<OpenAiCall> {
  public:
   // Validates and admits every prompt, then starts them all; or refuses. Any thread.
   static void Start(const OpenAiParts* parts, std::shared_ptr<HttpExchange> exchange,
-                    const Tenant& tenant, const OpenAiRequest& request, CallRecord record);
+                    const TenantRef& tenant, const OpenAiRequest& request, CallRecord record);
 
  private:
   class Transport;
@@ -52,6 +53,8 @@ class OpenAiCall : public std::enable_shared_from_this<OpenAiCall> {
   void Cut() { exchange_->Cut(); }
 
   void OnGone();
+  // Ends every prompt with `status`. Any thread.
+  void End(const absl::Status& status);
   void Record(const TokenEvent& event);
   // The call as a whole has failed: whatever runs is cancelled.
   void Fail(absl::Status status);
@@ -62,6 +65,7 @@ class OpenAiCall : public std::enable_shared_from_this<OpenAiCall> {
   const std::shared_ptr<HttpExchange> exchange_;
   const bool chat_;
   const bool stream_;
+  LiveCalls::Place place_;
 
   // Of the emitter thread, once the requests are submitted.
   CallRecord record_;

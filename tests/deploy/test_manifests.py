@@ -78,6 +78,8 @@ def test_parts_fit_together(overlay):
     slow_readers, flush = 10, 10  # the default of --flush_timeout
     assert template["spec"]["terminationGracePeriodSeconds"] > drain + hook + slow_readers + flush
     assert ("nvidia.com/gpu" in container["resources"]["limits"]) == (overlay == "gpu")
+    # All clients of Envoy have one address: none may use up what another is allowed to get wrong.
+    assert "--auth_failures_per_minute=0" in flags["data"]["sluiced.flags"].splitlines()
 
 
 def test_operators_rules_are_prometheus_own():
@@ -92,6 +94,7 @@ def test_compose():
     text = (DEPLOY / "compose.yaml").read_text()
     services = ComposeSpecification.model_validate(yaml.safe_load(text)).services
     assert set(services) == {"sluiced", "prometheus", "grafana", "envoy"}
+    assert "--auth_failures_per_minute=0" in services["sluiced"].command, "Envoy is one address"
     for service in yaml.safe_load(text)["services"].values():
         for volume in service["volumes"]:
             source = volume.split(":")[0]

@@ -2,14 +2,18 @@
 
 import hashlib
 import os
+import queue
 import shutil
 import socket
 import statistics
 import subprocess
 import time
+import urllib.error
+import urllib.request
 
 import grpc
 import pytest
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 import harness
 from certificates import Authority
@@ -51,7 +55,7 @@ def tenants(tmp_path):
 def unlimited(tmp_path_factory):
     """A daemon that may be told any number of wrong tokens."""
     tenants = write_tenants(tmp_path_factory.mktemp("access") / "tenants")
-    daemon = harness.Daemon(f"--auth_tokens_file={tenants}", "--auth_failures_per_minute=0")
+    daemon = harness.Daemon(f"--auth_tokens_file={tenants}", "--auth_failures_per_minute=0", "--http_listen=127.0.0.1:0")
     try:
         yield daemon
         assert daemon.stop() == 0, daemon.stderr()
@@ -86,7 +90,7 @@ def test_every_method_wants_a_token(start_daemon, tenants):
 
 @pytest.mark.parametrize("metadata", [
     (), bearer("S-TOKEN"), bearer("s-token "), bearer(" s-token"), bearer("s-toke"), bearer("s-token2"), bearer(""),
-    bearer("x" * 4000), (("authorization", "bearer s-token"),), (("authorization", "s-token"),),
+    bearer("x" * 4000), (("authorization", "Bearers-token"),), (("authorization", "s-token"),),
     (("authorization", "Basic cy10b2tlbg=="),), bearer("s-token") * 2, bearer("l-token") + bearer("s-token"),
     (("x-authorization", "Bearer s-token"),), bearer(digest("s-token")),
 ], ids=str)
@@ -103,9 +107,66 @@ def test_failures_of_an_address_are_limited(start_daemon, tenants):
         with rpc_error(UNAUTHENTICATED, grpc.StatusCode.RESOURCE_EXHAUSTED) as caught:
             get_model(daemon.inference, bearer(f"guess {i}"))
         codes.append(caught.error.code())
-    assert 30 <= codes.count(UNAUTHENTICATED) <= 35
+        assert get_model(daemon.inference, bearer("s-token")), "a valid token works from the same address"
+    assert 30 <= codes.count(UNAUTHENTICATED) <= 40
+    assert caught.error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
     assert caught.details["RetryInfo"].retry_delay.ToMilliseconds() > 0
-    wait_until(lambda: probe(daemon.inference, "s-token"), "the address may call again")
+    samples = daemon.metrics()
+    assert samples["sluice_auth_refused_total{reason=too_many_failures}"] == codes.count(grpc.StatusCode.RESOURCE_EXHAUSTED)
+
+
+@pytest.mark.parametrize("scheme", ["bearer", "BEARER", "bEARER"])
+def test_the_scheme_is_read_in_any_case(unlimited, scheme):
+    assert get_model(unlimited.inference, (("authorization", f"{scheme} s-token"),))
+
+
+@pytest.mark.parametrize("value, status", [("bearer s-token", 200), ("BEARER s-token", 200), ("Bearer s-token", 200),
+                                           ("bearer S-token", 401), ("bearers-token", 401), ("Basic s-token", 401)])
+def test_the_scheme_is_read_in_any_case_over_http(unlimited, value, status):
+    asked = urllib.request.Request(f"http://{unlimited.http}/v1/models", headers={"Authorization": value})
+    try:
+        with urllib.request.urlopen(asked, timeout=PATIENCE) as answer:
+            assert answer.status == status
+    except urllib.error.HTTPError as error:
+        assert error.code == status
+
+
+def reflected(daemon, metadata):
+    """The services that reflection lists."""
+    stub = reflection_pb2_grpc.ServerReflectionStub(daemon.channel)
+    question = reflection_pb2.ServerReflectionRequest(list_services="")
+    answers = list(stub.ServerReflectionInfo(iter([question]), metadata=metadata, timeout=PATIENCE))
+    return {service.name for service in answers[0].list_services_response.service}
+
+
+def test_reflection_wants_a_token(unlimited, start_daemon, tenants):
+    with rpc_error(UNAUTHENTICATED):
+        reflected(unlimited, None)
+    with rpc_error(UNAUTHENTICATED):
+        reflected(unlimited, bearer("guess"))
+    services = reflected(unlimited, bearer("s-token"))
+    assert "sluice.v1.InferenceService" in services
+    open_to_all = start_daemon(f"--auth_tokens_file={tenants}", "--open_reflection")
+    assert reflected(open_to_all, None) == services
+    with rpc_error(UNAUTHENTICATED):
+        get_model(open_to_all.inference)
+
+
+def test_reflection_holds_no_thread(start_daemon):
+    """More streams at once than gRPC would have had threads for."""
+    daemon = start_daemon()
+    stub = reflection_pb2_grpc.ServerReflectionStub(daemon.channel)
+    questions = [queue.Queue() for _ in range(100)]
+    streams = [stub.ServerReflectionInfo(iter(ask.get, None), timeout=PATIENCE) for ask in questions]
+    for ask in questions:
+        ask.put(reflection_pb2.ServerReflectionRequest(list_services=""))
+    assert all(next(stream).list_services_response.service for stream in streams)
+    for ask in questions:
+        ask.put(reflection_pb2.ServerReflectionRequest(file_by_filename="no/such.proto"))
+    assert all(next(stream).error_response.error_code == grpc.StatusCode.NOT_FOUND.value[0] for stream in streams)
+    for ask in questions:
+        ask.put(None)
+    assert all(not list(stream) for stream in streams)
 
 
 def probe(stub, token):

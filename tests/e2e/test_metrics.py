@@ -37,8 +37,8 @@ def slots(count):
 
 def open_call(daemon, prompt="The", stub=None, **fields):
     """An endless call that has begun."""
-    timeout = fields.pop("timeout", PATIENCE)
-    call = (stub or daemon.inference).Generate(request(prompt, **{"stop": ENDLESS, **fields}), timeout=timeout)
+    timeout, metadata = fields.pop("timeout", PATIENCE), fields.pop("metadata", None)
+    call = (stub or daemon.inference).Generate(request(prompt, **{"stop": ENDLESS, **fields}), metadata=metadata, timeout=timeout)
     assert next(call).WhichOneof("event") == "started"
     return call
 
@@ -289,8 +289,10 @@ def who_may_call(start, seen, tmp_path):
     seen.until(daemon, "sluice_held_rows_total", "sluice_tenants")
     for call in (light, *flood):
         call.cancel()
-    write(table + "# changed\n")
-    seen.until(daemon, "sluice_auth_reloads_total{result=ok}")
+    revoked = open_call(daemon, metadata=token("a"))
+    write(table.replace("tenant a", "tenant c").replace("token a", "token c"))
+    seen.until(daemon, "sluice_auth_reloads_total{result=ok}", "sluice_auth_revoked_calls_total")
+    assert read_to_the_end(revoked) == Code.UNAUTHENTICATED
     write("nonsense\n")
     seen.until(daemon, "sluice_auth_reloads_total{result=error}")
     for _ in range(5):

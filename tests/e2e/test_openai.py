@@ -333,7 +333,8 @@ def test_tenants_and_their_tokens(start_daemon, tmp_path):
         assert caught.value.code == "invalid_api_key"
     error_of(post(daemon, "/v1/completions", b'{"prompt":"a"}'), 401)
     with pytest.raises(openai.RateLimitError, match="too many calls from this address"):
-        client.models.list()
+        client_of(daemon, api_key="wrong").models.list()
+    assert client.models.list().data, "a valid token works whatever else its address does"
 
 
 def test_only_loopback_is_plain(start_daemon):

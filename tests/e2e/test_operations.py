@@ -10,6 +10,7 @@ import time
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 from harness import (BIN, LIVE_GAUGES, MODEL, PATIENCE, SCALE, Result, clean_environment, collect, request, rpc_error,
@@ -55,6 +56,27 @@ def test_reflection(daemon):
     inference = database.FindFileContainingSymbol("sluice.v1.InferenceService").service[0]
     assert [m.name for m in inference.method] == ["Generate", "Score", "Tokenize", "Detokenize", "GetModel"]
     assert database.FindFileByName("google/rpc/status.proto")
+    assert "grpc.reflection.v1alpha.ServerReflection" in services
+    assert database.FindFileContainingSymbol("sluice.v1.GenerateRequest").name == "sluice/v1/generate.proto"
+    stub = reflection_pb2_grpc.ServerReflectionStub(daemon.channel)
+    unknown = [{"file_by_filename": "no/such.proto"}, {"file_containing_symbol": "no.Such"},
+               {"file_containing_extension": {"containing_type": "sluice.v1.GenerateRequest", "extension_number": 1}},
+               {"file_containing_extension": {"containing_type": "no.Such", "extension_number": 1}},
+               {"all_extension_numbers_of_type": "no.Such"}, {}]
+    known = [{"all_extension_numbers_of_type": "sluice.v1.GenerateRequest"}]
+    asked = [reflection_pb2.ServerReflectionRequest(**fields) for fields in unknown + known]
+    answers = list(stub.ServerReflectionInfo(iter(asked), timeout=PATIENCE))
+    codes = [answer.error_response.error_code for answer in answers]
+    assert codes == [grpc.StatusCode.NOT_FOUND.value[0]] * 5 + [grpc.StatusCode.INVALID_ARGUMENT.value[0], 0]
+    assert answers[-1].all_extension_numbers_response.base_type_name == "sluice.v1.GenerateRequest"
+    assert [answer.original_request for answer in answers] == asked
+
+
+def test_an_unknown_method_is_unimplemented(daemon):
+    for method in ("/sluice.v1.InferenceService/Nothing", "/no.such.Service/Method"):
+        with pytest.raises(grpc.RpcError) as error:
+            daemon.channel.unary_unary(method)(b"", timeout=PATIENCE)
+        assert error.value.code() == grpc.StatusCode.UNIMPLEMENTED
 
 
 def test_admin_endpoints(daemon):

@@ -64,13 +64,37 @@ TEST(AuthTable, FindsTenantsByTokenAndBySubject) {
   EXPECT_EQ(b->limits.max_queued_requests, 2);
   EXPECT_EQ(b->limits.max_queued_tokens, 300);
   EXPECT_EQ(b->limits.inter_token, absl::InfiniteDuration());
-  EXPECT_EQ(table->FindSubject("CN=two words,O=B # no comment"), b);
+  const TenantRef shown = table->FindSubject("CN=two words,O=B # no comment");
+  ASSERT_NE(shown, nullptr);
+  EXPECT_EQ(shown->name, "b-2.c");
+  EXPECT_EQ(shown->limits.max_streams, 9);
+  EXPECT_TRUE(shown->by_certificate);
+  EXPECT_FALSE(b->by_certificate);
   for (const char* wrong : {"", "One", "ONE", "one ", " one", "onetwo", "four"}) {
     EXPECT_EQ(table->FindToken(wrong), nullptr) << wrong;
   }
   EXPECT_EQ(table->FindToken(absl::string_view("one\0", 4)), nullptr);
   EXPECT_EQ(table->FindSubject("CN=two words"), nullptr);
   EXPECT_EQ(table->FindSubject(""), nullptr);
+}
+
+TEST(AuthTable, AdmitsWhoCouldStillShowWhoTheyAre) {
+  const absl::StatusOr<AuthTable> table = AuthTable::Parse(
+      absl::StrCat("tenant both\n", TokenLine("both", "1"), "cert both CN=both\ntenant token\n",
+                   TokenLine("token", "2"), "tenant cert\ncert cert CN=cert\ntenant none\n"),
+      "f");
+  ASSERT_TRUE(table.ok()) << table.status();
+  const auto admits = [&](const char* name, bool by_certificate) {
+    return table->Admits({.name = name, .limits = {}, .by_certificate = by_certificate});
+  };
+  EXPECT_TRUE(admits("both", false));
+  EXPECT_TRUE(admits("both", true));
+  EXPECT_TRUE(admits("token", false));
+  EXPECT_FALSE(admits("token", true));
+  EXPECT_FALSE(admits("cert", false));
+  EXPECT_TRUE(admits("cert", true));
+  EXPECT_FALSE(admits("none", false));
+  EXPECT_FALSE(admits("gone", false));
 }
 
 TEST(AuthTable, ErrorsNameTheLineAndNoToken) {
@@ -186,6 +210,9 @@ TEST_F(AuthenticatorTest, TokensOfTheFile) {
   EXPECT_EQ(NameOf({.authorization = {"Bearer secret"}}), "a");
   EXPECT_EQ(NameOf({.subject = "CN=a"}), "a");
   EXPECT_EQ(NameOf({.authorization = {"Bearer secret"}, .subject = "CN=b"}), "a");
+  for (const char* scheme : {"bearer", "BEARER", "bEaReR"}) {
+    EXPECT_EQ(NameOf({.authorization = {absl::StrCat(scheme, " secret")}}), "a") << scheme;
+  }
   const Credentials refused[] = {
       {},
       {.subject = "CN=b"},
@@ -193,8 +220,8 @@ TEST_F(AuthenticatorTest, TokensOfTheFile) {
       {.authorization = {"Bearer"}},
       {.authorization = {"Bearer "}},
       {.authorization = {"secret"}},
-      {.authorization = {"bearer secret"}},
-      {.authorization = {"BEARER secret"}},
+      {.authorization = {"Bearersecret"}},
+      {.authorization = {"Bearer\tsecret"}},
       {.authorization = {"Bearer Secret"}},
       {.authorization = {"Bearer  secret"}},
       {.authorization = {"Bearer secret "}},
@@ -249,11 +276,14 @@ TEST_F(AuthenticatorTest, FailuresOfAnAddressAreBounded) {
   Write("tenant a\n" + TokenLine("a", "secret"));
   Start({.tokens_file = path_, .failures_per_minute = 6});
   for (int i = 0; i < 6; ++i) EXPECT_EQ(NameOf({.peer = "p"}), "UNAUTHENTICATED");
-  EXPECT_EQ(NameOf({.authorization = {"Bearer secret"}, .peer = "p"}), "RESOURCE_EXHAUSTED");
-  EXPECT_EQ(NameOf({.authorization = {"Bearer secret"}, .peer = "q"}), "a");
+  EXPECT_EQ(NameOf({.authorization = {"Bearer wrong"}, .peer = "p"}), "RESOURCE_EXHAUSTED");
+  EXPECT_EQ(NameOf({.authorization = {"Bearer wrong"}, .peer = "q"}), "UNAUTHENTICATED");
   EXPECT_EQ(auth_->stats().limited.value(), 1u);
-  clock_.Advance(absl::Seconds(10));
+  // Valid credentials work whatever else their address does, and make nothing good.
   EXPECT_EQ(NameOf({.authorization = {"Bearer secret"}, .peer = "p"}), "a");
+  EXPECT_EQ(NameOf({.authorization = {"Bearer wrong"}, .peer = "p"}), "RESOURCE_EXHAUSTED");
+  clock_.Advance(absl::Seconds(10));
+  EXPECT_EQ(NameOf({.authorization = {"Bearer wrong"}, .peer = "p"}), "UNAUTHENTICATED");
 }
 
 TEST_F(AuthenticatorTest, AChangedFileCountsOnceItStandsStill) {
@@ -276,6 +306,90 @@ TEST_F(AuthenticatorTest, AChangedFileCountsOnceItStandsStill) {
   // An empty one lets nobody in.
   Write("");
   AwaitName(new_token, "UNAUTHENTICATED");
+}
+
+class RevocationTest : public AuthenticatorTest {
+ protected:
+  // A call of whoever has `token`, which notes here what it was ended with.
+  LiveCalls::Place Call(const std::string& token, std::vector<absl::Status>* ends) {
+    const std::string header = absl::StrCat("Bearer ", token);
+    const absl::StatusOr<TenantRef> tenant = auth_->Check({.authorization = {header}});
+    EXPECT_TRUE(tenant.ok()) << tenant.status();
+    return auth_->Watch(*tenant, [this, ends](absl::Status status) {
+      MutexLock lock(&mutex_);
+      ends->push_back(std::move(status));
+    });
+  }
+  void Reload(const std::string& text) {
+    const uint64_t before = auth_->stats().reloads.value();
+    Write(text);
+    auth_->Reload();
+    for (int i = 0; i < 1000 && auth_->stats().reloads.value() == before; ++i) {
+      absl::SleepFor(absl::Milliseconds(10));
+    }
+    ASSERT_GT(auth_->stats().reloads.value(), before);
+  }
+  size_t Count(const std::vector<absl::Status>& ends) {
+    MutexLock lock(&mutex_);
+    return ends.size();
+  }
+
+  const std::string a_ = "tenant a\n" + TokenLine("a", "a1");
+  const std::string b_ = "tenant b\n" + TokenLine("b", "b1");
+  Mutex mutex_;
+  std::vector<absl::Status> a_ends_, b_ends_;
+};
+
+TEST_F(RevocationTest, CallsOfATenantThatIsGoneEnd) {
+  Write(a_ + b_);
+  Start({.tokens_file = path_});
+  const LiveCalls::Place one = Call("a1", &a_ends_);
+  const LiveCalls::Place two = Call("b1", &b_ends_);
+  { const LiveCalls::Place over = Call("a1", &a_ends_); }
+  // Another token, other limits: whoever was let in still would be.
+  Reload("tenant a max_streams=3\n" + TokenLine("a", "a2") + b_);
+  EXPECT_EQ(Count(a_ends_), 0u);
+  Reload("tenant a\n" + b_);
+  EXPECT_EQ(Count(a_ends_), 1u) << "the call that was over is not ended";
+  EXPECT_EQ(Count(b_ends_), 0u);
+  EXPECT_TRUE(absl::IsUnauthenticated(a_ends_[0]));
+  Reload(a_);
+  EXPECT_EQ(Count(b_ends_), 1u);
+  EXPECT_EQ(auth_->stats().revoked_calls.value(), 2u);
+}
+
+TEST_F(RevocationTest, ACallThatBeginsWhileItsTenantGoesEndsAtOnce) {
+  Write(a_ + b_);
+  Start({.tokens_file = path_});
+  const absl::StatusOr<TenantRef> tenant = auth_->Check({.authorization = {"Bearer a1"}});
+  ASSERT_TRUE(tenant.ok());
+  Reload(b_);
+  const LiveCalls::Place place =
+      auth_->Watch(*tenant, [this](absl::Status status) { a_ends_.push_back(std::move(status)); });
+  ASSERT_EQ(a_ends_.size(), 1u);
+  EXPECT_TRUE(absl::IsUnauthenticated(a_ends_[0]));
+}
+
+TEST_F(RevocationTest, AFlagLetsThemFinish) {
+  Write(a_ + b_);
+  Start({.tokens_file = path_, .finish_revoked_calls = true});
+  const LiveCalls::Place place = Call("a1", &a_ends_);
+  Reload(b_);
+  EXPECT_EQ(NameOf({.authorization = {"Bearer a1"}}), "UNAUTHENTICATED");
+  EXPECT_EQ(Count(a_ends_), 0u);
+}
+
+TEST_F(RevocationTest, ABadFileEndsNothing) {
+  Write(a_);
+  Start({.tokens_file = path_});
+  const LiveCalls::Place place = Call("a1", &a_ends_);
+  Write("nonsense");
+  auth_->Reload();
+  for (int i = 0; i < 1000 && auth_->stats().reload_failures.value() == 0; ++i) {
+    absl::SleepFor(absl::Milliseconds(10));
+  }
+  EXPECT_GE(auth_->stats().reload_failures.value(), 1u);
+  EXPECT_EQ(Count(a_ends_), 0u);
 }
 
 TEST_F(AuthenticatorTest, AFileThatCannotBeReadIsAnError) {

@@ -182,6 +182,54 @@ TEST_F(StreamTest, ACancelAfterTheLastTokenIsStillOneFinish) {
   ExpectNothingLeft(std::move(a));
 }
 
+TEST_F(StreamTest, AnEndedCallWritesNothingMore) {
+  Opened a = Open();
+  Push(a, Delta("a"));
+  a->WaitForWrites(1);
+  Push(a, Delta("b"));
+  a.stream->End(absl::UnauthenticatedError("revoked"));
+  a.stream->End(absl::UnavailableError("again"));
+  Push(a, Delta("c"));
+  EXPECT_EQ(a.stream->Room(), 16) << "nothing waits for a reader any more";
+  LetEmitterCatchUp();
+  EXPECT_FALSE(a->finished()) << "a write is in flight, and the request is not closed";
+  // The request may have come to its own end meanwhile: the call has not.
+  Close(a, absl::OkStatus());
+  a->Complete(true);
+  EXPECT_TRUE(absl::IsUnauthenticated(a->WaitForFinish()));
+  EXPECT_EQ(a->text(), "a");
+  EXPECT_EQ(a->try_cancels(), 0) << "the client is told why";
+  ExpectNothingLeft(std::move(a));
+}
+
+TEST_F(StreamTest, ACallEndedAfterItsLastTokenKeepsTheRest) {
+  Opened a = Open();
+  Push(a, Delta("a"));
+  a->WaitForWrites(1);
+  Push(a, Delta("b"));
+  Close(a, absl::OkStatus());
+  a.stream->End(absl::UnauthenticatedError("revoked"));
+  EXPECT_EQ(admission_.permits(), 0);
+  a->Complete(true);
+  EXPECT_TRUE(absl::IsUnauthenticated(a->WaitForFinish()));
+  EXPECT_EQ(a->text(), "a");
+  a.stream->End(absl::UnauthenticatedError("too late"));
+  ExpectNothingLeft(std::move(a));
+}
+
+TEST_F(StreamTest, AnEndedCallWhoseReaderStallsIsCancelled) {
+  Opened a = Open();
+  Push(a, Delta("a"));
+  a->WaitForWrites(1);
+  a.stream->End(absl::UnauthenticatedError("revoked"));
+  Close(a, absl::CancelledError("the engine's own"));
+  Advance(Stall() + absl::Seconds(1));
+  EXPECT_EQ(a->try_cancels(), 1);
+  a->Complete(false);
+  EXPECT_TRUE(absl::IsUnauthenticated(a->WaitForFinish()));
+  ExpectNothingLeft(std::move(a));
+}
+
 TEST_F(StreamTest, AFailedWriteEndsTheStream) {
   Opened a = Open();
   Push(a, Delta("a"));
