@@ -24,7 +24,7 @@ using grpc::reflection::v1alpha::ServerReflectionRequest;
 using grpc::reflection::v1alpha::ServerReflectionResponse;
 
 // Frames and headers around a message, generously.
-constexpr int64_t kMessageSlack = 64;
+constexpr int64_t kMessageSlack = 1024;
 
 const DescriptorPool& Pool() { return *DescriptorPool::generated_pool(); }
 

@@ -203,6 +203,7 @@ if [ "$mode" = --fast ]; then
   stage "C++ tests (fast, golden)" cpp_tests build -L 'fast|golden'
   stage "end-to-end tests (not slow)" end_to_end -m "not slow" tests/e2e tests/client/python
   stage "deployment files (not slow)" end_to_end -m "not slow" tests/deploy
+  stage "compatibility (not slow)" end_to_end -m "not slow" tests/compat
 fi
 if [ "$mode" = all ]; then
   stage "kernels for GPUs from sm_80 up" kernels_build
@@ -230,6 +231,7 @@ if [ "$mode" = all ]; then
   # What judges speed means something on a quiet machine alone: pytest tests/fault -m timed, figures in its README.
   stage "faults and hostile peers" end_to_end -m "not timed" tests/fault
   stage "image, manifests, monitoring" end_to_end tests/deploy
+  stage "compatibility" end_to_end tests/compat
   stage "end-to-end tests" python_tests
 fi
 finish
