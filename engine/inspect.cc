@@ -49,8 +49,8 @@ Inspection::Device Measure(DeviceKind kind, const ModelConfig& config, const Ten
 
 void InspectTensors(const WeightFiles& files, const InspectOptions& options, Inspection* result) {
   const ModelConfig& config = *result->config;
-  const absl::StatusOr<TensorTable> tensors = LocateTensors(config, files);
-  if (!tensors.ok()) return Refuse(tensors.status(), result);
+  const absl::StatusOr<TensorTable> tensors = LocateTensors(config, files, &result->refusals);
+  if (!tensors.ok()) return;
   Inspection::Layout layout;
   int64_t gate_up = 0, mlps = 0;
   for (const TableEntry& entry : tensors->entries()) {
@@ -86,8 +86,7 @@ void InspectTokenizer(const std::string& dir, Inspection* result) {
 Inspection InspectModel(const std::string& dir, const InspectOptions& options) {
   Inspection result;
   result.name = ModelName(dir);
-  absl::StatusOr<ModelConfig> config = ReadModelConfig(dir);
-  Refuse(config.status(), &result);
+  absl::StatusOr<ModelConfig> config = ReadModelConfig(dir, &result.refusals);
   if (config.ok()) result.config = *std::move(config);
   const absl::StatusOr<std::unique_ptr<WeightFiles>> files = WeightFiles::Open(dir);
   Refuse(files.status(), &result);

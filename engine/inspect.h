@@ -41,8 +41,8 @@ struct Inspection {
   };
 
   std::string name;
-  // Why the daemon would not serve it: the first thing that each loader finds. Each is one line
-  // that begins with a file's name. Empty: it can be served.
+  // Why the daemon would not serve it: every field of the config, the first dozen tensors, and what
+  // the other loaders find first. Each is one line. Empty: it can be served.
   std::vector<std::string> refusals;
   std::optional<ModelConfig> config;  // each of these is there as far as its files are good
   std::optional<Files> files;

@@ -35,16 +35,21 @@ std::string ModelName(const std::string& dir) {
   return path == nullptr ? name : last_part(path.get());
 }
 
-absl::StatusOr<ModelConfig> ReadModelConfig(const std::string& dir) {
+absl::StatusOr<ModelConfig> ReadModelConfig(const std::string& dir,
+                                            std::vector<std::string>* refusals) {
+  const auto refuse = [refusals](const absl::Status& status) {
+    if (refusals != nullptr) refusals->emplace_back(status.message());
+    return status;
+  };
   absl::StatusOr<std::string> text = ReadTextFile(dir, kConfigFile, kMaxConfigBytes);
-  if (!text.ok()) return text.status();
-  absl::StatusOr<ModelConfig> config = ParseConfig(*text, kConfigFile);
+  if (!text.ok()) return refuse(text.status());
+  absl::StatusOr<ModelConfig> config = ParseConfig(*text, kConfigFile, refusals);
   if (!config.ok()) return config;
   text = ReadTextFile(dir, kGenerationConfigFile, kMaxConfigBytes);
   if (absl::IsNotFound(text.status())) return config;
-  if (!text.ok()) return text.status();
+  if (!text.ok()) return refuse(text.status());
   const absl::Status status = ApplyGenerationConfig(*text, kGenerationConfigFile, &*config);
-  if (!status.ok()) return status;
+  if (!status.ok()) return refuse(status);
   return config;
 }
 

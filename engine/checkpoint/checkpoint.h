@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "engine/checkpoint/config.h"
@@ -21,8 +22,10 @@ struct LoadOptions {
   bool allow_nonfinite = false;  // load weights that hold NaN or infinities all the same
 };
 
-// config.json and generation_config.json. An error is one line that begins with the file's name.
-absl::StatusOr<ModelConfig> ReadModelConfig(const std::string& dir);
+// config.json and generation_config.json. An error is one line that begins with the file's name;
+// `refusals` gets one for each reason.
+absl::StatusOr<ModelConfig> ReadModelConfig(const std::string& dir,
+                                            std::vector<std::string>* refusals = nullptr);
 
 // "models/tiny/" is "tiny"; of "." and the like, the name that the path resolves to.
 std::string ModelName(const std::string& dir);

@@ -81,17 +81,30 @@ void ReadTokens(ConfigReader* reader, ModelConfig* config) {
 
 const char* ModelConfig::model_type() const { return family->model_type; }
 
-absl::StatusOr<ModelConfig> ParseConfig(absl::string_view json, absl::string_view file_name) {
+namespace {
+
+void ReadConfig(ConfigReader* reader, ModelConfig* config) {
+  config->family = ReadFamily(reader);
+  if (!reader->status().ok()) return;
+  config->family->parse(reader, config);
+  if (!reader->status().ok()) return;
+  CheckSizes(*config, reader);
+  ReadTokens(reader, config);
+}
+
+}  // namespace
+
+absl::StatusOr<ModelConfig> ParseConfig(absl::string_view json, absl::string_view file_name,
+                                        std::vector<std::string>* refusals) {
   absl::StatusOr<Json> object = ParseConfigObject(json, file_name);
-  if (!object.ok()) return object.status();
+  if (!object.ok()) {
+    if (refusals != nullptr) refusals->emplace_back(object.status().message());
+    return object.status();
+  }
   ConfigReader reader(*object, file_name);
   ModelConfig config;
-  config.family = ReadFamily(&reader);
-  if (!reader.status().ok()) return reader.status();
-  config.family->parse(&reader, &config);
-  if (!reader.status().ok()) return reader.status();
-  CheckSizes(config, &reader);
-  ReadTokens(&reader, &config);
+  ReadConfig(&reader, &config);
+  if (refusals != nullptr) *refusals = reader.refusals();
   if (!reader.status().ok()) return reader.status();
   return config;
 }

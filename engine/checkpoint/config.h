@@ -40,8 +40,9 @@ struct ModelConfig {
 // Reads the text of a config.json. Missing fields get the defaults of the family's class, unknown
 // ones are ignored. Every number is bounded, and so are the parameters and the state in all, so
 // that products of sizes, times a few bytes, fit in 64 bits. INVALID_ARGUMENT names `file_name`,
-// the field and the rule.
-absl::StatusOr<ModelConfig> ParseConfig(absl::string_view json, absl::string_view file_name);
+// the field and the rule of what is refused first; `refusals` gets a line for each.
+absl::StatusOr<ModelConfig> ParseConfig(absl::string_view json, absl::string_view file_name,
+                                        std::vector<std::string>* refusals = nullptr);
 
 // Reads generation_config.json: its eos_token_id, where it has one, replaces that of `config`, as
 // in transformers. (There a file without one means that nothing ends a text. Here config.json's

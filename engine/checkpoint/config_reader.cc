@@ -55,7 +55,13 @@ std::optional<double> NumberOf(const Json& value) {
 }
 
 void ConfigReader::Refuse(absl::string_view message) {
-  if (status_.ok()) status_ = absl::InvalidArgumentError(absl::StrCat(file_name_, ": ", message));
+  refusals_.push_back(absl::StrCat(file_name_, ": ", message));
+  if (status_.ok()) status_ = absl::InvalidArgumentError(refusals_.back());
+}
+
+void ConfigReader::Take(const ConfigReader& section) {
+  status_.Update(section.status_);
+  refusals_.insert(refusals_.end(), section.refusals_.begin(), section.refusals_.end());
 }
 
 void ConfigReader::RefuseValue(const char* name, absl::string_view rule) {

@@ -1,5 +1,5 @@
-// Reads the fields of a config.json one by one, each with its bounds. The first error stays, later
-// reads do nothing that matters, and a reader that has met one returns defaults.
+// Reads the fields of a config.json one by one, each with its bounds. A field that is refused reads
+// as its default, so that all that is wrong can be said at once.
 #ifndef SLUICE_ENGINE_CHECKPOINT_CONFIG_READER_H_
 #define SLUICE_ENGINE_CHECKPOINT_CONFIG_READER_H_
 
@@ -31,11 +31,13 @@ class ConfigReader {
   ConfigReader(const nlohmann::json& object, absl::string_view file_name)
       : object_(object), file_name_(file_name) {}
 
-  const absl::Status& status() const { return status_; }
+  const absl::Status& status() const { return status_; }  // the first refusal
   absl::string_view file_name() const { return file_name_; }
   void Refuse(absl::string_view message);
-  // Takes over the error of a reader of one of the fields, an object.
-  void Update(const absl::Status& status) { status_.Update(status); }
+  // Takes over the refusals of a reader of one of the fields, an object.
+  void Take(const ConfigReader& section);
+  // All that was refused, in order.
+  const std::vector<std::string>& refusals() const { return refusals_; }
 
   // Null when the field is missing.
   const nlohmann::json* Find(FieldNames names) const;
@@ -88,6 +90,7 @@ class ConfigReader {
   const nlohmann::json& object_;
   const absl::string_view file_name_;
   absl::Status status_;
+  std::vector<std::string> refusals_;
 };
 
 // A number, which may be infinite in the spelling of transformers; none: another kind of value.

@@ -1,5 +1,6 @@
 #include "engine/checkpoint/tensor_table.h"
 
+#include <algorithm>
 #include <set>
 
 #include "absl/container/flat_hash_set.h"
@@ -54,6 +55,19 @@ absl::Status Locate(const WeightFiles& files, TableEntry* entry) {
     return refuse(absl::StrCat("has dtype ", info.dtype, ", must be BF16, F16 or F32"));
   }
   return absl::OkStatus();
+}
+
+// Lines that a person reads.
+constexpr size_t kMostRefusals = 12;
+
+void Collect(const std::vector<absl::Status>& refused, std::vector<std::string>* refusals) {
+  for (size_t i = 0; i < std::min(refused.size(), kMostRefusals); ++i) {
+    refusals->emplace_back(refused[i].message());
+  }
+  if (refused.size() > kMostRefusals) {
+    refusals->push_back(
+        absl::StrCat("and ", refused.size() - kMostRefusals, " more tensors like these"));
+  }
 }
 
 }  // namespace
@@ -115,13 +129,15 @@ int64_t TensorSource::Rows(absl::string_view name) const {
   return info == nullptr || info->shape.empty() ? 0 : info->shape[0];
 }
 
-absl::StatusOr<TensorTable> LocateTensors(const ModelConfig& config, const WeightFiles& files) {
+absl::StatusOr<TensorTable> LocateTensors(const ModelConfig& config, const WeightFiles& files,
+                                          std::vector<std::string>* refusals) {
   TensorTable table = MakeTable(config, TensorSource(&files));
   absl::flat_hash_set<const TensorInfo*> taken;
+  std::vector<absl::Status> refused;
   for (TableEntry& entry : table.entries()) {
     if (entry.names.empty()) continue;
-    const absl::Status status = Locate(files, &entry);
-    if (!status.ok()) return status;
+    absl::Status status = Locate(files, &entry);
+    if (!status.ok()) refused.push_back(std::move(status));
     // Of tied tensors a file may hold one name or all.
     for (const std::string& name : entry.names) {
       const auto it = files.tensors().find(name);
@@ -132,10 +148,12 @@ absl::StatusOr<TensorTable> LocateTensors(const ModelConfig& config, const Weigh
   // layer).
   for (const auto& [name, tensor] : files.tensors()) {
     if (taken.contains(tensor.info)) continue;
-    return TensorError(tensor.file->name(), name,
-                       "is not part of the model that config.json describes");
+    refused.push_back(TensorError(tensor.file->name(), name,
+                                  "is not part of the model that config.json describes"));
   }
-  return table;
+  if (refused.empty()) return table;
+  if (refusals != nullptr) Collect(refused, refusals);
+  return refused[0];
 }
 
 int64_t CountParameters(const ModelConfig& config) {

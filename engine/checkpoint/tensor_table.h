@@ -107,8 +107,10 @@ class TensorSource {
 
 // The table with every tensor located. INVALID_ARGUMENT names file, tensor, what was found and what
 // must be: for one that is missing, has another shape or dtype, or is no part of this model. A tied
-// model may have an lm_head (transformers 5 uses it, too).
-absl::StatusOr<TensorTable> LocateTensors(const ModelConfig& config, const WeightFiles& files);
+// model may have an lm_head (transformers 5 uses it, too). `refusals` gets a line for each of the
+// first of them, and one that counts the others.
+absl::StatusOr<TensorTable> LocateTensors(const ModelConfig& config, const WeightFiles& files,
+                                          std::vector<std::string>* refusals = nullptr);
 
 // Parameters of a model with this config, before its files are known.
 int64_t CountParameters(const ModelConfig& config);

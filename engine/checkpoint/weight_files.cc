@@ -1,6 +1,7 @@
 #include "engine/checkpoint/weight_files.h"
 
 #include <dirent.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <memory>
@@ -60,6 +61,20 @@ bool LooksLikeShard(absl::string_view name) {
          absl::EndsWith(name, ".safetensors");
 }
 
+// What to do where the weights are a pickle, which is not read: it can run code.
+std::string HowToConvert(const std::string& dir) {
+  for (const char* name : {"pytorch_model.bin", "pytorch_model.bin.index.json"}) {
+    if (access(absl::StrCat(dir, "/", name).c_str(), F_OK) != 0) continue;
+    return absl::StrCat(
+        "; ", name,
+        " is a pickle, which is not read: convert it once, where you trust it, with python3 -c "
+        "\"import glob, torch, safetensors.torch as s; d = {}; [d.update(torch.load(f, "
+        "weights_only=True)) for f in glob.glob('pytorch_model*.bin')]; s.save_file({k: "
+        "v.clone().contiguous() for k, v in d.items()}, 'model.safetensors')\"");
+  }
+  return "";
+}
+
 // A shard that the index does not know comes from another save: then nobody can say which one was
 // meant.
 absl::Status RefuseExtraShards(const std::string& dir, const std::vector<std::string>& known) {
@@ -87,8 +102,8 @@ absl::StatusOr<std::unique_ptr<WeightFiles>> WeightFiles::Open(const std::string
     status = files->OpenShards(dir);
     if (absl::IsNotFound(status) && files->shards_.empty() &&
         absl::StartsWith(status.message(), kIndexFile)) {
-      status =
-          absl::NotFoundError(absl::StrCat(kSingleFile, ": is missing, and so is ", kIndexFile));
+      status = absl::NotFoundError(
+          absl::StrCat(kSingleFile, ": is missing, and so is ", kIndexFile, HowToConvert(dir)));
     }
   }
   if (!status.ok()) return status;

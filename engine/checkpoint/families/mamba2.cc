@@ -129,7 +129,7 @@ void ReadStateSpaces(ConfigReader* reader, ModelConfig* config, Shape* s) {
   s->norm_before_gate = cfg->Boolean({"norm_before_gate"}, false);
   ReadLimit("dt_limit", cfg, s);
   CheckHeads(cfg, std::nullopt, cfg->Integer({"expand"}, 2, 1, 64), s);
-  reader->Update(cfg->status());
+  reader->Take(ssm);
 }
 
 MixerSpec Mixer(const Shape& s) {
