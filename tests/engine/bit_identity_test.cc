@@ -12,6 +12,7 @@
 #include "gtest/gtest.h"
 #include "tests/fakes/real_engine.h"
 #include "tests/fakes/sanitized.h"
+#include "tests/fakes/spec_models.h"
 
 namespace sluice {
 namespace {
@@ -179,6 +180,17 @@ TEST_P(BitIdentityTest, WithAndWithoutThePrefixCache) {
     EXPECT_GT(evictions, 0u);
   }
 }
+
+std::vector<Case> SpecCases() {
+  std::vector<Case> cases;
+  for (const char* dir : kSpecModels) cases.push_back({dir, 4, 24});
+  return cases;
+}
+
+INSTANTIATE_TEST_SUITE_P(Specs, BitIdentityTest, testing::ValuesIn(SpecCases()),
+                         [](const testing::TestParamInfo<Case>& test) {
+                           return SpecModelName(test.param.dir);
+                         });
 
 INSTANTIATE_TEST_SUITE_P(Models, BitIdentityTest,
                          testing::Values(Case{"tests/goldens/variants/base", 6, 100},

@@ -24,12 +24,21 @@
 #include "engine/state/state_blob.h"
 #include "gtest/gtest.h"
 #include "tests/fakes/real_engine.h"
+#include "tests/fakes/spec_models.h"
 
 namespace sluice {
 namespace {
 
-constexpr char kModel[] = "tests/goldens/variants/short_conv";
-constexpr double kSeconds = 5.0;  // of seeds
+struct Case {
+  std::string dir;
+  double seconds;  // of seeds
+};
+
+std::vector<Case> Cases() {
+  std::vector<Case> cases = {{"tests/goldens/variants/short_conv", 5.0}};
+  for (const char* dir : kSpecModels) cases.push_back({dir, 2.0});
+  return cases;
+}
 
 // How often what may happen has happened.
 struct Tally {
@@ -41,9 +50,11 @@ struct Tally {
 // sessions never change: a call that commits leaves a new one.
 class Undisturbed {
  public:
-  Undisturbed() : real_(kModel, {.threads = 1, .slots = 4, .max_batch_tokens = 1024}) {}
+  explicit Undisturbed(const std::string& dir)
+      : dir_(dir), real_(dir, {.threads = 1, .slots = 4, .max_batch_tokens = 1024}) {}
 
   RealEngine& real() { return real_; }
+  const std::string& model() const { return dir_; }
 
   std::string Fork(const std::string& from) {
     const std::string id = absl::StrCat("u", next_++);
@@ -65,6 +76,7 @@ class Undisturbed {
   }
 
  private:
+  const std::string dir_;
   RealEngine real_;
   int64_t next_ = 0;
 };
@@ -139,7 +151,7 @@ class Disturbed {
     setup.options.session_limits.default_ttl = absl::InfiniteDuration();
     setup.options.prefix_cache_bytes = static_cast<int64_t>(Below(6)) * table.bytes() + 20000;
     setup.options.random = [this] { return ids_(); };
-    real_ = std::make_unique<RealEngine>(kModel, setup);
+    real_ = std::make_unique<RealEngine>(undisturbed_->model(), setup);
   }
 
   void RunJobs(bool all) {
@@ -424,7 +436,9 @@ class Disturbed {
   int64_t next_ = 0;
 };
 
-TEST(SessionIdentityTest, ASessionGivesTheBitsOfOneThatNothingHappensTo) {
+class SessionIdentityTest : public testing::TestWithParam<Case> {};
+
+TEST_P(SessionIdentityTest, ASessionGivesTheBitsOfOneThatNothingHappensTo) {
   const char* one = std::getenv("SLUICE_IDENTITY_SEED");
   const auto begin = std::chrono::steady_clock::now();
   const auto elapsed = [&] {
@@ -435,11 +449,11 @@ TEST(SessionIdentityTest, ASessionGivesTheBitsOfOneThatNothingHappensTo) {
   uint64_t seed = first;
   do {
     SCOPED_TRACE(absl::StrCat("SLUICE_IDENTITY_SEED=", seed));
-    Undisturbed undisturbed;
+    Undisturbed undisturbed(GetParam().dir);
     Disturbed disturbed(&undisturbed, seed, &tally);
     disturbed.Run(600);
     ++seed;
-  } while (one == nullptr && elapsed() < kSeconds && !HasFailure());
+  } while (one == nullptr && elapsed() < GetParam().seconds && !HasFailure());
   std::printf(
       "%llu seeds: %llu commits, %llu cancelled, %llu out of time; restored from slots %llu, host "
       "%llu, disk %llu; %llu prompt tokens reused, %llu moves, %llu restarts, %llu spills\n",
@@ -456,6 +470,11 @@ TEST(SessionIdentityTest, ASessionGivesTheBitsOfOneThatNothingHappensTo) {
     EXPECT_GT(count, 0u);
   }
 }
+
+INSTANTIATE_TEST_SUITE_P(Models, SessionIdentityTest, testing::ValuesIn(Cases()),
+                         [](const testing::TestParamInfo<Case>& test) {
+                           return SpecModelName(test.param.dir);
+                         });
 
 }  // namespace
 }  // namespace sluice

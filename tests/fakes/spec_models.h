@@ -1,0 +1,28 @@
+// Golden checkpoints that stand for all: one of each kind of decay and of each shape of a state.
+// What holds for every model is tested on each of them.
+#ifndef SLUICE_TESTS_FAKES_SPEC_MODELS_H_
+#define SLUICE_TESTS_FAKES_SPEC_MODELS_H_
+
+#include <string>
+
+namespace sluice {
+
+inline constexpr const char* kSpecModels[] = {
+    "tests/goldens/retnet/gqa_relu",       // constant decay, position, states of grouped queries
+    "tests/goldens/linear_attn/hedgehog",  // no decay, a normaliser
+    "tests/goldens/hgrn2/conv",            // a decay per key, convolutions
+    "tests/goldens/lightnet/conv_tied",    // the same with a log sum
+    "tests/goldens/transnormer/odd",       // constant decay, other positions in each layer
+    "tests/goldens/mamba2/groups",         // a decay per head, keys that heads share
+};
+
+// "retnet_gqa_relu"
+inline std::string SpecModelName(const std::string& dir) {
+  std::string name = dir.substr(dir.rfind('/', dir.rfind('/') - 1) + 1);
+  for (char& c : name) c = c == '-' || c == '/' ? '_' : c;
+  return name;
+}
+
+}  // namespace sluice
+
+#endif  // SLUICE_TESTS_FAKES_SPEC_MODELS_H_
