@@ -1,5 +1,6 @@
 #include "engine/inspect.h"
 
+#include <algorithm>
 #include <memory>
 #include <set>
 #include <utility>
@@ -34,6 +35,62 @@ Inspection::Files CountFiles(const WeightFiles& files) {
   result.count = static_cast<int64_t>(seen.size());
   result.tensors = static_cast<int64_t>(files.tensors().size());
   return result;
+}
+
+std::string DescribeMixer(const MixerSpec& m) {
+  constexpr const char* kDecays[] = {"no decay", "a constant decay per head",
+                                     "a decay per head and token", "a decay per key and token"};
+  std::string text = kDecays[static_cast<int>(m.decay)];
+  if (m.rope == Rope::kHalves) text += ", rotary positions";
+  if (m.rope == Rope::kLrpe) text += ", LRPE positions";
+  if (m.conv.taps > 0) text += ", short convolutions";
+  if (m.normaliser) text += ", a normaliser";
+  if (m.gate == GateMap::kLightNet) text += ", a log sum";
+  if (m.skip != Skip::kNone) text += ", a skip";
+  return text;
+}
+
+// Of the matrices, and of the state: decayed, updated and read.
+int64_t MixerCost(const MixerSpec& m, int64_t hidden) {
+  const int64_t state = m.state_heads * m.dk * m.dv;
+  const int64_t read = m.heads() * m.dk * m.dv;
+  int64_t gates = m.low_rank_gate ? m.out_gate.width * m.out_dim() : 0;
+  if (m.gate == GateMap::kGla && m.decay == Decay::kKey) {
+    gates += m.gate_in.width * m.state_heads * m.dk;
+  }
+  return (m.in_dim + m.out_dim()) * hidden + gates + 2 * state + read;
+}
+
+std::vector<Inspection::Layers> DescribeLayers(const ModelSpec& spec) {
+  std::vector<Inspection::Layers> kinds;
+  const StateTable table = MakeStateTable(spec);
+  for (size_t i = 0; i < spec.layers.size(); ++i) {
+    Inspection::Layers layer;
+    layer.count = 1;
+    for (const StatePart& part : table.parts()) {
+      if (part.layer == static_cast<int32_t>(i)) layer.state_bytes += part.bytes();
+    }
+    for (const BranchSpec& branch : spec.layers[i].branches) {
+      for (const UnitSpec& unit : branch.units) {
+        if (const auto* mixer = std::get_if<MixerSpec>(&unit)) {
+          layer.mixer = DescribeMixer(*mixer);
+          layer.multiply_adds += MixerCost(*mixer, spec.hidden);
+        } else {
+          layer.multiply_adds += 3 * std::get<MlpSpec>(unit).intermediate * spec.hidden;
+        }
+      }
+    }
+    const auto alike = std::find_if(kinds.begin(), kinds.end(), [&](const auto& kind) {
+      return kind.mixer == layer.mixer && kind.state_bytes == layer.state_bytes &&
+             kind.multiply_adds == layer.multiply_adds;
+    });
+    if (alike == kinds.end()) {
+      kinds.push_back(std::move(layer));
+    } else {
+      ++alike->count;
+    }
+  }
+  return kinds;
 }
 
 Inspection::Device Measure(DeviceKind kind, const ModelConfig& config, const TensorTable& table) {
@@ -87,7 +144,10 @@ Inspection InspectModel(const std::string& dir, const InspectOptions& options) {
   Inspection result;
   result.name = ModelName(dir);
   absl::StatusOr<ModelConfig> config = ReadModelConfig(dir, &result.refusals);
-  if (config.ok()) result.config = *std::move(config);
+  if (config.ok()) {
+    result.config = *std::move(config);
+    result.layers = DescribeLayers(result.config->spec);
+  }
   const absl::StatusOr<std::unique_ptr<WeightFiles>> files = WeightFiles::Open(dir);
   Refuse(files.status(), &result);
   if (files.ok()) {

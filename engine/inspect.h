@@ -27,6 +27,13 @@ struct Inspection {
     bool fused_gate_up = false;  // gate and up in one matrix, as before February 2025
     bool has_lm_head = false;    // in a tied model too, where it may differ from the embeddings
   };
+  // Layers that are alike.
+  struct Layers {
+    int64_t count = 0;
+    std::string mixer;          // "a decay per key, short convolutions"
+    int64_t state_bytes = 0;    // of one layer of one session
+    int64_t multiply_adds = 0;  // of one layer for one decoded token
+  };
   struct TokenizerFile {
     std::string kind;  // "tokenizer.json, byte-level BPE"
     int32_t pieces = 0;
@@ -45,6 +52,7 @@ struct Inspection {
   // the other loaders find first. Each is one line. Empty: it can be served.
   std::vector<std::string> refusals;
   std::optional<ModelConfig> config;  // each of these is there as far as its files are good
+  std::vector<Layers> layers;         // of a config that is good, in the order of their first
   std::optional<Files> files;
   std::optional<Layout> layout;
   std::optional<TokenizerFile> tokenizer;

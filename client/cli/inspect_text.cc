@@ -122,6 +122,10 @@ void AddConfig(const Inspection& model, Lines* lines) {
     variant.push_back(model.layout->has_lm_head ? "tied, with an lm_head in the file" : "tied");
   }
   lines->Add("variant", absl::StrJoin(variant, ", "));
+  for (const Inspection::Layers& kind : model.layers) {
+    lines->Add("layers", kind.count, " with ", kind.mixer, ": state ", WithCommas(kind.state_bytes),
+               " bytes, ", WithCommas(kind.multiply_adds), " multiply-adds a token");
+  }
 }
 
 void AddFiles(const Inspection::Files& files, Lines* lines) {
@@ -217,6 +221,12 @@ std::string InspectionJson(const Inspection& model, std::optional<int64_t> memor
   Json json = {
       {"name", model.name}, {"served", model.refusals.empty()}, {"refusals", model.refusals}};
   if (model.config) json["config"] = ConfigJson(*model.config);
+  for (const Inspection::Layers& kind : model.layers) {
+    json["layers"].push_back({{"count", kind.count},
+                              {"mixer", kind.mixer},
+                              {"state_bytes", kind.state_bytes},
+                              {"multiply_adds", kind.multiply_adds}});
+  }
   if (model.files) {
     json["files"] = {{"count", model.files->count},
                      {"bytes", model.files->bytes},

@@ -1,6 +1,5 @@
 #include "engine/checkpoint/tensor_table.h"
 
-#include <algorithm>
 #include <set>
 
 #include "absl/container/flat_hash_set.h"
@@ -57,18 +56,27 @@ absl::Status Locate(const WeightFiles& files, TableEntry* entry) {
   return absl::OkStatus();
 }
 
-// Lines that a person reads.
-constexpr size_t kMostRefusals = 12;
+// What was refused: the first of all, and as many lines as a person reads.
+class Refused {
+ public:
+  void Add(absl::Status status) {
+    if (count_++ < kLines) lines_.push_back(std::move(status));
+  }
+  bool empty() const { return count_ == 0; }
+  const absl::Status& first() const { return lines_.front(); }
 
-void Collect(const std::vector<absl::Status>& refused, std::vector<std::string>* refusals) {
-  for (size_t i = 0; i < std::min(refused.size(), kMostRefusals); ++i) {
-    refusals->emplace_back(refused[i].message());
+  void AppendTo(std::vector<std::string>* refusals) const {
+    for (const absl::Status& line : lines_) refusals->emplace_back(line.message());
+    if (count_ > kLines) {
+      refusals->push_back(absl::StrCat("and ", count_ - kLines, " more tensors like these"));
+    }
   }
-  if (refused.size() > kMostRefusals) {
-    refusals->push_back(
-        absl::StrCat("and ", refused.size() - kMostRefusals, " more tensors like these"));
-  }
-}
+
+ private:
+  static constexpr int64_t kLines = 12;
+  std::vector<absl::Status> lines_;
+  int64_t count_ = 0;
+};
 
 }  // namespace
 
@@ -133,11 +141,11 @@ absl::StatusOr<TensorTable> LocateTensors(const ModelConfig& config, const Weigh
                                           std::vector<std::string>* refusals) {
   TensorTable table = MakeTable(config, TensorSource(&files));
   absl::flat_hash_set<const TensorInfo*> taken;
-  std::vector<absl::Status> refused;
+  Refused refused;
   for (TableEntry& entry : table.entries()) {
     if (entry.names.empty()) continue;
     absl::Status status = Locate(files, &entry);
-    if (!status.ok()) refused.push_back(std::move(status));
+    if (!status.ok()) refused.Add(std::move(status));
     // Of tied tensors a file may hold one name or all.
     for (const std::string& name : entry.names) {
       const auto it = files.tensors().find(name);
@@ -148,12 +156,12 @@ absl::StatusOr<TensorTable> LocateTensors(const ModelConfig& config, const Weigh
   // layer).
   for (const auto& [name, tensor] : files.tensors()) {
     if (taken.contains(tensor.info)) continue;
-    refused.push_back(TensorError(tensor.file->name(), name,
-                                  "is not part of the model that config.json describes"));
+    refused.Add(TensorError(tensor.file->name(), name,
+                            "is not part of the model that config.json describes"));
   }
   if (refused.empty()) return table;
-  if (refusals != nullptr) Collect(refused, refusals);
-  return refused[0];
+  if (refusals != nullptr) refused.AppendTo(refusals);
+  return refused.first();
 }
 
 int64_t CountParameters(const ModelConfig& config) {

@@ -8,6 +8,7 @@
 #include "gtest/gtest.h"
 #include "kernels/footprint.h"
 #include "tests/engine/checkpoint/test_model.h"
+#include "tests/fakes/spec_models.h"
 #include "tests/fakes/test_paths.h"
 
 namespace sluice {
@@ -17,6 +18,7 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::StartsWith;
+using ::testing::UnorderedElementsAre;
 
 // Five pieces, as the tiny model's vocabulary.
 constexpr char kTokenizer[] =
@@ -64,6 +66,64 @@ TEST(Inspect, EachLoaderSaysWhatItFinds) {
   EXPECT_THAT(model.devices, IsEmpty());
 }
 
+// The parts of all layers make up the whole, for every kind of model.
+TEST(Inspect, LayersOfEachKind) {
+  const Inspection transnormer = InspectModel(SourcePath("tests/goldens/transnormer/base"), {});
+  ASSERT_EQ(transnormer.layers.size(), 2u);
+  EXPECT_EQ(transnormer.layers[0].mixer, "a constant decay per head, LRPE positions");
+  EXPECT_EQ(transnormer.layers[0].state_bytes, 4 * 32 * 16 * 4);
+  EXPECT_EQ(transnormer.layers[1].mixer, "a constant decay per head");
+  // 4 heads of 16 x 16, qkvu and out of 64 x 64 each, a GLU of 24.
+  EXPECT_EQ(transnormer.layers[1].multiply_adds, 5 * 64 * 64 + 3 * 4 * 16 * 16 + 3 * 24 * 64);
+  for (const char* dir : kSpecModels) {
+    SCOPED_TRACE(dir);
+    const Inspection model = InspectModel(SourcePath(dir), {});
+    int64_t layers = 0, bytes = 0;
+    for (const Inspection::Layers& kind : model.layers) {
+      layers += kind.count;
+      bytes += kind.count * kind.state_bytes;
+      EXPECT_GT(kind.multiply_adds, 0);
+    }
+    EXPECT_EQ(layers, static_cast<int64_t>(model.config->spec.layers.size()));
+    EXPECT_EQ(bytes, model.state_bytes);
+  }
+}
+
+// Not the first alone, as at a start.
+TEST(Inspect, EveryFieldAndTensorThatIsWrongIsNamed) {
+  TempDir dir;
+  WriteModel(dir);
+  dir.Write("config.json", TinyConfig(R"("use_gv": true, "norm_eps": 0, "attn": [1])"));
+  EXPECT_THAT(InspectModel(dir.path(), {}).refusals,
+              UnorderedElementsAre(HasSubstr(" use_gv is "), HasSubstr(" norm_eps is "),
+                                   HasSubstr(" attn is ")));
+  WriteModel(dir);
+  TestTensors tensors = TinyTensors();
+  tensors.erase("model.norm.weight");
+  tensors["model.norm.bias"] = CountingTensor("BF16", {8});
+  dir.Write("model.safetensors", SafetensorsBytes(tensors));
+  EXPECT_THAT(InspectModel(dir.path(), {}).refusals,
+              ElementsAre(HasSubstr("model.norm.weight is missing"),
+                          HasSubstr("model.norm.bias is not part of the model")));
+  // Forty layers that the file does not have.
+  dir.Write("config.json", TinyConfig(R"("num_hidden_layers": 40)"));
+  const std::vector<std::string> refusals = InspectModel(dir.path(), {}).refusals;
+  EXPECT_EQ(refusals.size(), 13u);
+  EXPECT_THAT(refusals.back(), HasSubstr("more tensors like these"));
+}
+
+TEST(Inspect, APickleIsNotReadAndItsConversionIsSaid) {
+  TempDir dir;
+  dir.Write("config.json", TinyConfig());
+  dir.Write("tokenizer.json", kTokenizer);
+  dir.Write("pytorch_model.bin", "pickle");
+  const Inspection model = InspectModel(dir.path(), {});
+  EXPECT_THAT(model.refusals,
+              ElementsAre(testing::AllOf(StartsWith("model.safetensors: is missing"),
+                                         HasSubstr("pytorch_model.bin is a pickle"),
+                                         HasSubstr("save_file"))));
+}
+
 TEST(Inspect, FilesAreCountedWithoutAConfig) {
   TempDir dir;
   WriteModel(dir);
@@ -102,24 +162,29 @@ TEST(Inspect, NoDirectory) {
 // What is measured without reading is what a load hands over, for every layout of a checkpoint.
 TEST(Inspect, WeightsAreMeasuredAsTheyAreLoaded) {
   int variants = 0;
+  std::vector<std::filesystem::path> dirs(std::begin(kSpecModels), std::end(kSpecModels));
+  for (std::filesystem::path& dir : dirs) dir = SourcePath(dir.string());
   for (const auto& entry :
        std::filesystem::directory_iterator(SourcePath("tests/goldens/variants"))) {
-    const Inspection model = InspectModel(entry.path(), {});
-    const auto checkpoint = Checkpoint::Open(entry.path());
+    dirs.push_back(entry.path());
+  }
+  for (const std::filesystem::path& dir : dirs) {
+    const Inspection model = InspectModel(dir, {});
+    const auto checkpoint = Checkpoint::Open(dir);
     ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
-    ASSERT_EQ(model.devices.size(), 2u) << entry.path();
+    ASSERT_EQ(model.devices.size(), 2u) << dir;
     for (const DeviceKind kind : {DeviceKind::kCpu, DeviceKind::kCuda}) {
       WeightSizer sizer(kind);
       std::string fingerprint;
       ASSERT_TRUE((*checkpoint)->Load(&sizer, {}, &fingerprint).ok());
-      EXPECT_EQ(model.devices[static_cast<int>(kind)].weight_bytes, sizer.bytes()) << entry.path();
+      EXPECT_EQ(model.devices[static_cast<int>(kind)].weight_bytes, sizer.bytes()) << dir;
     }
     EXPECT_EQ(model.files->parameters, (*checkpoint)->parameters());
-    EXPECT_EQ(model.layout->fused_gate_up, entry.path().filename() == "fused_mlp");
-    EXPECT_EQ(model.files->count > 1, entry.path().filename() == "sharded");
+    EXPECT_EQ(model.layout->fused_gate_up, dir.filename() == "fused_mlp");
+    EXPECT_EQ(model.files->count > 1, dir.filename() == "sharded");
     ++variants;
   }
-  EXPECT_GE(variants, 18);
+  EXPECT_GE(variants, 24);
 }
 
 }  // namespace
