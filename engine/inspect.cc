@@ -128,11 +128,21 @@ void InspectTensors(const WeightFiles& files, const InspectOptions& options, Ins
   Refuse(status, result);
 }
 
-void InspectTokenizer(const std::string& dir, Inspection* result) {
+ModelConfig AnyVocabulary() {
+  ModelConfig config;
+  config.shape.vocab = kMaxVocabSize;
+  return config;
+}
+
+void InspectTokenizer(const std::string& dir, const std::string& choice, Inspection* result) {
   // Without a config, whose vocabulary bounds the ids, the file is still checked by itself.
   absl::StatusOr<std::unique_ptr<const Tokenizer>> tokenizer =
-      result->config ? LoadModelTokenizer(dir, *result->config)
-                     : Tokenizer::Load(dir, {.vocab_size = kMaxVocabSize});
+      LoadModelTokenizer(dir, result->config.value_or(AnyVocabulary()), choice);
+  if (absl::IsNotFound(tokenizer.status()) && choice.empty()) {
+    return Refuse(absl::NotFoundError(absl::StrCat(tokenizer.status().message(),
+                                                   "; see --tokenizer=DIR and --tokenizer=none")),
+                  result);
+  }
   if (!tokenizer.ok()) return Refuse(tokenizer.status(), result);
   const Tokenizer& t = **tokenizer;
   result->tokenizer = Inspection::TokenizerFile{t.kind(), t.pieces(), t.bos_id(), t.eos_id()};
@@ -154,7 +164,7 @@ Inspection InspectModel(const std::string& dir, const InspectOptions& options) {
     result.files = CountFiles(**files);
     if (result.config) InspectTensors(**files, options, &result);
   }
-  InspectTokenizer(dir, &result);
+  InspectTokenizer(dir, options.tokenizer, &result);
   return result;
 }
 

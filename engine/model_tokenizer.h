@@ -11,14 +11,17 @@
 
 namespace sluice {
 
-// Errors as Tokenizer::Load's.
+// `choice`: empty for the tokenizer in the model's directory `dir`, "none" for token ids alone,
+// else another directory's. Errors as Tokenizer::Load's; a vocabulary with ids that the model does
+// not have is one of them.
 inline absl::StatusOr<std::unique_ptr<const Tokenizer>> LoadModelTokenizer(
-    const std::string& dir, const ModelConfig& config) {
+    const std::string& dir, const ModelConfig& config, const std::string& choice = "") {
   TokenizerOptions options;
   options.vocab_size = static_cast<int32_t>(config.spec.vocab);
   options.bos_id = config.bos_token_id;
   if (!config.eos_token_ids.empty()) options.eos_id = config.eos_token_ids.front();
-  return Tokenizer::Load(dir, options);
+  if (choice == "none") return Tokenizer::None(options);
+  return Tokenizer::Load(choice.empty() ? dir : choice, options);
 }
 
 }  // namespace sluice

@@ -150,16 +150,26 @@ absl::StatusOr<int32_t> CountSlots(int64_t device_state_bytes, int32_t max_batch
     return absl::InvalidArgumentError(absl::StrCat("--device_state_bytes is ", device_state_bytes,
                                                    ", one state of this model takes ", slot_bytes));
   }
-  if (slots > room) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "--max_batch_tokens is ", max_batch_tokens, ", too few for one token of each of ", slots,
-        " states (--device_state_bytes) and a chunk of ", info.prompt_grid,
-        ": raise the one or lower the other"));
-  }
-  return static_cast<int32_t>(slots);
+  return static_cast<int32_t>(std::min(slots, room));
 }
 
 namespace {
+
+absl::StatusOr<std::unique_ptr<const Tokenizer>> OpenTokenizer(const ServerOptions& options,
+                                                               const ModelConfig& config) {
+  absl::StatusOr<std::unique_ptr<const Tokenizer>> tokenizer =
+      LoadModelTokenizer(options.model, config, options.tokenizer);
+  if (tokenizer.ok()) return tokenizer;
+  if (!options.tokenizer.empty()) {
+    return absl::Status(
+        tokenizer.status().code(),
+        absl::StrCat("--tokenizer '", options.tokenizer, "': ", tokenizer.status().message()));
+  }
+  if (!absl::IsNotFound(tokenizer.status())) return InModel(options, tokenizer.status());
+  return InModel(options,
+                 absl::NotFoundError(absl::StrCat(tokenizer.status().message(),
+                                                  "; see --tokenizer=DIR and --tokenizer=none")));
+}
 
 // Slots and everything else that a step needs, after the weights.
 absl::Status AllocateSteps(const ServerOptions& options, const ModelSpec& spec, Weights weights,
@@ -177,6 +187,14 @@ absl::Status AllocateSteps(const ServerOptions& options, const ModelSpec& spec, 
       options.device_state_bytes, host->max_batch_tokens, info, host->slot_bytes, *budget);
   if (!slots.ok()) return slots.status();
   host->slots = *slots;
+  const int64_t asked = options.device_state_bytes / host->slot_bytes;
+  if (asked > host->slots) {
+    Log(LogLevel::kWarn, "slots_capped",
+        {{"device_state_bytes_give", asked},
+         {"slots", int64_t{host->slots}},
+         {"why", "a step has one token of each slot and a chunk of a prompt"},
+         {"max_batch_tokens", int64_t{host->max_batch_tokens}}});
+  }
   absl::Status status =
       backend->AllocateStates(spec, host->slots, host->slots, host->max_batch_tokens);
   if (status.ok()) status = host->model->Prepare();
@@ -193,9 +211,8 @@ absl::StatusOr<ModelHost> LoadModel(const ServerOptions& options, const Clock* c
   const ModelConfig& config = (*checkpoint)->config();
   timer->Done("checkpoint");
 
-  absl::StatusOr<std::unique_ptr<const Tokenizer>> tokenizer =
-      LoadModelTokenizer(options.model, config);
-  if (!tokenizer.ok()) return InModel(options, tokenizer.status());
+  absl::StatusOr<std::unique_ptr<const Tokenizer>> tokenizer = OpenTokenizer(options, config);
+  if (!tokenizer.ok()) return tokenizer.status();
   host.tokenizer = *std::move(tokenizer);
   timer->Done("tokenizer");
 

@@ -58,10 +58,15 @@ constexpr const char* kLogs = "Logs and metrics";
 const std::vector<Flag>& Flags() {
   static const auto* flags = new std::vector<Flag>{
       {"model", "DIR", kServing,
-       "checkpoint directory: config.json, *.safetensors and a tokenizer; required",
+       "checkpoint directory: config.json, *.safetensors and a tokenizer (or see --tokenizer); "
+       "required",
        &Options::model},
       {"model_name", "NAME", kServing, "name of the model in the API; empty: the directory's name",
        &Options::model_name},
+      {"tokenizer", "DIR|none", kServing,
+       "directory of the tokenizer; none: the model is served by token ids alone, and fields that "
+       "hold text are refused; empty: the model's directory",
+       &Options::tokenizer},
       {"listen", "HOST:PORT", kServing, "address of the gRPC services; port 0 picks a free one",
        &Options::listen},
       {"admin_listen", "HOST:PORT", kServing,
@@ -102,7 +107,8 @@ const std::vector<Flag>& Flags() {
        &Options::max_batch_tokens, 0, 1 << 20},
       {"device_state_bytes", "N", kMemory,
        "memory for states, which bounds the sequences that run at once; 0: 64 of them on the CPU, "
-       "or what a quarter of the memory holds; 1024 on a GPU, or what its free memory holds",
+       "or what a quarter of the memory holds; 1024 on a GPU, or what its free memory holds; never "
+       "more of them than --max_batch_tokens has room for",
        &Options::device_state_bytes, 0, 1024 * kTebi},
       {"memory_limit", "N", kMemory,
        "bytes of memory that the process may have; above nine tenths of them no call is admitted "

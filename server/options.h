@@ -23,6 +23,7 @@ struct ServerOptions {
   // Serving
   std::string model;
   std::string model_name;
+  std::string tokenizer;
   std::string listen = "127.0.0.1:50051";
   std::string admin_listen = "127.0.0.1:9464";
   std::string http_listen;

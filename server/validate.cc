@@ -178,6 +178,9 @@ OutputOptions ParseOutput(const v1::OutputOptions& message, const RequestBounds&
   return out;
 }
 
+// Each field that needs a vocabulary says so where the daemon has none.
+constexpr char kNoText[] = "needs a tokenizer, and this daemon has none: it takes token ids";
+
 void CheckPromptSize(const char* field, size_t size, int64_t min_tokens,
                      const RequestBounds& bounds, FieldViolations* violations) {
   const int64_t tokens = static_cast<int64_t>(size);
@@ -205,6 +208,7 @@ void ParsePrompt(const Message& message, const char* oneof_name, int64_t min_tok
     if (has_session) out->prompt_if_empty = out->prompt;
   } else if (message.has_text()) {
     field = "text";
+    if (!tokenizer.has_text()) violations->Add(field, kNoText);
     if (!violations->empty()) return;
     const bool chosen = message.has_add_special_tokens();
     const auto encode = [&](bool add_special, bool continuation) {
@@ -224,6 +228,16 @@ void ParsePrompt(const Message& message, const char* oneof_name, int64_t min_tok
   if (has_session && violations->empty()) {
     CheckPromptSize(field, out->prompt_if_empty.size(), 0, bounds, violations);
   }
+}
+
+// Of a daemon without a vocabulary: no text goes in, and ids come out whether asked for or not.
+void GiveIds(const v1::GenerateRequest& message, Request* out, FieldViolations* violations) {
+  if (message.stop().strings_size() > 0) violations->Add("stop.strings", kNoText);
+  if (message.output().has_text() && message.output().text()) {
+    violations->Add("output.text", kNoText);
+  }
+  out->output.text = false;
+  out->output.token_ids = true;
 }
 
 void CheckCallFields(const v1::GenerateRequest& message, FieldViolations* violations) {
@@ -272,7 +286,8 @@ absl::Status ParseSession(const v1::GenerateRequest& message, const RequestBound
   return absl::OkStatus();
 }
 
-// A token takes this much of an answer at least, so a hopeless one is refused before it is built.
+// What a token takes of an answer at least, beside the bytes of its piece: a byte of its id, and
+// the piece's tag and length.
 constexpr int64_t kMinPieceBytes = 3;
 
 absl::Status AnswerTooLarge(int64_t bytes, const RequestBounds& bounds) {
@@ -314,6 +329,7 @@ absl::StatusOr<Request> ParseGenerate(const v1::GenerateRequest& message,
   out.seed = message.sampling().has_seed() ? message.sampling().seed() : seed;
   out.stop = ParseStop(message.stop(), bounds, &violations);
   out.output = ParseOutput(message.output(), bounds, &violations);
+  if (!tokenizer.has_text()) GiveIds(message, &out, &violations);
   if (message.has_n()) {
     CheckInt("n", message.n(), 1, bounds.max_sequences, &violations);
     out.n = message.n();
@@ -345,8 +361,8 @@ absl::StatusOr<Request> ParseScore(const v1::ScoreRequest& message, const Reques
   out.kind = RequestKind::kScore;
   out.session_id = message.session_id();
   out.commit = false;
-  // One token alone has nothing before it that could predict it.
-  ParsePrompt(message, "input", 2, bounds, tokenizer, &out, &violations);
+  // One token alone has no score, but what may follow it has.
+  ParsePrompt(message, "input", 1, bounds, tokenizer, &out, &violations);
   out.output.text = false;
   out.output.prompt_logprobs = message.top_logprobs();
   out.score_alternatives = message.top_logprobs();
@@ -360,11 +376,24 @@ absl::Status Tokenize(const v1::TokenizeRequest& message, const RequestBounds& b
                       const Tokenizer& tokenizer, v1::TokenizeResponse* response) {
   absl::Status status = CheckModelName(message.model(), bounds);
   if (!status.ok()) return status;
+  if (!tokenizer.has_text()) {
+    FieldViolations violations;
+    violations.Add("text", kNoText);
+    return violations.ToStatus();
+  }
   const bool add_special = !message.has_add_special_tokens() || message.add_special_tokens();
+  // What the ids so far take of the answer at least.
+  int64_t at_least = 0;
+  size_t counted = 0;
+  const auto too_large = [&](const std::vector<int32_t>& ids) {
+    for (; counted < ids.size(); ++counted) {
+      at_least += kMinPieceBytes + static_cast<int64_t>(tokenizer.Piece(ids[counted]).size());
+    }
+    return at_least > bounds.max_message_bytes;
+  };
   const std::vector<int32_t> ids =
-      tokenizer.Encode(message.text(), {.add_special_tokens = add_special, .continuation = false});
-  const int64_t at_least = static_cast<int64_t>(ids.size()) * kMinPieceBytes;
-  if (at_least > bounds.max_message_bytes) return AnswerTooLarge(at_least, bounds);
+      tokenizer.Encode(message.text(), {.add_special_tokens = add_special, .enough = too_large});
+  if (too_large(ids)) return AnswerTooLarge(at_least, bounds);
   response->mutable_token_ids()->Assign(ids.begin(), ids.end());
   for (const int32_t id : ids) response->add_pieces(std::string(tokenizer.Piece(id)));
   const int64_t size = static_cast<int64_t>(response->ByteSizeLong());
@@ -381,6 +410,11 @@ absl::Status Detokenize(const v1::DetokenizeRequest& message, const RequestBound
   CheckTokens("token_ids", message.token_ids(), bounds.vocab_size, &violations);
   status = violations.ToStatus();
   if (!status.ok()) return status;
+  if (!tokenizer.has_text()) {
+    return WithReason(absl::FailedPreconditionError(
+                          "a text needs a tokenizer, and this daemon has none (--tokenizer=none)"),
+                      "NO_TOKENIZER");
+  }
   response->set_text(tokenizer.Decode(absl::MakeConstSpan(
       message.token_ids().data(), static_cast<size_t>(message.token_ids_size()))));
   const int64_t size = static_cast<int64_t>(response->ByteSizeLong());

@@ -1,6 +1,7 @@
 // sluice inspect: a model directory, without a daemon.
 #include <optional>
 #include <string>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "client/cli/command.h"
@@ -23,6 +24,9 @@ int Run(const Command& command, Invocation* call) {
              "Reads all weights, as a start does: a NaN or an infinity among them is refused, and "
              "the fingerprint is known.",
              ToBool([&options](bool value) { options.check_values = value; })});
+  flags.Add({"tokenizer", "DIR|none",
+             "Takes another directory's tokenizer, or none, as the daemon's flag of that name.",
+             ToString([&options](std::string value) { options.tokenizer = std::move(value); })});
   flags.Add({"json", "", "One JSON object.", ToBool([&json](bool value) { json = value; })});
   if (const std::optional<int> exit_code = ParseLocalCommandLine(command, &flags, call))
     return *exit_code;

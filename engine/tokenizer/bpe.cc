@@ -1,6 +1,7 @@
 #include "engine/tokenizer/bpe.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "engine/tokenizer/utf8.h"
 
@@ -8,6 +9,9 @@ namespace sluice {
 namespace {
 
 using Candidate = BpeScratch::Candidate;
+
+constexpr size_t kPartSymbols = 4096;
+constexpr int kLongestPiece = 4096;  // symbols
 
 // Orders a heap whose top is the best rank, and of those the leftmost.
 bool Later(const Candidate& a, const Candidate& b) {
@@ -70,9 +74,56 @@ void ApplyMerges(const MergeTable& merges, BpeScratch* scratch) {
   }
 }
 
+// The symbols that a merge's result begins and ends with follow from any merge that gives it, as
+// all of them spell the same text. Where a file breaks that, nothing is cut.
+void Bpe::FindJoints() {
+  absl::flat_hash_map<int32_t, std::pair<int32_t, int32_t>> parts;
+  const auto left_of = [](uint64_t key) { return static_cast<int32_t>(key >> 32); };
+  const auto right_of = [](uint64_t key) { return static_cast<int32_t>(key & 0xffffffff); };
+  for (const auto& [key, merge] : merges_.merges()) {
+    parts.emplace(merge.result, std::pair(left_of(key), right_of(key)));
+  }
+  for (const int32_t id : vocabulary_.bytes) {
+    if (parts.contains(id)) return;
+  }
+  for (const auto& [character, id] : vocabulary_.characters) {
+    if (parts.contains(id)) return;
+  }
+  // The first and the last symbol of a piece; kNoId for one that is made of itself.
+  using Pair = std::pair<int32_t, int32_t>;
+  absl::flat_hash_map<int32_t, int32_t> first_of, last_of;
+  const auto outermost = [&parts](int32_t piece, int32_t Pair::*side,
+                                  absl::flat_hash_map<int32_t, int32_t>* known) {
+    int32_t id = piece;
+    for (int steps = 0; steps < kLongestPiece; ++steps) {
+      if (const auto it = known->find(id); it != known->end()) {
+        id = it->second;
+        break;
+      }
+      const auto it = parts.find(id);
+      if (it == parts.end()) break;
+      id = it->second.*side;
+      if (steps + 1 == kLongestPiece) id = kNoId;
+    }
+    (*known)[piece] = id;
+    return id;
+  };
+  const auto first = [&](int32_t id) { return outermost(id, &Pair::first, &first_of); };
+  const auto last = [&](int32_t id) { return outermost(id, &Pair::second, &last_of); };
+  for (const auto& [key, merge] : merges_.merges()) {
+    const int32_t left = left_of(key), right = right_of(key);
+    if (last(left) == kNoId || first(right) == kNoId || first(merge.result) != first(left) ||
+        last(merge.result) != last(right)) {
+      return;
+    }
+    joints_.insert(MergeTable::Key(last(left), first(right)));
+  }
+  cuttable_ = true;
+}
+
 void Bpe::AddUnknown(uint32_t size, BpeScratch* scratch) const {
   if (vocabulary_.unknown_id == kNoId) return;
-  AddSymbol(vocabulary_.unknown_id, size, false, &scratch->symbols);
+  AddSymbol(vocabulary_.unknown_id, size, false, &scratch->text);
 }
 
 void Bpe::AddByteSymbols(absl::string_view text, BpeScratch* scratch) const {
@@ -81,7 +132,7 @@ void Bpe::AddByteSymbols(absl::string_view text, BpeScratch* scratch) const {
     if (id == kNoId) {
       AddUnknown(1, scratch);
     } else {
-      AddSymbol(id, 1, false, &scratch->symbols);
+      AddSymbol(id, 1, false, &scratch->text);
     }
   }
 }
@@ -91,7 +142,7 @@ void Bpe::AddCharacters(absl::string_view text, BpeScratch* scratch) const {
     const uint32_t size = static_cast<uint32_t>(Utf8CharSize(text));
     const auto it = vocabulary_.characters.find(Utf8CharCode(text));
     if (it != vocabulary_.characters.end()) {
-      AddSymbol(it->second, size, false, &scratch->symbols);
+      AddSymbol(it->second, size, false, &scratch->text);
     } else if (vocabulary_.byte_fallback) {
       AddByteSymbols(text.substr(0, size), scratch);
     } else {
@@ -108,21 +159,25 @@ void Bpe::AddFixedAndCharacters(absl::string_view text, BpeScratch* scratch) con
   for (const LongestMatcher::Match& match : matches) {
     AddCharacters(text.substr(done, match.begin - done), scratch);
     AddSymbol(vocabulary_.fixed_ids[match.pattern], static_cast<uint32_t>(match.end - match.begin),
-              true, &scratch->symbols);
+              true, &scratch->text);
     done = match.end;
   }
   AddCharacters(text.substr(done), scratch);
 }
 
-void Bpe::Encode(absl::string_view text, BpeScratch* scratch, std::vector<int32_t>* ids) const {
+// A text is merged in parts, cut where no merge can join: the ids are those of the whole, a long
+// text takes the heap of a short one, and whoever has seen enough need not wait for the rest.
+bool Bpe::Encode(absl::string_view text, BpeScratch* scratch, std::vector<int32_t>* ids,
+                 const EnoughIds& enough) const {
   if (!vocabulary_.whole.empty()) {
     const auto it = vocabulary_.whole.find(text);
     if (it != vocabulary_.whole.end()) {
       ids->push_back(it->second);
-      return;
+      return true;
     }
   }
-  scratch->symbols.clear();
+  std::vector<BpeSymbol>& all = scratch->text;
+  all.clear();
   if (vocabulary_.byte_level) {
     AddByteSymbols(text, scratch);
   } else if (vocabulary_.fixed.empty()) {
@@ -130,14 +185,25 @@ void Bpe::Encode(absl::string_view text, BpeScratch* scratch, std::vector<int32_
   } else {
     AddFixedAndCharacters(text, scratch);
   }
-  ApplyMerges(merges_, scratch);
-
-  AppendIds(text, scratch->symbols, ids);
+  const size_t first = ids->size();
+  for (size_t begin = 0; begin < all.size();) {
+    size_t end = std::min(begin + kPartSymbols, all.size());
+    while (end < all.size() && !MayCut(all[end - 1].id, all[end].id)) {
+      ++end;
+    }
+    scratch->symbols.clear();
+    for (; begin < end; ++begin) {
+      AddSymbol(all[begin].id, all[begin].size, all[begin].fixed, &scratch->symbols);
+    }
+    ApplyMerges(merges_, scratch);
+    text.remove_prefix(AppendIds(text, scratch->symbols, first, ids));
+    if (enough != nullptr && enough(*ids)) return false;
+  }
+  return true;
 }
 
-void Bpe::AppendIds(absl::string_view text, const std::vector<BpeSymbol>& symbols,
-                    std::vector<int32_t>* ids) const {
-  const size_t first = ids->size();
+size_t Bpe::AppendIds(absl::string_view text, const std::vector<BpeSymbol>& symbols, size_t first,
+                      std::vector<int32_t>* ids) const {
   size_t position = 0;
   for (const BpeSymbol& symbol : symbols) {
     if (symbol.size == 0) continue;
@@ -155,6 +221,7 @@ void Bpe::AppendIds(absl::string_view text, const std::vector<BpeSymbol>& symbol
                        ids->size() > first && ids->back() == id;
     if (id != kNoId && !fused) ids->push_back(id);
   }
+  return position;
 }
 
 }  // namespace sluice

@@ -4,16 +4,21 @@
 
 #include <array>
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
 #include "absl/strings/string_view.h"
 #include "engine/tokenizer/longest_matcher.h"
 
 namespace sluice {
 
 inline constexpr int32_t kNoId = -1;
+
+// Asked of the ids that a text has given so far: whether they are all that is wanted. Null: never.
+using EnoughIds = std::function<bool(const std::vector<int32_t>&)>;
 
 // Which neighbours merge into what, and in which order.
 class MergeTable {
@@ -38,11 +43,13 @@ class MergeTable {
 
   size_t size() const { return merges_.size(); }
 
- private:
+  const absl::flat_hash_map<uint64_t, Merge>& merges() const { return merges_; }
+
   static uint64_t Key(int32_t left, int32_t right) {
     return static_cast<uint64_t>(static_cast<uint32_t>(left)) << 32 | static_cast<uint32_t>(right);
   }
 
+ private:
   absl::flat_hash_map<uint64_t, Merge> merges_;
 };
 
@@ -62,7 +69,8 @@ struct BpeScratch {
     int32_t right;
     uint32_t size;  // of both together, when the candidate was found
   };
-  std::vector<BpeSymbol> symbols;
+  std::vector<BpeSymbol> text;     // of the whole piece, not merged yet
+  std::vector<BpeSymbol> symbols;  // of the part that is merged
   std::vector<Candidate> heap;
 };
 
@@ -96,21 +104,37 @@ class Bpe {
  public:
   Bpe() = default;
   Bpe(BpeVocabulary vocabulary, MergeTable merges)
-      : vocabulary_(std::move(vocabulary)), merges_(std::move(merges)) {}
+      : vocabulary_(std::move(vocabulary)), merges_(std::move(merges)) {
+    FindJoints();
+  }
 
-  // Appends the ids of `text`, which is valid UTF-8 below 2^31 bytes.
-  void Encode(absl::string_view text, BpeScratch* scratch, std::vector<int32_t>* ids) const;
+  // Appends the ids of `text`, which is valid UTF-8 below 2^31 bytes. Stops early, and returns
+  // false, once `enough` says so of all ids so far; it is asked every few thousand symbols.
+  bool Encode(absl::string_view text, BpeScratch* scratch, std::vector<int32_t>* ids,
+              const EnoughIds& enough = nullptr) const;
 
  private:
   void AddByteSymbols(absl::string_view text, BpeScratch* scratch) const;
   void AddFixedAndCharacters(absl::string_view text, BpeScratch* scratch) const;
   void AddCharacters(absl::string_view text, BpeScratch* scratch) const;
   void AddUnknown(uint32_t size, BpeScratch* scratch) const;
-  void AppendIds(absl::string_view text, const std::vector<BpeSymbol>& symbols,
-                 std::vector<int32_t>* ids) const;
+  // Appends the ids of merged symbols, which are of the beginning of `text`; returns the bytes they
+  // cover. `first`: where the ids of the whole piece begin.
+  size_t AppendIds(absl::string_view text, const std::vector<BpeSymbol>& symbols, size_t first,
+                   std::vector<int32_t>* ids) const;
+
+  // Whether a text may be cut between two neighbouring symbols.
+  bool MayCut(int32_t left, int32_t right) const {
+    return cuttable_ && !joints_.contains(MergeTable::Key(left, right));
+  }
+  void FindJoints();
 
   BpeVocabulary vocabulary_;
   MergeTable merges_;
+  // Pairs of unmerged symbols between which some merge, however late, may join what they have
+  // become part of.
+  absl::flat_hash_set<uint64_t> joints_;
+  bool cuttable_ = false;  // the pairs are known
 };
 
 }  // namespace sluice

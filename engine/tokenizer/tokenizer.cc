@@ -96,6 +96,16 @@ absl::StatusOr<std::unique_ptr<const Tokenizer>> Tokenizer::LoadFromSentencePiec
   return std::unique_ptr<const Tokenizer>(new Tokenizer(*std::move(parts), options.vocab_size));
 }
 
+absl::StatusOr<std::unique_ptr<const Tokenizer>> Tokenizer::None(const TokenizerOptions& options) {
+  const absl::Status checked = CheckOptions(options);
+  if (!checked.ok()) return checked;
+  TokenizerParts parts;
+  parts.kind = "none, token ids only";
+  parts.bos_id = options.bos_id;
+  parts.eos_id = options.eos_id;
+  return std::unique_ptr<const Tokenizer>(new Tokenizer(std::move(parts), options.vocab_size));
+}
+
 std::vector<int32_t> Tokenizer::Encode(absl::string_view text, EncodeOptions options) const {
   std::string repaired;
   if (!IsValidUtf8(text)) {
@@ -117,7 +127,9 @@ std::vector<int32_t> Tokenizer::Encode(absl::string_view text, EncodeOptions opt
     const PiecePosition position = !at_start              ? PiecePosition::kInside
                                    : options.continuation ? PiecePosition::kContinued
                                                           : PiecePosition::kStart;
-    EncodeSegment({segment.text, position}, &storage, &scratch, &ids);
+    if (!EncodeSegment({segment.text, position}, options.enough, &storage, &scratch, &ids)) {
+      return ids;
+    }
   }
   if (options.add_special_tokens) {
     ids.insert(ids.end(), parts_.after.begin(), parts_.after.end());
@@ -125,11 +137,12 @@ std::vector<int32_t> Tokenizer::Encode(absl::string_view text, EncodeOptions opt
   return ids;
 }
 
-void Tokenizer::EncodeSegment(TextPiece segment, std::deque<std::string>* storage,
-                              BpeScratch* scratch, std::vector<int32_t>* ids) const {
+bool Tokenizer::EncodeSegment(TextPiece segment, const EnoughIds& enough,
+                              std::deque<std::string>* storage, BpeScratch* scratch,
+                              std::vector<int32_t>* ids) const {
   std::vector<TextPiece> normalized = {segment};
   parts_.normalizer.Apply(&normalized, storage);
-  if (normalized.empty()) return;
+  if (normalized.empty()) return true;
   const absl::string_view text = normalized[0].text;
   std::vector<AddedSegment> segments;
   parts_.added_normalized.Split(text, &segments);
@@ -142,9 +155,12 @@ void Tokenizer::EncodeSegment(TextPiece segment, std::deque<std::string>* storag
     std::vector<TextPiece> pieces = {
         {part.text, at_start ? segment.position : PiecePosition::kInside}};
     parts_.pre_tokenizer.Apply(&pieces, storage);
-    for (const TextPiece& piece : pieces) parts_.bpe.Encode(piece.text, scratch, ids);
+    for (const TextPiece& piece : pieces) {
+      if (!parts_.bpe.Encode(piece.text, scratch, ids, enough)) return false;
+    }
   }
   storage->clear();
+  return true;
 }
 
 std::string Tokenizer::Decode(absl::Span<const int32_t> ids) const {

@@ -22,6 +22,8 @@ struct EncodeOptions {
   bool add_special_tokens = true;
   // The text continues an earlier one: no BOS in front, and no space made up before its first word.
   bool continuation = false;
+  // Ends the encoding early; what is returned then is a beginning.
+  EnoughIds enough = nullptr;
 };
 
 // Immutable, so any thread may use it at any time. Equal, id for id, to the libraries that define
@@ -39,6 +41,10 @@ class Tokenizer {
       absl::string_view bytes, const TokenizerOptions& options);
   static absl::StatusOr<std::unique_ptr<const Tokenizer>> LoadFromSentencePiece(
       absl::string_view bytes, const TokenizerOptions& options);
+
+  // A tokenizer without a vocabulary: texts give no tokens, and tokens no text. For models that are
+  // served by token ids alone.
+  static absl::StatusOr<std::unique_ptr<const Tokenizer>> None(const TokenizerOptions& options);
 
   // O(n log n) in the bytes of `text`, which are below 2^31. What is not UTF-8 in it counts as
   // U+FFFD.
@@ -58,6 +64,8 @@ class Tokenizer {
   // BOS, EOS and the like: they steer the model and are no text.
   bool IsControl(int32_t id) const;
 
+  // Whether there is a vocabulary: false for None alone.
+  bool has_text() const { return !parts_.pieces.empty(); }
   // For people: "tokenizer.json, byte-level BPE".
   const std::string& kind() const { return parts_.kind; }
   // Of the file; ids at and above it name nothing.
@@ -73,8 +81,9 @@ class Tokenizer {
   Tokenizer(TokenizerParts parts, int32_t vocab_size)
       : parts_(std::move(parts)), vocab_size_(vocab_size) {}
 
-  void EncodeSegment(TextPiece segment, std::deque<std::string>* storage, BpeScratch* scratch,
-                     std::vector<int32_t>* ids) const;
+  // False: `enough` said so.
+  bool EncodeSegment(TextPiece segment, const EnoughIds& enough, std::deque<std::string>* storage,
+                     BpeScratch* scratch, std::vector<int32_t>* ids) const;
 
   bool InRange(int32_t id) const {
     return id >= 0 && static_cast<size_t>(id) < parts_.pieces.size();

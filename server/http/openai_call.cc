@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "server/admit_request.h"
+#include "server/status.h"
 
 namespace sluice {
 namespace {
@@ -26,6 +27,7 @@ AnswerFormat FormatOf(const OpenAiParts& parts, const OpenAiRequest& request,
   format.stream = request.stream;
   format.include_usage = request.include_usage;
   format.logprobs = first.output().has_logprobs();
+  format.token_ids = request.token_ids || !parts.core.tokenizer->has_text();
   format.prompt_logprobs = first.output().prompt_logprobs();
   format.n = first.has_n() ? first.n() : 1;
   format.id = absl::StrCat(request.chat ? "chatcmpl-" : "cmpl-", request_id);
@@ -76,6 +78,11 @@ void OpenAiCall::Start(const OpenAiParts* parts, std::shared_ptr<HttpExchange> e
   const auto refuse = [&](const absl::Status& status) {
     RefuseCall(core, exchange.get(), record, status, request.chat);
   };
+  if (request.chat && !core.tokenizer->has_text()) {
+    FieldViolations violations;
+    violations.Add("messages", "is text, which needs a tokenizer, and this daemon has none");
+    return refuse(violations.ToStatus());
+  }
   AnswerFormat format = FormatOf(*parts, request, record.request_id);
   std::vector<Request> requests;
   std::vector<Permit> permits;

@@ -244,6 +244,8 @@ void TakeCommon(const Fields& fields, v1::GenerateRequest* message, OpenAiReques
       whole != (message->has_n() ? message->n() : 1)) {
     fields.Refuse("best_of", "is not supported but where it is n");
   }
+  out->token_ids = fields.Bool("return_token_ids");
+  message->mutable_output()->set_token_ids(out->token_ids);
   out->stream = fields.Bool("stream");
   const Json* options = fields.Find("stream_options");
   if (options == nullptr) return;

@@ -5,7 +5,7 @@
 // change the answer (tools, suffix, response_format, ...); one that changes nothing (user, store,
 // metadata, ...), and one that nobody knows, is passed over. null is the same as absent. Accepted
 // beyond OpenAI's: top_k, min_p, typical_p, repetition_penalty, min_tokens, ignore_eos,
-// stop_token_ids, include_stop_str_in_output and priority.
+// stop_token_ids, include_stop_str_in_output, return_token_ids and priority.
 #ifndef SLUICE_SERVER_HTTP_OPENAI_REQUEST_H_
 #define SLUICE_SERVER_HTTP_OPENAI_REQUEST_H_
 
@@ -23,6 +23,7 @@ struct OpenAiRequest {
   bool chat = false;
   bool stream = false;
   bool include_usage = false;  // of a stream: its last chunk
+  bool token_ids = false;      // choices have the ids of what was generated
   // One for each prompt, at least one; they are equal but for the prompt.
   std::vector<v1::GenerateRequest> prompts;
 };

@@ -87,6 +87,14 @@ std::string OpenAiAnswer::Add(size_t prompt, const std::vector<TokenEvent>& even
 void OpenAiAnswer::AddDelta(const DeltaEvent& delta, Choice* choice) {
   choice->text += delta.text;
   size_ += delta.text.size();
+  if (format_.token_ids) {
+    const size_t before = choice->ids.size();
+    for (const int32_t id : delta.token_ids) {
+      AppendComma(&choice->ids);
+      absl::StrAppend(&choice->ids, id);
+    }
+    size_ += choice->ids.size() - before;
+  }
   for (const TokenLogprob& logprob : delta.logprobs) AddLogprob(logprob.token, &logprob, choice);
 }
 
@@ -98,6 +106,7 @@ void OpenAiAnswer::AddFinished(const FinishedEvent& event, Choice* choice) {
 }
 
 std::string OpenAiAnswer::TokenText(int32_t token) const {
+  if (!tokenizer_->has_text()) return absl::StrCat("token_id:", token);
   if (tokenizer_->IsControl(token)) return std::string(tokenizer_->Piece(token));
   const absl::string_view text = tokenizer_->Text(token);
   return IsValidUtf8(text) ? std::string(text) : BytesName(text);
@@ -105,6 +114,7 @@ std::string OpenAiAnswer::TokenText(int32_t token) const {
 
 // The token as it stands in the text: without the space that Encode made up in front of it.
 std::string OpenAiAnswer::NextToken(int32_t token, Choice* choice) const {
+  if (!tokenizer_->has_text()) return TokenText(token);
   std::string added;
   const bool in_character = !choice->decoder.pending().empty();
   choice->decoder.Append(token, &added);
@@ -204,6 +214,10 @@ void OpenAiAnswer::AppendLogprobs(const Choice& choice, std::string* out) const 
   }
 }
 
+void OpenAiAnswer::AppendTokenIds(const Choice& choice, std::string* out) const {
+  if (format_.token_ids) absl::StrAppend(out, ",\"token_ids\":[", choice.ids, "]");
+}
+
 void OpenAiAnswer::AppendChoice(size_t index, const Choice& choice, std::string* out) const {
   absl::StrAppend(out, "{\"index\":", index);
   if (format_.chat) {
@@ -215,6 +229,7 @@ void OpenAiAnswer::AppendChoice(size_t index, const Choice& choice, std::string*
     AppendJsonString(choice.text, out);
   }
   AppendLogprobs(choice, out);
+  AppendTokenIds(choice, out);
   absl::StrAppend(out, ",\"finish_reason\":\"",
                   choice.finish_reason == nullptr ? "stop" : choice.finish_reason, "\"}");
 }
@@ -235,6 +250,7 @@ void OpenAiAnswer::AppendChunkChoice(size_t index, Choice* choice, std::string* 
     AppendJsonString(choice->text, out);
   }
   AppendLogprobs(*choice, out);
+  AppendTokenIds(*choice, out);
   *out += ",\"finish_reason\":";
   if (choice->finish_reason == nullptr) {
     *out += "null}";
@@ -251,6 +267,7 @@ void OpenAiAnswer::TakeChunk(size_t index, std::string* out) {
   AppendChunkChoice(index, &choice, out);
   *out += format_.include_usage ? "],\"usage\":null}\n\n" : "]}\n\n";
   choice.text.clear();
+  choice.ids.clear();
   choice.logprobs = Logprobs();
 }
 

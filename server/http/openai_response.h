@@ -20,6 +20,7 @@ struct AnswerFormat {
   bool stream = false;
   bool include_usage = false;  // of a stream
   bool logprobs = false;
+  bool token_ids = false;
   bool prompt_logprobs = false;  // with the prompt's, for an echo
   int32_t n = 1;
   std::string id{};
@@ -61,6 +62,7 @@ class OpenAiAnswer {
     int64_t offset = 0;     // characters it gave
     bool told_role = false;
     std::string text;
+    std::string ids;  // with commas between them
     Logprobs logprobs;
     const char* finish_reason = nullptr;
   };
@@ -78,6 +80,7 @@ class OpenAiAnswer {
   void AppendChoice(size_t index, const Choice& choice, std::string* out) const;
   void AppendChunkChoice(size_t index, Choice* choice, std::string* out) const;
   void AppendLogprobs(const Choice& choice, std::string* out) const;
+  void AppendTokenIds(const Choice& choice, std::string* out) const;
   void AppendUsage(std::string* out) const;
 
   const AnswerFormat format_;

@@ -270,6 +270,26 @@ TEST(EngineTest, ScoresEveryTokenButTheFirst) {
   EXPECT_TRUE(running.sink->token_ids.empty());
 }
 
+TEST(EngineTest, AScoreOfOneTokenSaysWhatMayFollow) {
+  for (const int32_t alternatives : {3, 0}) {
+    FakeEngine fake;
+    Request request;
+    request.kind = RequestKind::kScore;
+    request.prompt = {5};
+    request.output.prompt_logprobs = alternatives;
+    request.score_alternatives = alternatives;
+    Running running = Submit(&fake, request);
+    fake.RunDry();
+    ASSERT_TRUE(running.sink->status.has_value());
+    ASSERT_TRUE(running.sink->status->ok()) << *running.sink->status;
+    EXPECT_TRUE(running.sink->prompt_logprobs.empty());
+    ASSERT_TRUE(running.sink->summary.has_value());
+    EXPECT_EQ(running.sink->summary->tokens, 1);
+    EXPECT_EQ(running.sink->summary->scored_tokens, 0);
+    EXPECT_EQ(running.sink->summary->next.size(), static_cast<size_t>(alternatives));
+  }
+}
+
 TEST(EngineTest, EchoAndTextAreTheTokenizersOwn) {
   FakeEngine fake;
   const Tokenizer& tokenizer = BundledTokenizer();

@@ -1,6 +1,7 @@
 #include "server/validate.h"
 
 #include <cmath>
+#include <cstdio>
 #include <functional>
 #include <limits>
 #include <string>
@@ -374,13 +375,14 @@ TEST(ValidateGenerate, ASessionsTextIsEncodedBothWays) {
   EXPECT_THAT(request->prompt_if_empty, ElementsAre(7));
 }
 
-TEST(ValidateScore, ASessionNeedsOneTokenOnly) {
+TEST(ValidateScore, OneTokenIsEnough) {
   v1::ScoreRequest message;
   message.mutable_tokens()->add_ids(7);
-  EXPECT_THAT(Fields(ParseScore(message, Bounds(), TestTokenizer()).status()),
-              ElementsAre("tokens.ids"));
-  message.set_session_id("abc");
   absl::StatusOr<Request> request = ParseScore(message, Bounds(), TestTokenizer());
+  ASSERT_TRUE(request.ok()) << request.status();
+  EXPECT_EQ(request->prompt.size(), 1u);
+  message.set_session_id("abc");
+  request = ParseScore(message, Bounds(), TestTokenizer());
   ASSERT_TRUE(request.ok()) << request.status();
   EXPECT_EQ(request->session_id, "abc");
   EXPECT_FALSE(request->commit);
@@ -429,6 +431,68 @@ TEST(ValidateTokenize, AnswersAreBounded) {
   EXPECT_TRUE(absl::IsResourceExhausted(Detokenize(ids, bounds, TestTokenizer(), &back)));
   ids.add_token_ids(4096);
   EXPECT_TRUE(absl::IsInvalidArgument(Detokenize(ids, Bounds(), TestTokenizer(), &back)));
+}
+
+// ---- Without a tokenizer ----
+
+const Tokenizer& NoTokenizer() {
+  static const auto* none = new auto(Tokenizer::None({.vocab_size = 4096, .bos_id = 1}));
+  return ***none;
+}
+
+TEST(WithoutTokenizer, TextIsRefusedByName) {
+  v1::GenerateRequest message = Valid();
+  EXPECT_TRUE(ParseGenerate(message, Bounds(), NoTokenizer(), 1).ok());
+  message.mutable_stop()->add_strings("x");
+  message.mutable_output()->set_text(true);
+  EXPECT_THAT(Fields(ParseGenerate(message, Bounds(), NoTokenizer(), 1).status()),
+              ElementsAre("stop.strings", "output.text"));
+  message = Valid();
+  message.set_text("The sea");
+  EXPECT_THAT(Fields(ParseGenerate(message, Bounds(), NoTokenizer(), 1).status()),
+              ElementsAre("text"));
+  v1::ScoreRequest score;
+  score.set_text("The sea");
+  EXPECT_THAT(Fields(ParseScore(score, Bounds(), NoTokenizer()).status()), ElementsAre("text"));
+  v1::TokenizeRequest tokenize;
+  tokenize.set_text("The sea");
+  v1::TokenizeResponse tokens;
+  EXPECT_THAT(Fields(Tokenize(tokenize, Bounds(), NoTokenizer(), &tokens)), ElementsAre("text"));
+  v1::DetokenizeRequest detokenize;
+  detokenize.add_token_ids(5);
+  v1::DetokenizeResponse text;
+  EXPECT_TRUE(absl::IsFailedPrecondition(Detokenize(detokenize, Bounds(), NoTokenizer(), &text)));
+}
+
+TEST(WithoutTokenizer, IdsAreGivenUnasked) {
+  const absl::StatusOr<Request> request = ParseGenerate(Valid(), Bounds(), NoTokenizer(), 1);
+  ASSERT_TRUE(request.ok()) << request.status();
+  EXPECT_TRUE(request->output.token_ids);
+  EXPECT_FALSE(request->output.text);
+}
+
+// ---- Answers that do not fit ----
+
+TEST(Tokenize, AHopelessAnswerIsRefusedBeforeAllOfItIsComputed) {
+  RequestBounds bounds = Bounds();
+  bounds.max_message_bytes = 65536;
+  v1::TokenizeRequest message;
+  for (int i = 0; i < 200000; ++i) message.mutable_text()->append("a sea ");
+  v1::TokenizeResponse response;
+  const absl::Status status = Tokenize(message, bounds, TestTokenizer(), &response);
+  EXPECT_TRUE(absl::IsResourceExhausted(status)) << status;
+  EXPECT_EQ(response.token_ids_size(), 0);
+  // It names what it had counted by then, which is little more than the bound.
+  int64_t at_least = 0;
+  ASSERT_EQ(std::sscanf(std::string(status.message()).c_str(), "the answer would have at least %ld",
+                        &at_least),
+            1);
+  EXPECT_GT(at_least, 65536);
+  EXPECT_LT(at_least, 3 * 65536);
+  message.mutable_text()->resize(6000);
+  EXPECT_TRUE(Tokenize(message, bounds, TestTokenizer(), &response).ok());
+  EXPECT_EQ(response.token_ids_size(),
+            static_cast<int>(TestTokenizer().Encode(message.text()).size()));
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <random>
 #include <string>
 #include <vector>
@@ -54,6 +55,63 @@ TEST(Bpe, MergesAsTheDefinitionSays) {
     bpe.Encode(text, &scratch, &ids);
     EXPECT_EQ(ids, MergeSlowly(merges, symbols)) << text;
   }
+}
+
+// Few merges among many symbols, so that long texts have places where they may be cut.
+TEST(Bpe, ALongTextGivesTheIdsOfTheWhole) {
+  std::mt19937 random(6);
+  size_t stopped_early = 0;
+  for (int round = 0; round < 20; ++round) {
+    BpeVocabulary vocabulary;
+    vocabulary.byte_level = true;
+    vocabulary.first_internal_id = 1000;
+    for (int i = 0; i < 26; ++i) vocabulary.bytes['a' + i] = i;
+    MergeTable merges;
+    for (int32_t id = 26; id < 100; ++id) {
+      const uint32_t pieces = round % 4 == 0 ? 26 : static_cast<uint32_t>(id);
+      merges.Add(static_cast<int32_t>(random() % pieces), static_cast<int32_t>(random() % pieces),
+                 {id, id});
+    }
+    const Bpe bpe(vocabulary, merges);
+    BpeScratch whole;
+    std::string text(20000 + random() % 1000, ' ');
+    for (size_t i = 0; i < text.size(); ++i) {
+      text[i] = static_cast<char>('a' + random() % 26);
+      const int32_t at = static_cast<int32_t>(i);
+      if (at > 0) whole.symbols.back().next = at;
+      whole.symbols.push_back({text[i] - 'a', 1, at - 1, -1, false});
+    }
+    ApplyMerges(merges, &whole);
+    std::vector<int32_t> expected;
+    for (const BpeSymbol& symbol : whole.symbols) {
+      if (symbol.size > 0) expected.push_back(symbol.id);
+    }
+    BpeScratch scratch;
+    std::vector<int32_t> ids;
+    EXPECT_TRUE(bpe.Encode(text, &scratch, &ids));
+    EXPECT_EQ(ids, expected);
+    std::vector<int32_t> some;
+    bpe.Encode(text, &scratch, &some, [](const auto& so_far) { return so_far.size() > 100; });
+    ASSERT_LE(some.size(), expected.size());
+    EXPECT_TRUE(std::equal(some.begin(), some.end(), expected.begin()));
+    if (some.size() < expected.size() / 2) ++stopped_early;
+  }
+  EXPECT_GE(stopped_early, 15u);
+}
+
+TEST(Bpe, PiecesThatAreMadeOfThemselvesDoNotHang) {
+  BpeVocabulary vocabulary;
+  vocabulary.byte_level = true;
+  vocabulary.first_internal_id = 1000;
+  for (int i = 0; i < 26; ++i) vocabulary.bytes['a' + i] = i;
+  MergeTable merges;
+  merges.Add(30, 31, {1, 30});
+  merges.Add(31, 30, {2, 31});
+  merges.Add(0, 1, {3, 31});
+  BpeScratch scratch;
+  std::vector<int32_t> ids;
+  Bpe(vocabulary, merges).Encode("abc", &scratch, &ids);
+  EXPECT_EQ(ids, (std::vector<int32_t>{31, 2}));
 }
 
 TEST(Bpe, WhatIsUnknown) {
