@@ -130,7 +130,7 @@ void InspectTensors(const WeightFiles& files, const InspectOptions& options, Ins
 
 ModelConfig AnyVocabulary() {
   ModelConfig config;
-  config.shape.vocab = kMaxVocabSize;
+  config.spec.vocab = kMaxVocabSize;
   return config;
 }
 

@@ -424,9 +424,10 @@ std::vector<Metric> OfAuth() {
                     out->Add(s.auth->stats().reloads, {"ok"});
                     out->Add(s.auth->stats().reload_failures, {"error"});
                   }),
-      MakeCounter("sluice_auth_revoked_calls_total", "count", {},
-                  "Calls that were ended because --auth_tokens_file no longer lets their tenant in.",
-                  [](const Sources& s, Samples* out) { out->Add(s.auth->stats().revoked_calls); }),
+      MakeCounter(
+          "sluice_auth_revoked_calls_total", "count", {},
+          "Calls that were ended because --auth_tokens_file no longer lets their tenant in.",
+          [](const Sources& s, Samples* out) { out->Add(s.auth->stats().revoked_calls); }),
   };
 }
 
