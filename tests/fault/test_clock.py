@@ -40,10 +40,18 @@ def test_jumps_end_nothing_early_and_keep_nothing_for_ever(clock, tmp_path):
     stream = sessions.daemon.inference.Generate(request("The", stop=ENDLESS), timeout=PATIENCE)
     next(stream)
     days = set()
-    for number, offset in enumerate(("+1d", "-1d", "+0")):
-        set_time(offset)
-        created = sessions.create(f"short{number}", ttl={"seconds": 1})
+
+    def on_a_new_day():
+        """A session of today's, once today is another day: the library looks at its file now and then."""
+        created = sessions.create(ttl={"seconds": 1})
+        new = created.create_time.ToDatetime().date() not in days
         days.add(created.create_time.ToDatetime().date())
+        return created.id if new else None
+
+    short = []
+    for offset in ("+1d", "-1d", "+0"):
+        set_time(offset)
+        short.append(wait_until(on_a_new_day, "the daemon sees the jump"))
         # What runs goes on, what has an hour has it, and a bound on time is no day longer or shorter.
         for _ in range(5):
             next(stream)
@@ -55,8 +63,8 @@ def test_jumps_end_nothing_early_and_keep_nothing_for_ever(clock, tmp_path):
     def gone(id):
         return id not in sessions.ids()
 
-    for number in range(3):
-        wait_until(lambda: gone(f"short{number}"), "a second is over", timeout=10)
+    for id in short:
+        wait_until(lambda: gone(id), "a second is over", timeout=10)
     assert len(days) == 3, f"the daemon has not seen the jumps: {days}"
     stream.cancel()
     told = sessions.get("hour")
