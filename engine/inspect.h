@@ -66,7 +66,7 @@ struct InspectOptions {
   // Reads all weights, as a start does.
   bool check_values = false;
   // As the daemon's --tokenizer: a directory, "none", or empty for the model's own.
-  std::string tokenizer;
+  std::string tokenizer = "";
 };
 
 // Any directory, or none, has an answer.

@@ -5,6 +5,11 @@
 
 #include <csignal>
 #include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <system_error>
+#include <thread>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -51,6 +56,19 @@ void* WaitAtGate(void* gate) {
   return nullptr;
 }
 
+constexpr std::chrono::milliseconds kLookAgain(5);
+
+bool HasThread(absl::string_view name) {
+  std::error_code error;
+  std::filesystem::directory_iterator task("/proc/self/task", error);
+  for (; !error && task != std::filesystem::directory_iterator(); task.increment(error)) {
+    std::ifstream file(task->path() / "comm");
+    std::string found;
+    if (std::getline(file, found) && found == name) return true;
+  }
+  return false;
+}
+
 }  // namespace
 
 absl::Status CheckThreads(int count) {
@@ -68,6 +86,15 @@ absl::Status CheckThreads(int count) {
   return absl::ResourceExhaustedError(absl::StrCat("this process may start ", threads.size(),
                                                    " threads, but may need ", count, ": ",
                                                    std::strerror(error), kWhereToLook));
+}
+
+bool WaitForThread(absl::string_view name, std::chrono::milliseconds patience) {
+  const auto until = std::chrono::steady_clock::now() + patience;
+  while (!HasThread(name)) {
+    if (std::chrono::steady_clock::now() >= until) return false;
+    std::this_thread::sleep_for(kLookAgain);
+  }
+  return true;
 }
 
 absl::Status NoThread(absl::string_view why) {

@@ -123,7 +123,7 @@ TEST(RmsNormTest, MatchesFp64) {
       sum += double{x[i]} * x[i];
     }
     const double scale = 1 / std::sqrt(sum / n + 1e-6);
-    RmsNorm(x.data(), weight.data(), n, 1e-6f, y.data());
+    NormRow({.eps = 1e-6f}, x.data(), weight.data(), nullptr, n, y.data());
     GatedRmsNorm(x.data(), nullptr, gate.data(), n, 1e-6f, gated.data());
     for (int64_t i = 0; i < n; ++i) {
       EXPECT_NEAR(y[i], x[i] * scale * weight[i], 1e-6);
