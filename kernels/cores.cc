@@ -68,7 +68,7 @@ bool IsGla(const MixerSpec& s) {
   return s.core == Core::kLinear && front && heads && back;
 }
 
-// What the CPU's driver of other linear mixers takes.
+// What the drivers of other linear mixers take.
 bool IsLinear(const MixerSpec& s) {
   if (s.core != Core::kLinear) return false;
   switch (s.decay) {
@@ -84,11 +84,36 @@ bool IsLinear(const MixerSpec& s) {
   return false;
 }
 
+// What CUDA's generic linear core does not take.
+absl::Status CheckCudaLinear(const MixerSpec& s) {
+  constexpr int64_t kMostMapWidth = 1024;
+  const auto refuse = [](absl::string_view what) { return Refuse(DeviceKind::kCuda, what); };
+  if (s.key_width % 8 != 0) return RefuseSize("keys of a head", s.key_width, "a multiple of 8");
+  for (const Columns& columns : {s.q, s.k, s.v, s.out_gate}) {
+    if (columns.offset % 8 != 0)
+      return RefuseSize("a column of the input projection", columns.offset, "a multiple of 8");
+  }
+  if (s.decay == Decay::kKey &&
+      (s.k_heads != s.state_heads || s.v_heads != s.state_heads || s.normaliser))
+    return refuse("a decay of each key channel with shared keys or a normaliser");
+  if (std::max(s.q_heads, s.k_heads) % std::min(s.q_heads, s.k_heads) != 0)
+    return refuse("heads of q and of k of which neither number divides the other");
+  if (MapsHeads(s.q_map, s.q_norm) || MapsHeads(s.k_map, s.k_norm)) {
+    if (s.key_width > kMostMapWidth)
+      return RefuseSize("keys of a head with a feature map", s.key_width, "at most 1024");
+    if (s.conv.taps > 0 || s.rope != Rope::kNone || s.gate != GateMap::kNone)
+      return refuse("a feature map of whole heads with a convolution, positions or a gate");
+  }
+  if (s.low_rank_gate && s.out_gate.width % 8 != 0)
+    return RefuseSize("rank of the output gate", s.out_gate.width, "a multiple of 8");
+  return absl::OkStatus();
+}
+
 absl::Status CheckMixer(DeviceKind device, const MixerSpec& s) {
   const CoreRow& row = RowOf(s.core);
   const auto& on = On(device, row);
   if (on.revision == 0) return Refuse(device, absl::StrCat(row.name, " core: ", on.reason));
-  if (!IsGla(s) && !(device == DeviceKind::kCpu && IsLinear(s))) {
+  if (!IsGla(s) && !IsLinear(s)) {
     return Refuse(device, absl::StrCat("a mixer other than gla's: ", kNotYet));
   }
   if (device == DeviceKind::kCpu) {
@@ -99,6 +124,9 @@ absl::Status CheckMixer(DeviceKind device, const MixerSpec& s) {
   if (s.dk % 8 != 0) return RefuseSize("dk (keys of a head)", s.dk, "a multiple of 8");
   if (s.dv % 8 != 0) return RefuseSize("dv (values of a head)", s.dv, "a multiple of 8");
   if (s.conv.taps > kMaxConvTaps) return RefuseSize("conv_size", s.conv.taps, "at most 64");
+  if (!IsGla(s)) {
+    if (absl::Status status = CheckCudaLinear(s); !status.ok()) return status;
+  }
   if (s.q_heads > 65535) return RefuseSize("num_heads", s.q_heads, "at most 65535");
   return absl::OkStatus();
 }

@@ -71,6 +71,12 @@ enum class QkNorm : uint8_t {
   kSum,  // x / (sum x + 1e-4)
 };
 
+// Whether what becomes of a head's channel depends on the head's other channels.
+inline bool MapsHeads(FeatureMap map, QkNorm norm) {
+  return norm != QkNorm::kNone || map == FeatureMap::kT2r || map == FeatureMap::kProduct ||
+         map == FeatureMap::kHedgehog || map == FeatureMap::kDpfp;
+}
+
 // What a head's q and k are turned by: the token's position in its sequence, counted from 0.
 enum class Rope : uint8_t {
   kNone,

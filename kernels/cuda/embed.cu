@@ -6,7 +6,7 @@ namespace sluice::cuda {
 namespace {
 
 __global__ void __launch_bounds__(256)
-    EmbedKernel(const StepHeader* meta, const bf16* table, int vocab, int hidden,
+    EmbedKernel(const StepHeader* meta, const bf16* table, int vocab, int hidden, float scale,
                 const int32_t* last_sampled, float* x) {
   WaitForPredecessor();
   const int row = blockIdx.x;
@@ -23,17 +23,18 @@ __global__ void __launch_bounds__(256)
   const int64_t stride = Stride(hidden);
   for (int c = threadIdx.x * 4; c < stride; c += blockDim.x * 4) {
     const uint2 v = *reinterpret_cast<const uint2*>(table + token * stride + c);
-    *reinterpret_cast<float4*>(x + row * stride + c) =
-        make_float4(LowBf16(v.x), HighBf16(v.x), LowBf16(v.y), HighBf16(v.y));
+    *reinterpret_cast<float4*>(x + row * stride + c) = make_float4(
+        scale * LowBf16(v.x), scale * HighBf16(v.x), scale * LowBf16(v.y), scale * HighBf16(v.y));
   }
 }
 
 }  // namespace
 
 cudaError_t LaunchEmbed(const StepHeader* meta, const bf16* table, int64_t vocab, int64_t hidden,
-                        const int32_t* last_sampled, float* x, int grid_rows, cudaStream_t stream) {
-  return Launch(EmbedKernel, grid_rows, 256, 0, stream, 1, meta, table, vocab, hidden, last_sampled,
-                x);
+                        float scale, const int32_t* last_sampled, float* x, int grid_rows,
+                        cudaStream_t stream) {
+  return Launch(EmbedKernel, grid_rows, 256, 0, stream, 1, meta, table, vocab, hidden, scale,
+                last_sampled, x);
 }
 
 }  // namespace sluice::cuda

@@ -101,6 +101,26 @@ __device__ __noinline__ void DiagonalByDifferences(FeatureMap map, float scale, 
   }
 }
 
+// A lane's log decays of its two tokens, laid out as the gate's product.
+__device__ __forceinline__ void LoadDecays(const MixerArgs& a, int64_t row0, int64_t row1,
+                                           int kv_head, int first, bool valid,
+                                           float (&z)[kPairs][4]) {
+  if (!valid) return;
+  const int64_t at = static_cast<int64_t>(kv_head) * a.dk + first;
+  const int64_t stride = static_cast<int64_t>(a.kv_heads) * a.dk;
+#pragma unroll
+  for (int n = 0; n < kPairs; ++n) {
+    const float2 low = *reinterpret_cast<const float2*>(a.log_decay + row0 * stride + at + 2 * n);
+    const float2 high = *reinterpret_cast<const float2*>(a.log_decay + row1 * stride + at + 2 * n);
+    z[n][0] = low.x;
+    z[n][1] = low.y;
+    z[n][2] = high.x;
+    z[n][3] = high.y;
+  }
+}
+
+// kGiven: the log decays are a.log_decay; else they come from the low-rank gate.
+template <bool kGiven>
 __global__ void __launch_bounds__(128, 4)
     GlaScoresKernel(const __grid_constant__ MixerArgs a, const __grid_constant__ ChunkBuffers b,
                     int first_chunk) {
@@ -131,7 +151,10 @@ __global__ void __launch_bounds__(128, 4)
     const bool valid = first < a.dk;        // dk is a multiple of 8: all of them or none
     // Gate: a product of rank `rank`, accumulators in the layout described above.
     float z[kPairs][4] = {};
-    for (int r = 0; r < a.rank; r += 16) {
+    if constexpr (kGiven) {
+      LoadDecays(a, row0, row1, kv_head, first, valid, z);
+    }
+    for (int r = 0; !kGiven && r < a.rank; r += 16) {
       const uint32_t a0 = *reinterpret_cast<const uint32_t*>(low0 + r + 2 * t);
       const uint32_t a1 = *reinterpret_cast<const uint32_t*>(low1 + r + 2 * t);
       const uint32_t a2 = *reinterpret_cast<const uint32_t*>(low0 + r + 8 + 2 * t);
@@ -149,13 +172,17 @@ __global__ void __launch_bounds__(128, 4)
 #pragma unroll
     for (int n = 0; n < kPairs; ++n) {
       float2 bias = make_float2(0, 0);
-      if (valid)
+      if (!kGiven && valid)
         bias = *reinterpret_cast<const float2*>(a.gate_bias + kv_head * a.dk + first + 2 * n);
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
         const float bias_i = i == 0 ? bias.x : bias.y;
-        float x = valid0 && valid ? LogDecay2(z[n][i] + bias_i, a.min_log_decay2) : 0.0f;
-        float y = valid1 && valid ? LogDecay2(z[n][2 + i] + bias_i, a.min_log_decay2) : 0.0f;
+        const auto log_decay2 = [&](float raw) {
+          return kGiven ? fmaxf(raw * kLog2E, a.min_log_decay2)
+                        : LogDecay2(raw + bias_i, a.min_log_decay2);
+        };
+        float x = valid0 && valid ? log_decay2(z[n][i]) : 0.0f;
+        float y = valid1 && valid ? log_decay2(z[n][2 + i]) : 0.0f;
 #pragma unroll
         for (int d = 1; d < 8; d *= 2) {
           const float from_x = __shfl_up_sync(0xffffffffu, x, 4 * d),
@@ -366,7 +393,8 @@ __global__ void __launch_bounds__(128, 4)
 
 cudaError_t LaunchGlaScores(const MixerArgs& args, const ChunkBuffers& buffers,
                             const ChunkRange& range, cudaStream_t stream) {
-  return Launch(GlaScoresKernel, dim3(range.chunks, args.heads), 128, 0, stream, 1, args, buffers,
+  const auto kernel = args.log_decay == nullptr ? GlaScoresKernel<false> : GlaScoresKernel<true>;
+  return Launch(kernel, dim3(range.chunks, args.heads), 128, 0, stream, 1, args, buffers,
                 range.first_chunk);
 }
 

@@ -21,7 +21,9 @@ struct MixerArgs {
   const __nv_bfloat16* gate = nullptr;  // (kv_heads * dk, gate_stride)
   int64_t gate_stride = 0;
   const float* gate_bias = nullptr;  // (kv_heads * dk)
-  const float* conv_q = nullptr;     // (q_dim, taps)
+  // Prompts alone: (rows, kv_heads * dk), logs of the decays, instead of a gate; null: the gate's.
+  const float* log_decay = nullptr;
+  const float* conv_q = nullptr;  // (q_dim, taps)
   const float* conv_k = nullptr;
   const float* conv_v = nullptr;
   const float* head_norm = nullptr;  // (dv), null: no weight

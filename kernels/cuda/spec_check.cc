@@ -4,6 +4,7 @@
 #include "kernels/cores.h"
 #include "kernels/cuda/coverage.h"
 #include "kernels/cuda/cuda_backend.h"
+#include "kernels/cuda/linear.h"
 #include "kernels/cuda/step_runner.h"
 
 namespace sluice {
@@ -18,7 +19,16 @@ absl::Status CheckCudaSpec(const ModelSpec& spec) {
   if (absl::Status status = CheckSpec(DeviceKind::kCuda, spec); !status.ok()) return status;
   size_t bytes = 0;
   ForEachMixer(spec, [&](int64_t, const MixerSpec& mixer) {
-    bytes = std::max(bytes, cuda::GlaDecodeSharedBytes(cuda::StepRunner::GlaArgs(mixer)));
+    if (FusedGla(mixer)) {
+      bytes = std::max(bytes, cuda::GlaDecodeSharedBytes(cuda::StepRunner::GlaArgs(mixer)));
+    } else {
+      cuda::LinearArgs args;
+      args.out_heads = static_cast<int32_t>(mixer.heads());
+      args.state_heads = static_cast<int32_t>(mixer.state_heads);
+      args.dk = static_cast<int32_t>(mixer.dk);
+      args.decay = mixer.decay == Decay::kKey ? cuda::LinearDecay::kKey : cuda::LinearDecay::kNone;
+      bytes = std::max(bytes, cuda::LinearDecodeSharedBytes(args));
+    }
   });
   const size_t most = cuda::HasHopperCode() ? kHopperSharedBytes : kSharedBytes;
   if (bytes > most) {

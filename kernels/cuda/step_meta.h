@@ -17,7 +17,8 @@ inline constexpr int kSpanChunks = kSpan / kChunk;
 
 struct RowMeta {  // a decode row
   int32_t slot;
-  int32_t token;  // kLastSampled: read from the slot
+  int32_t token;     // kLastSampled: read from the slot
+  int64_t position;  // in its sequence
 };
 
 struct ChunkMeta {  // up to kChunk consecutive tokens of a prompt
@@ -26,6 +27,8 @@ struct ChunkMeta {  // up to kChunk consecutive tokens of a prompt
   int32_t slot;
   int32_t offset;  // tokens of the segment, in this step, before this chunk
   int32_t last;    // 1: the segment ends with it
+  int32_t pad;
+  int64_t position;  // of the first, in its sequence
 };
 
 struct SpanMeta {  // up to kSpanChunks chunks: what one block takes through the recurrence

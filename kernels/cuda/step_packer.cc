@@ -109,7 +109,8 @@ void StepPacker::CutPrompts(StepPlan* plan) {
       for (int32_t c = 0; c < length; c += kChunk) {
         const int32_t tokens = std::min(length - c, kChunk);
         chunks_.push_back({prompt.row + done + c, tokens, segment.slot, done + c,
-                           done + c + tokens == segment.length ? 1 : 0});
+                           done + c + tokens == segment.length ? 1 : 0, 0,
+                           segment.position + done + c});
       }
       wave.chunks += span_chunks;
       done += length;
@@ -134,7 +135,7 @@ void StepPacker::Pack(const StepRows& rows, LogitResult* results, char* block, S
   header.results = results;
   RowMeta* decode = writer.Reserve<RowMeta>(rows.num_decode, &header.rows);
   for (int32_t i = 0; i < rows.num_decode; ++i)
-    decode[i] = {rows.decode[i].slot, rows.decode[i].token};
+    decode[i] = {rows.decode[i].slot, rows.decode[i].token, rows.decode[i].position};
   int32_t* tokens = writer.Reserve<int32_t>(plan->num_prompt, &header.tokens);
   for (const RowOrder::Prompt& prompt : order_.prompts()) {
     tokens = std::copy_n(prompt.segment->tokens, prompt.segment->length, tokens);

@@ -7,6 +7,7 @@
 #include "kernels/check.h"
 #include "kernels/cores.h"
 #include "kernels/cuda/layout.h"
+#include "kernels/cuda/linear_mixer.h"
 #include "kernels/cuda/rows.h"
 #include "kernels/cuda/sampler.h"
 
@@ -40,7 +41,7 @@ void StepRunner::MultiplyRows(const Product& p, int64_t rows) {
   gemm.y = p.y;
   gemm.y_stride = Stride(p.y_cols);
   gemm.rows = static_cast<int>(rows);
-  gemm.n = static_cast<int>(p.store == RowStore::kSwiGlu ? GateUpRows(p.y_cols) : p.weight.n);
+  gemm.n = static_cast<int>(p.store == RowStore::kSwiGlu ? GateUpRows(p.y_cols) : p.y_cols);
   gemm.n_valid = static_cast<int>(p.y_cols);
   gemm.store = p.store;
   if (p.norm_before != nullptr) {
@@ -63,7 +64,7 @@ void StepRunner::MultiplyMany(const Product& p, int64_t first, int64_t rows) {
   gemm.x = p.x + first * gemm.k;
   gemm.w = static_cast<const Bf16*>(p.weight.data);
   gemm.rows = rows;
-  gemm.n = p.weight.n;
+  gemm.n = p.y_cols;
   gemm.y_stride = Stride(p.y_cols);
   gemm.y = static_cast<char*>(p.y) + first * gemm.y_stride * p.y_bytes;
   gemm.store = p.store == RowStore::kAdd     ? LtStore::kAdd
@@ -77,10 +78,12 @@ void StepRunner::MultiplyMany(const Product& p, int64_t first, int64_t rows) {
   gemm.y_stride = Stride(gemm.n);
   gemm.y = work_.gate_up() + first * gemm.y_stride;
   if (!latch_.Check(lt_->Run(gemm, stream_))) return;
-  Check(LaunchSwiGlu(static_cast<const Bf16*>(gemm.y), gemm.y_stride, p.y_cols,
-                     static_cast<Bf16*>(p.y) + first * Stride(p.y_cols), static_cast<int>(rows),
-                     stream_),
-        "the SwiGLU");
+  GluArgs glu;
+  glu.in = static_cast<const Bf16*>(gemm.y);
+  glu.in_stride = gemm.y_stride;
+  glu.intermediate = p.y_cols;
+  glu.y = static_cast<Bf16*>(p.y) + first * Stride(p.y_cols);
+  Check(LaunchGlu(glu, static_cast<int>(rows), stream_), "the SwiGLU");
 }
 
 void StepRunner::Multiply(const Product& product) {
@@ -92,10 +95,10 @@ void StepRunner::Multiply(const Product& product) {
 // ---- Ops ----
 
 void StepRunner::Do(const EmbedArgs& args) {
-  Check(
-      LaunchEmbed(step_.meta, static_cast<const Bf16*>(args.table.data), args.table.n, args.x.cols,
-                  work_.last_sampled(), static_cast<float*>(args.x.data), all_rows(), stream_),
-      "embedding");
+  Check(LaunchEmbed(step_.meta, static_cast<const Bf16*>(args.table.data), args.table.n,
+                    args.x.cols, args.scale, work_.last_sampled(), static_cast<float*>(args.x.data),
+                    all_rows(), stream_),
+        "embedding");
 }
 
 void StepRunner::NormRows(const Activation& x, const StreamNorm& norm) {
@@ -103,30 +106,65 @@ void StepRunner::NormRows(const Activation& x, const StreamNorm& norm) {
   SLUICE_CHECK(left_norm_ == nullptr || left_norm_->weight.data == norm.weight.data);
   const int32_t first = left_norm_ != nullptr ? streamed_rows() : 0, rows = all_rows() - first;
   if (rows == 0) return;
-  Check(LaunchRmsNorm(step_.meta, first, static_cast<const float*>(x.data), norm.weight.data,
-                      x.cols, norm.norm.eps, work_.normed(), rows, stream_),
+  const auto* data = static_cast<const float*>(x.data);
+  const float eps = norm.norm.eps;
+  Check(norm.norm.kind == NormKind::kLayer
+            ? LaunchLayerNorm(step_.meta, first, data, WeightOf(norm), norm.bias.data, x.cols, eps,
+                              work_.normed(), rows, stream_)
+            : LaunchRmsNorm(step_.meta, first, data, WeightOf(norm), x.cols, eps, work_.normed(),
+                            rows, stream_),
         "the norm");
 }
 
 template <class Args>
-void StepRunner::NormMultiply(const Args& args, RowStore store) {
+void StepRunner::NormMultiply(const Args& args, const Activation& y, RowStore store) {
   NormRows(args.x, args.norm);
   Multiply({.x = work_.normed(),
             .x_cols = args.x.cols,
             .weight = args.weight,
-            .y = args.y.data,
-            .y_cols = args.y.cols,
+            .y = y.data,
+            .y_cols = y.cols,
             .y_bytes = 2,
             .store = store,
             .norm_before = left_norm_ == nullptr ? nullptr : &left_norm_->norm});
 }
 
-void StepRunner::Do(const NormProjectArgs& args) { NormMultiply(args, RowStore::kBf16); }
+void StepRunner::Do(const NormProjectArgs& args) {
+  NormMultiply(args, args.y, RowStore::kBf16);
+  if (args.bias.size == 0) return;
+  Check(LaunchAddBias(static_cast<Bf16*>(args.y.data), Stride(args.y.cols), args.bias.data,
+                      args.y.cols, all_rows(), stream_),
+        "a bias");
+}
 
-void StepRunner::Do(const NormGateUpArgs& args) { NormMultiply(args, RowStore::kSwiGlu); }
+void StepRunner::Do(const NormGateUpArgs& args) {
+  const bool biased = args.gate_bias.size > 0 || args.up_bias.size > 0;
+  if (args.act == Act::kSilu && !biased) {
+    NormMultiply(args, args.y, RowStore::kSwiGlu);
+    return;
+  }
+  // The products' own end knows SwiGLU alone.
+  const int64_t both = GateUpRows(args.y.cols);
+  NormMultiply(args, {work_.gate_up(), args.y.rows, both}, RowStore::kBf16);
+  GluArgs glu;
+  glu.in = work_.gate_up();
+  glu.in_stride = Stride(both);
+  glu.intermediate = args.y.cols;
+  glu.act = args.act;
+  if (args.gate_bias.size > 0) glu.gate_bias = args.gate_bias.data;
+  if (args.up_bias.size > 0) glu.up_bias = args.up_bias.data;
+  glu.y = static_cast<Bf16*>(args.y.data);
+  Check(LaunchGlu(glu, all_rows(), stream_), "the gated linear unit");
+}
 
 void StepRunner::Do(const ProjectAddArgs& args) {
-  const bool leaves = args.next_norm != nullptr && streamed_rows() > 0 && GemmRowsTakesNorms();
+  const bool leaves = args.next_norm != nullptr && args.next_norm->norm.kind == NormKind::kRms &&
+                      streamed_rows() > 0 && GemmRowsTakesNorms();
+  if (args.bias.size > 0) {
+    Check(LaunchAddBias(static_cast<float*>(args.x.data), Stride(args.x.cols), args.bias.data,
+                        args.x.cols, all_rows(), stream_),
+          "a bias");
+  }
   Multiply({.x = static_cast<const Bf16*>(args.a.data),
             .x_cols = args.a.cols,
             .weight = args.weight,
@@ -134,7 +172,7 @@ void StepRunner::Do(const ProjectAddArgs& args) {
             .y_cols = args.x.cols,
             .y_bytes = 4,
             .store = RowStore::kAdd,
-            .next_norm = leaves ? args.next_norm->weight.data : nullptr});
+            .next_norm = leaves ? WeightOf(*args.next_norm) : nullptr});
   left_norm_ = leaves ? args.next_norm : nullptr;
 }
 
@@ -162,7 +200,21 @@ MixerArgs StepRunner::GlaArgs(const MixerSpec& s) {
 }
 
 void StepRunner::Do(const MixArgs& args) {
-  SLUICE_CHECK(FusedGla(*args.spec));
+  if (FusedGla(*args.spec)) {
+    MixGla(args);
+  } else {
+    MixLinear(args);
+  }
+}
+
+void StepRunner::MixLinear(const MixArgs& args) {
+  const LinearMixer::Slots slots = {work_.Slot(0), work_.slot_bytes(), &work_.table()};
+  LinearMixer mixer(args, slots, work_.linear(), work_.ChunksOf(*args.spec), step_.meta, stream_);
+  Check(mixer.Run(step_.decode, step_.plan->waves, step_.plan->num_chunks, step_.plan->num_prompt),
+        "the mixer");
+}
+
+void StepRunner::MixGla(const MixArgs& args) {
   const MixerWeights& w = *args.weights;
   MixerArgs m = GlaArgs(*args.spec);
   m.meta = step_.meta;
@@ -215,10 +267,15 @@ void StepRunner::Do(const LogitsArgs& args) {
   const int32_t tile = work_.logit_tile();
   for (int32_t first = 0; first < step_.logits && latch_.ok(); first += tile) {
     const int32_t rows = std::min(step_.logits - first, tile);
-    Check(LaunchRmsNormGather(step_.meta, first, static_cast<const float*>(args.x.data),
-                              args.norm.weight.data, args.x.cols, args.norm.norm.eps,
-                              work_.normed(), rows, stream_),
-          "the norm");
+    const auto* x = static_cast<const float*>(args.x.data);
+    const float eps = args.norm.norm.eps;
+    Check(
+        args.norm.norm.kind == NormKind::kLayer
+            ? LaunchLayerNormGather(step_.meta, first, x, WeightOf(args.norm), args.norm.bias.data,
+                                    args.x.cols, eps, work_.normed(), rows, stream_)
+            : LaunchRmsNormGather(step_.meta, first, x, WeightOf(args.norm), args.x.cols, eps,
+                                  work_.normed(), rows, stream_),
+        "the norm");
     const Product product = {.x = work_.normed(),
                              .x_cols = args.x.cols,
                              .weight = args.weight,

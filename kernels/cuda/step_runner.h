@@ -63,7 +63,13 @@ class StepRunner {
   void NormRows(const Activation& x, const StreamNorm& norm);
   // y = norm(x) W^T, in bf16; of NormProjectArgs or NormGateUpArgs.
   template <class Args>
-  void NormMultiply(const Args& args, RowStore store);
+  void NormMultiply(const Args& args, const Activation& y, RowStore store);
+  const float* WeightOf(const StreamNorm& norm) const {
+    return norm.weight.size > 0 ? norm.weight.data : work_.ones();
+  }
+  // Mixers that gla's fused kernels compute, and all others.
+  void MixGla(const MixArgs& args);
+  void MixLinear(const MixArgs& args);
   void PromptMixer(const MixerSpec& spec, const MixerArgs& mixer);
 
   struct Product {

@@ -4,6 +4,8 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/cores.h"
+#include "kernels/cuda/cuda_status.h"
 #include "kernels/cuda/gemm_rows.h"
 #include "kernels/cuda/layout.h"
 #include "kernels/cuda/sampler.h"
@@ -29,11 +31,11 @@ Most MostOf(const ModelSpec& spec) {
   ForEachMixer(spec, [&](int64_t, const MixerSpec& m) {
     const int64_t keys = KeyStride(m.dk);
     most.heads = std::max(most.heads, m.heads());
-    most.q = std::max(most.q, m.q_heads * keys);
+    if (m.decay == Decay::kKey) most.q = std::max(most.q, m.q_heads * keys);
     most.k = std::max(most.k, m.state_heads * keys);
     most.state = std::max(most.state, m.state_heads * m.dk * m.dv);
     if (keys > kPassKeys) most.partial = std::max(most.partial, m.out_dim());
-    if (m.conv.taps > 0) most.conv = std::max(most.conv, m.v.end());
+    if (FusedGla(m) && m.conv.taps > 0) most.conv = std::max(most.conv, m.v.end());
   });
   ForEachMlp(spec, [&](int64_t, const MlpSpec& mlp) {
     most.intermediate = std::max(most.intermediate, mlp.intermediate);
@@ -44,10 +46,10 @@ Most MostOf(const ModelSpec& spec) {
 }  // namespace
 
 int64_t Workspace::BytesPerSlot(const ModelSpec& spec) {
-  return MakeStateTable(spec).bytes() + (spec.vocab + 1) * 4;
+  return MakeStateTable(spec).bytes() + (spec.vocab + 1) * 4 + LinearWorkspace::BytesPerRow(spec);
 }
 
-std::vector<Workspace::Buffer> Workspace::Plan(const ModelSpec& spec, int32_t max_rows) {
+std::vector<PlannedBuffer> Workspace::Plan(const ModelSpec& spec, int32_t max_rows) {
   logit_tile_ = std::min(max_rows, kLogitTile);
   // Room for the chunks of one long prompt, and for some ends of spans.
   chunk_capacity_ = std::max<int64_t>(max_rows / kChunk + 64, kSpanChunks);
@@ -57,8 +59,9 @@ std::vector<Workspace::Buffer> Workspace::Plan(const ModelSpec& spec, int32_t ma
   const int64_t logits = CheckedBytes(logit_tile_, Stride(spec.vocab), 4);
   constexpr const char* kActivations = "activations";
   constexpr const char* kChunks = "prompt chunks";
-  std::vector<Buffer> plan = {
+  std::vector<PlannedBuffer> plan = {
       {CheckedBytes(kCountTokens, 1, 4), "token counts", &count_tokens_},
+      {CheckedBytes(1, Stride(spec.hidden), 4), kActivations, &ones_},
       {CheckedBytes(max_rows, Stride(spec.hidden), 2), kActivations, &normed_},
       {CheckedBytes(max_rows, Stride(spec.hidden) / kSquaresColumns, 4), kActivations, &squares_},
       {CheckedBytes(max_rows, Stride(gate_up), 2), kActivations, &gate_up_},
@@ -77,7 +80,8 @@ std::vector<Workspace::Buffer> Workspace::Plan(const ModelSpec& spec, int32_t ma
   if (most.conv > 0) {
     plan.push_back({CheckedBytes(max_rows, Stride(most.conv), 2), kChunks, &conv_});
   }
-  for (Buffer& buffer : plan) {
+  linear_.Plan(spec, max_rows, chunks, &plan);
+  for (PlannedBuffer& buffer : plan) {
     if (buffer.bytes >= 0) buffer.bytes += kSlack;
   }
   return plan;
@@ -86,7 +90,7 @@ std::vector<Workspace::Buffer> Workspace::Plan(const ModelSpec& spec, int32_t ma
 int64_t Workspace::FixedBytes(const ModelSpec& spec, int32_t max_rows) {
   Workspace workspace;
   int64_t bytes = BytesPerSlot(spec);  // of the slot that is no sequence's
-  for (const Buffer& buffer : workspace.Plan(spec, max_rows)) {
+  for (const PlannedBuffer& buffer : workspace.Plan(spec, max_rows)) {
     if (buffer.bytes < 0 || bytes + buffer.bytes > int64_t{1} << 62) return -1;
     bytes += buffer.bytes;
   }
@@ -99,18 +103,22 @@ absl::Status Workspace::Allocate(const ModelSpec& spec, int32_t slots, int32_t c
   vocab_ = spec.vocab;
   slots_ = slots;
   max_rows_ = max_rows;
-  std::vector<Buffer> plan = Plan(spec, max_rows);
+  std::vector<PlannedBuffer> plan = Plan(spec, max_rows);
   const std::string states = absl::StrCat(slots, " states");
   plan.push_back({CheckedBytes(slots + 1, slot_bytes(), 1), states.c_str(), &states_});
   plan.push_back({CheckedBytes(slots + 1, 1, 4), states.c_str(), &last_sampled_});
   plan.push_back({CheckedBytes(count_tables, vocab_, 4), "token counts", &counts_});
-  for (const Buffer& buffer : plan) {
+  linear_.PlanRows(spec, slots + 1, &plan);
+  for (const PlannedBuffer& buffer : plan) {
     absl::StatusOr<Memory> memory =
         Memory::Allocate(MemoryKind::kDevice, buffer.bytes, buffer.what);
     if (!memory.ok()) return memory.status();
     *buffer.to = *std::move(memory);
   }
-  return absl::OkStatus();
+  const std::vector<float> ones(spec.hidden, 1.0f);
+  return CudaStatus(cudaMemcpy(ones_.as<void>(), ones.data(), ones.size() * sizeof(float),
+                               cudaMemcpyHostToDevice),
+                    "filling activations");
 }
 
 ChunkBuffers Workspace::ChunksOf(const MixerSpec& spec) const {

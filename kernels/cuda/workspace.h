@@ -9,6 +9,7 @@
 
 #include "absl/status/status.h"
 #include "kernels/cuda/device_memory.h"
+#include "kernels/cuda/linear_workspace.h"
 #include "kernels/cuda/mixer.h"
 #include "kernels/state_table.h"
 
@@ -37,6 +38,7 @@ class Workspace {
   int64_t chunk_capacity() const { return chunk_capacity_; }
   // As the kernels of this mixer, which is one of the model's, want them.
   ChunkBuffers ChunksOf(const MixerSpec& spec) const;
+  const LinearWorkspace& linear() const { return linear_; }
   int64_t slot_bytes() const { return table_.bytes(); }
   char* Slot(int32_t slot) const { return states_.as<char>() + slot * slot_bytes(); }
   uint32_t* Counts(int32_t table) const { return counts_.as<uint32_t>() + table * vocab_; }
@@ -44,6 +46,9 @@ class Workspace {
   int32_t* last_sampled() const { return last_sampled_.as<int32_t>(); }  // (slots + 1)
   int32_t* count_tokens() const { return count_tokens_.as<int32_t>(); }  // (kCountTokens)
   __nv_bfloat16* normed() const { return normed_.as<__nv_bfloat16>(); }  // (max_rows, hidden)
+  const float* ones() const {
+    return ones_.as<float>();
+  }  // (hidden): the weights of a norm without
   float* squares() const { return squares_.as<float>(); }  // GemmRowsArgs's, of the residual stream
   // (max_rows, 2 * padded intermediate)
   __nv_bfloat16* gate_up() const { return gate_up_.as<__nv_bfloat16>(); }
@@ -51,12 +56,7 @@ class Workspace {
   float* adjusted() const { return adjusted_.as<float>(); }  // likewise, for large vocabularies
 
  private:
-  struct Buffer {
-    int64_t bytes;
-    const char* what;
-    Memory* to;
-  };
-  std::vector<Buffer> Plan(const ModelSpec& spec, int32_t max_rows);
+  std::vector<PlannedBuffer> Plan(const ModelSpec& spec, int32_t max_rows);
 
   StateTable table_;
   int64_t vocab_ = 0;
@@ -64,8 +64,9 @@ class Workspace {
   int32_t max_rows_ = 0;
   int32_t logit_tile_ = 0;
   int64_t chunk_capacity_ = 0;
+  LinearWorkspace linear_;
   Memory states_, last_sampled_, counts_, count_tokens_;
-  Memory normed_, squares_, gate_up_, logits_, adjusted_;
+  Memory ones_, normed_, squares_, gate_up_, logits_, adjusted_;
   Memory chunk_q_, chunk_k_, chunk_scores_, chunk_decay_, span_carry_, span_decay_, partial_, conv_;
 };
 

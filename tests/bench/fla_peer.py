@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The peer on the same GPU: flash-linear-attention (PyTorch, Triton) at the 1.3B shape, and PyTorch attention of equal width.
 
-  tests/bench/fla_peer.py [--warm FILE --go FILE] [decode] [prefill] [attention] [model]     default: all
+  tests/bench/fla_peer.py [--warm FILE --go FILE] [decode] [prefill] [relatives] [attention] [model]     default: all
 
 Needs torch, triton and transformers, and fla (PyPI: fla-core and flash-linear-attention 0.5.2) importable. A cold machine
 compiles and autotunes for minutes; with --go everything is warmed first (then the file of --warm is there), and measured
@@ -81,6 +81,56 @@ class Prefill:
               ", ".join(f"L={n} {median_us(self.run(n)):.0f}" for n in LENGTHS), flush=True)
 
 
+class Relatives:
+    """The chunkwise cores of GLA's relatives at their 1.3B shapes, where FLA has one: (heads, keys, values) of each. Mamba-2's
+    keys and queries, which its heads share, are repeated for every head, as FLA's operator wants them."""
+
+    SHAPES = {"retnet": (8, 256, 512), "mamba2": (64, 128, 64), "hgrn2": (16, 128, 128), "transnormer": (16, 128, 128),
+              "linear_attn": (4, 512, 512)}
+    LENGTHS = (1024, 16384)
+
+    def inputs(self, name, batch, length):
+        heads, keys, values = self.SHAPES[name]
+        q, k = random(batch, length, heads, keys), random(batch, length, heads, keys)
+        v = random(batch, length, heads, values)
+        gates = {"hgrn2": lambda: {"g": log_gates(batch, length, heads, keys)},
+                 "mamba2": lambda: {"g": log_gates(batch, length, heads)}}.get(name, dict)()
+        return {"q": q, "k": k, "v": v, **gates, "output_final_state": True}
+
+    def operator(self, name):
+        from fla.ops import gla, lightning_attn, linear_attn, retention, simple_gla
+        module, operator, extra = {
+            "retnet": (retention, "retention", {}), "mamba2": (simple_gla, "simple_gla", {"scale": 1.0}),
+            "hgrn2": (gla, "gla", {}), "transnormer": (lightning_attn, "lightning_attn", {"layer_idx": 3, "num_layers": 24}),
+            "linear_attn": (linear_attn, "linear_attn", {"normalize": False})}[name]
+        run = getattr(module, f"chunk_{operator}")
+        return lambda **keywords: run(**keywords, **extra)
+
+    def prefill(self, name, length):
+        inputs = self.inputs(name, TOKENS // length, length)
+        return lambda: self.operator(name)(**inputs)
+
+    def each(self, use):
+        """use() of every operator and size; what FLA or the compiler makes of one is no reason to give up the others."""
+        for name in self.SHAPES:
+            row = []
+            for length in self.LENGTHS:
+                try:
+                    row.append(f"L={length} {use(self.prefill(name, length))}")
+                except Exception as error:  # noqa: BLE001
+                    row.append(f"L={length} {type(error).__name__}: {str(error).splitlines()[0][:60]}")
+                torch.cuda.empty_cache()
+            yield f"FLA {name} {'x'.join(map(str, self.SHAPES[name]))}, {TOKENS} tokens in all, us: " + ", ".join(row)
+
+    def warm(self):
+        for _ in self.each(lambda run: run()):
+            pass
+
+    def measure(self):
+        for line in self.each(lambda run: f"{median_us(run):.0f}"):
+            print(line, flush=True)
+
+
 class Attention:
     """Causal attention, 16 heads of 128."""
 
@@ -137,7 +187,7 @@ class Model:
               ", ".join(f"B={b} {self.decode_ms(b):.2f}" for b in (1, 8, 32, 256)), flush=True)
 
 
-PARTS = {"decode": Decode, "prefill": Prefill, "attention": Attention, "model": Model}
+PARTS = {"decode": Decode, "prefill": Prefill, "relatives": Relatives, "attention": Attention, "model": Model}
 
 
 def main():

@@ -185,7 +185,7 @@ std::vector<LogitsOfRow> RunAll(Device* device, const std::vector<Case>& cases,
         segments.push_back({slot, 0, static_cast<int32_t>(prompts[i]), cases[i].ids.data()});
         of_segments.push_back(i);
       } else {
-        decode.push_back({slot, cases[i].ids[at[i]]});
+        decode.push_back({slot, cases[i].ids[at[i]], at[i]});
         of_rows.push_back(i);
       }
     }
@@ -312,6 +312,94 @@ TEST_P(CudaGoldenTest, StateAfter4096Tokens) {
 
 INSTANTIATE_TEST_SUITE_P(AllModels, CudaGoldenTest, testing::ValuesIn(AllModels()),
                          [](const auto& tested) { return tested.param.name; });
+
+// ---- GLA's relatives: tests/goldens/MODEL_TYPE/VARIANT ----
+
+std::vector<GoldenModel> Relatives() {
+  const std::string goldens = PathFrom("SLUICE_GOLDENS", "tests/goldens");
+  std::vector<GoldenModel> models;
+  for (const char* family :
+       {"hgrn2", "lightnet", "linear_attn", "mamba2", "retnet", "transnormer"}) {
+    std::error_code error;
+    for (const auto& entry : std::filesystem::directory_iterator(goldens + "/" + family, error)) {
+      const std::string dir = entry.path().string();
+      models.push_back({std::string(family) + "/" + entry.path().filename().string(), dir,
+                        dir + "/golden.json"});
+    }
+  }
+  std::sort(models.begin(), models.end(),
+            [](const auto& a, const auto& b) { return a.name < b.name; });
+  return models;
+}
+
+double RootMeanSquare(const std::vector<double>& values) {
+  double sum = 0.0;
+  for (const double v : values) sum += v * v;
+  return std::sqrt(sum / static_cast<double>(values.size()));
+}
+
+// What bf16 costs on this checkpoint, over its prompts: in the makers' own implementation, the
+// smaller of two, where it was run; else in the oracle with weights and activations rounded.
+double Bf16Error(const GoldenModel& model, std::string* from) {
+  const std::string goldens = PathFrom("SLUICE_GOLDENS", "tests/goldens");
+  const nlohmann::json makers =
+      nlohmann::json::parse(std::ifstream(goldens + "/makers_bf16.json")).at("errors");
+  double least = INFINITY;
+  if (makers.contains(model.name)) {
+    for (const auto& [maker, errors] : makers.at(model.name).items()) {
+      std::vector<double> lengths;
+      for (const auto& [length, error] : errors.at("prompt").items()) lengths.push_back(error);
+      least = std::min(least, RootMeanSquare(lengths));
+    }
+    *from = "makers";
+    return least;
+  }
+  std::vector<double> lengths;
+  const nlohmann::json golden = nlohmann::json::parse(std::ifstream(model.golden));
+  for (const auto& json : golden.at("cases")) lengths.push_back(json.at("bf16_error"));
+  *from = "oracle";
+  return RootMeanSquare(lengths);
+}
+
+class CudaRelativesTest : public testing::TestWithParam<GoldenModel> {};
+
+TEST_P(CudaRelativesTest, CostsNoMoreThanBf16) {
+  constexpr double kLimit = 1.25;
+  auto gpu = Device::Create(CudaOrDie(), GetParam().dir);
+  if (!gpu.ok()) {
+    // Sizes that the kernels do not take are named, and the CPU takes them.
+    EXPECT_EQ(gpu.status().code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_TRUE(Device::Create(Cpu(), GetParam().dir).ok());
+    GTEST_SKIP() << gpu.status();
+  }
+  const std::vector<Case> cases = ReadCases(GetParam().golden);
+  ASSERT_LE(cases.size(), static_cast<size_t>(kSlots));
+  std::string from;
+  const double bf16 = Bf16Error(GetParam(), &from);
+  std::mt19937_64 random(1);
+  for (const char* path : {"prompt", "decode", "mixed"}) {
+    std::vector<int64_t> prompts;
+    for (const Case& c : cases) {
+      const auto n = static_cast<int64_t>(c.ids.size());
+      prompts.push_back(*path == 'p' ? n : *path == 'd' ? 0 : static_cast<int64_t>(random() % n));
+    }
+    const std::vector<LogitsOfRow> actual = RunAll(gpu->get(), cases, prompts);
+    std::vector<double> errors;
+    for (size_t i = 0; i < cases.size(); ++i)
+      errors.push_back(RelativeRms(actual[i], cases[i].logits));
+    const double error = RootMeanSquare(errors);
+    std::printf("relative %-28s %-6s %.2e  bf16 of the %s %.2e  ratio %.2f\n",
+                GetParam().name.c_str(), path, error, from.c_str(), bf16, error / bf16);
+    EXPECT_LE(error, kLimit * bf16) << path;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(AllRelatives, CudaRelativesTest, testing::ValuesIn(Relatives()),
+                         [](const auto& tested) {
+                           std::string name = tested.param.name;
+                           std::replace(name.begin(), name.end(), '/', '_');
+                           return name;
+                         });
 
 class CudaBundledModelTest : public CudaGoldenTest {};
 

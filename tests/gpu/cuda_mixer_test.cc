@@ -1,133 +1,14 @@
 // The mixer alone on inputs that are equal in both backends, at the shape of the 1.3B model among
 // others, and slots whose states lie past 2^31 and 2^32 floats.
-#include <cuda_runtime_api.h>
 #include <gtest/gtest.h>
 
 #include <cstdio>
-#include <cstring>
-#include <random>
 
-#include "kernels/cuda/gemm_rows.h"
-#include "kernels/cuda/layout.h"
-#include "kernels/cuda/row_order.h"
 #include "tests/gpu/gpu_testing.h"
+#include "tests/gpu/mixer_runner.h"
 
 namespace sluice {
 namespace {
-
-uint16_t ToBf16(float x) {
-  uint32_t bits;
-  std::memcpy(&bits, &x, 4);
-  return static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
-}
-float FromBf16(uint16_t x) {
-  const uint32_t bits = uint32_t{x} << 16;
-  float value;
-  std::memcpy(&value, &bits, 4);
-  return value;
-}
-
-// One layer's mixer with random weights on one backend.
-class MixerRunner {
- public:
-  MixerRunner(std::unique_ptr<Backend> backend, bool cuda, const GlaShape& shape, int32_t slots,
-              int32_t max_rows, double gate_bias)
-      : backend_(std::move(backend)), cuda_(cuda), shape_(shape), spec_(shape.Spec()) {
-    std::mt19937_64 random(5);
-    const TestMatrix gate =
-        RandomMatrix(shape.k_dim(), shape.gate_rank, 0.5, DType::kBF16, &random);
-    const TestMatrix bias = RandomMatrix(1, shape.k_dim(), 1.0, DType::kBF16, &random, gate_bias);
-    const TestMatrix norm = RandomMatrix(1, shape.dv, 0.2, DType::kBF16, &random, 1.0);
-    const MatrixView gate_view = gate.view();
-    weights_.gate = backend_->LoadLinear({&gate_view, 1}).value();
-    weights_.gate_bias = backend_->LoadVector(bias.view()).value();
-    weights_.out_norm = backend_->LoadVector(norm.view()).value();
-    args_.spec = &std::get<MixerSpec>(spec_.layers[0].branches[0].units[0]);
-    args_.weights = &weights_;
-    const absl::Status status = backend_->AllocateStates(spec_, slots, 1, max_rows);
-    EXPECT_TRUE(status.ok()) << status;
-    args_.in = backend_->AllocateActivation(max_rows, shape.mixer_in_dim()).value();
-    args_.out = backend_->AllocateActivation(max_rows, shape.out_dim()).value();
-  }
-
-  // in (rows, mixer_in_dim), bf16 numbers; returns out (rows, out_dim).
-  std::vector<float> Run(const std::vector<float>& in, const std::vector<DecodeRow>& decode,
-                         const std::vector<PromptSegment>& prompts, int64_t layer) {
-    const int64_t cols = shape_.mixer_in_dim(), rows = in.size() / cols;
-    StepRows step;
-    step.decode = decode.data();
-    step.num_decode = static_cast<int32_t>(decode.size());
-    step.prompts = prompts.data();
-    step.num_prompts = static_cast<int32_t>(prompts.size());
-    cuda::RowOrder order(cuda::LongestShortPrompt());  // of the rows on the device
-    order.Arrange(step);
-    if (cuda_) {
-      const int64_t stride = cuda::Stride(cols);
-      std::vector<uint16_t> host(rows * stride);
-      for (int64_t r = 0; r < rows; ++r) {
-        uint16_t* row = &host[order.Place(static_cast<int32_t>(r)) * stride];
-        for (int64_t c = 0; c < cols; ++c) row[c] = ToBf16(in[r * cols + c]);
-      }
-      EXPECT_EQ(cudaMemcpy(args_.in.data, host.data(), host.size() * 2, cudaMemcpyHostToDevice),
-                cudaSuccess);
-      EXPECT_EQ(cudaMemset(args_.out.data, 0xff, rows * cuda::Stride(shape_.out_dim()) * 2),
-                cudaSuccess);
-      EXPECT_EQ(cudaDeviceSynchronize(), cudaSuccess);
-    } else {
-      const int64_t stride = (cols + 15) / 16 * 16;
-      for (int64_t r = 0; r < rows; ++r) {
-        std::copy_n(&in[r * cols], cols, static_cast<float*>(args_.in.data) + r * stride);
-      }
-    }
-    backend_->BeginStep(&step);
-    args_.layer = layer;
-    backend_->Mix(args_);
-    const absl::Status status = backend_->Await(backend_->EndStep());
-    EXPECT_TRUE(status.ok()) << status;
-    const int64_t out_cols = shape_.out_dim();
-    std::vector<float> out(rows * out_cols);
-    if (cuda_) {
-      const int64_t stride = cuda::Stride(out_cols);
-      std::vector<uint16_t> host(rows * stride);
-      EXPECT_EQ(cudaMemcpy(host.data(), args_.out.data, host.size() * 2, cudaMemcpyDeviceToHost),
-                cudaSuccess);
-      for (int64_t r = 0; r < rows; ++r) {
-        const uint16_t* row = &host[order.Place(static_cast<int32_t>(r)) * stride];
-        for (int64_t c = 0; c < out_cols; ++c) out[r * out_cols + c] = FromBf16(row[c]);
-      }
-    } else {
-      const int64_t stride = (out_cols + 15) / 16 * 16;
-      for (int64_t r = 0; r < rows; ++r) {
-        std::copy_n(static_cast<float*>(args_.out.data) + r * stride, out_cols, &out[r * out_cols]);
-      }
-    }
-    return out;
-  }
-
-  std::vector<float> State(int32_t slot) {
-    std::vector<float> state(MakeStateTable(spec_).bytes() / sizeof(float));
-    const absl::Status status = backend_->Await(backend_->ReadState(slot, state.data()));
-    EXPECT_TRUE(status.ok()) << status;
-    return state;
-  }
-  Backend* backend() { return backend_.get(); }
-
- private:
-  std::unique_ptr<Backend> backend_;
-  const bool cuda_;
-  const GlaShape shape_;
-  const ModelSpec spec_;
-  MixerWeights weights_;
-  MixArgs args_;
-};
-
-std::vector<float> RandomInputs(int64_t rows, int64_t cols, uint64_t seed) {
-  std::mt19937_64 random(seed);
-  std::normal_distribution<float> normal;
-  std::vector<float> values(rows * cols);
-  for (float& v : values) v = FromBf16(ToBf16(normal(random)));
-  return values;
-}
 
 GlaShape Layer(int64_t heads, int64_t kv_heads, int64_t dk, int64_t dv, int64_t layers = 1) {
   GlaShape s;
@@ -142,11 +23,19 @@ GlaShape Layer(int64_t heads, int64_t kv_heads, int64_t dk, int64_t dv, int64_t 
   return s;
 }
 
+MixerRunner MakeRunner(std::unique_ptr<Backend> backend, bool cuda, const GlaShape& shape,
+                       int32_t slots, int32_t max_rows, double gate_bias) {
+  const ModelSpec model = shape.Spec();
+  const auto& mixer = std::get<MixerSpec>(model.layers[0].branches[0].units[0]);
+  return MixerRunner(std::move(backend), cuda, model, RandomMixerValues(mixer, gate_bias, 5), slots,
+                     max_rows);
+}
+
 constexpr double kMixerTolerance = 5e-3;
 
 void CompareMixers(const GlaShape& shape, double gate_bias, const char* name) {
-  MixerRunner cpu(Cpu(), false, shape, 8, 2048, gate_bias),
-      gpu(CudaOrDie(), true, shape, 8, 2048, gate_bias);
+  MixerRunner cpu = MakeRunner(Cpu(), false, shape, 8, 2048, gate_bias);
+  MixerRunner gpu = MakeRunner(CudaOrDie(), true, shape, 8, 2048, gate_bias);
   const std::vector<PromptSegment> prompts = {{0, 0, 1, nullptr},   {1, 0, 64, nullptr},
                                               {2, 0, 65, nullptr},  {3, 0, 17, nullptr},
                                               {4, 0, 600, nullptr}, {5, 0, 1024, nullptr}};
@@ -189,7 +78,7 @@ TEST(CudaMixerTest, FasterThanCanBeSplit) {
 // The decode kernel has variants for few and for many rows.
 TEST(CudaMixerTest, RowsKeepTheirBitsAmongMany) {
   const GlaShape shape = Layer(4, 4, 256, 512);
-  MixerRunner gpu(CudaOrDie(), true, shape, 130, 1024, 4.0);
+  MixerRunner gpu = MakeRunner(CudaOrDie(), true, shape, 130, 1024, 4.0);
   const std::vector<int32_t> tokens(100);
   const std::vector<float> prompt = RandomInputs(100, shape.mixer_in_dim(), 3);
   gpu.Run(prompt, {}, {{128, 0, 100, tokens.data()}}, 0);
@@ -213,7 +102,7 @@ TEST(CudaMixerTest, GroupsOfManyPrompts) {
   constexpr int32_t kPrompts = 300;
   constexpr int64_t kTokens = 65;
   const GlaShape shape = Layer(8, 1, 64, 64);
-  MixerRunner gpu(CudaOrDie(), true, shape, kPrompts + 1, kPrompts * kTokens, 4.0);
+  MixerRunner gpu = MakeRunner(CudaOrDie(), true, shape, kPrompts + 1, kPrompts * kTokens, 4.0);
   const std::vector<int32_t> tokens(kTokens);
   std::vector<PromptSegment> prompts;
   for (int32_t slot = 0; slot < kPrompts; ++slot)
@@ -235,7 +124,7 @@ TEST(CudaMixerTest, GroupsOfManyPrompts) {
 // With states of 50 MB, slot 43 begins past 2^31 bytes, 86 past 2^32 bytes, 171 past 2^31 floats.
 TEST(CudaMixerTest, FarSlots) {
   const GlaShape shape = Layer(4, 4, 256, 512, 24);
-  MixerRunner gpu(CudaOrDie(), true, shape, 200, 1024, 4.0);
+  MixerRunner gpu = MakeRunner(CudaOrDie(), true, shape, 200, 1024, 4.0);
   const std::vector<int32_t> tokens(700);
   const std::vector<float> in = RandomInputs(700, shape.mixer_in_dim(), 3);
   const std::vector<float> row = RandomInputs(1, shape.mixer_in_dim(), 4);

@@ -3,6 +3,7 @@
 
 #include <string>
 
+#include "absl/strings/str_cat.h"
 #include "engine/checkpoint/families/gla.h"
 #include "gtest/gtest.h"
 
@@ -57,6 +58,19 @@ TEST(Cores, CudaRefusesSizesThatItsKernelsCannotTake) {
   EXPECT_EQ(Refusal(DeviceKind::kCuda, shape.Spec()), "cuda: conv_size is 65, must be at most 64");
   EXPECT_EQ(Refusal(DeviceKind::kCpu, shape.Spec()),
             "cpu: short convolution: conv_size is 65, must be at most 64");
+}
+
+TEST(Cores, CudaTakesOtherLinearMixers) {
+  ModelSpec spec = Shape().Spec();
+  MixerSpec& mixer = MixerOf(&spec);
+  mixer.decay = Decay::kConst;
+  mixer.gate = GateMap::kNone;
+  EXPECT_FALSE(FusedGla(mixer));
+  EXPECT_EQ(CheckSpec(DeviceKind::kCuda, spec), absl::OkStatus());
+  mixer.k.offset += 4;
+  EXPECT_EQ(Refusal(DeviceKind::kCuda, spec),
+            absl::StrCat("cuda: a column of the input projection is ", mixer.k.offset,
+                         ", must be a multiple of 8"));
 }
 
 TEST(Cores, ACoreWithoutKernelsSaysSo) {

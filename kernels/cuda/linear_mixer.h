@@ -1,0 +1,56 @@
+// A generic linear mixer on the device: front, core and back for one layer of a step.
+#ifndef SLUICE_KERNELS_CUDA_LINEAR_MIXER_H_
+#define SLUICE_KERNELS_CUDA_LINEAR_MIXER_H_
+
+#include <cuda_runtime_api.h>
+
+#include "kernels/cuda/linear.h"
+#include "kernels/cuda/linear_front.h"
+#include "kernels/cuda/linear_maps.h"
+#include "kernels/cuda/linear_workspace.h"
+#include "kernels/ops.h"
+#include "kernels/state_table.h"
+
+namespace sluice::cuda {
+
+class LinearMixer {
+ public:
+  // Where a layer's parts of the states are.
+  struct Slots {
+    char* first = nullptr;  // slot 0
+    int64_t bytes = 0;      // of a slot
+    const StateTable* table = nullptr;
+  };
+
+  // `chunk`: for mixers of this spec. All that is given outlives it.
+  LinearMixer(const MixArgs& args, const Slots& slots, const LinearWorkspace& work,
+              const ChunkBuffers& chunk, const StepHeader* meta, cudaStream_t stream);
+
+  // Decode rows [0, decode), some of which the step may lack, then its `prompts` prompt rows, whose
+  // chunks `waves` are, `chunks` in all.
+  cudaError_t Run(int decode, std::span<const ChunkRange> waves, int chunks, int prompts);
+
+ private:
+  void SetFront(const Slots& slots);
+  void SetMaps();
+  void SetCore(const Slots& slots);
+  void SetBack();
+  // Maps of whole heads, and the low-rank gate, of the step's rows.
+  cudaError_t MapHeads(int rows);
+
+  const MixArgs& mix_;
+  const MixerSpec& spec_;
+  const MixerWeights& weights_;
+  const LinearWorkspace& work_;
+  const StepHeader* const meta_;
+  const cudaStream_t stream_;
+  FrontArgs front_;
+  MapArgs maps_[2];  // q, k
+  LinearArgs core_;
+  LinearBack back_;
+  LinearBuffers buffers_;
+};
+
+}  // namespace sluice::cuda
+
+#endif  // SLUICE_KERNELS_CUDA_LINEAR_MIXER_H_
