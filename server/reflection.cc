@@ -4,7 +4,6 @@
 #include <google/protobuf/descriptor.pb.h>
 
 #include <algorithm>
-#include <atomic>
 #include <memory>
 #include <optional>
 #include <set>
@@ -128,6 +127,7 @@ class ReflectionService::Stream final
       }
       ended_ = true;
     }
+    connection_.End(status.error_code() == grpc::StatusCode::CANCELLED);
     Finish(std::move(status));
   }
 
@@ -156,12 +156,7 @@ class ReflectionService::Stream final
     StartRead(&request_);
   }
 
-  void OnCancel() override { cancelled_.store(true, std::memory_order_relaxed); }
-
-  void OnDone() override {
-    connection_.End(cancelled_.load(std::memory_order_relaxed));
-    self_.reset();
-  }
+  void OnDone() override { self_.reset(); }
 
   void set_self(std::shared_ptr<Stream> self) { self_ = std::move(self); }
 
@@ -170,7 +165,6 @@ class ReflectionService::Stream final
   std::shared_ptr<Stream> self_;
   ConnectionCall connection_;
   LiveCalls::Place place_;
-  std::atomic<bool> cancelled_{false};
   ServerReflectionRequest request_;
   ServerReflectionResponse response_;
 
