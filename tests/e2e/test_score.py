@@ -72,7 +72,7 @@ def test_score_errors(daemon):
     for request, field in ((score_pb2.ScoreRequest(), "input"),
                            (score_pb2.ScoreRequest(text="a", top_logprobs=21), "top_logprobs"),
                            (score_pb2.ScoreRequest(text="a", top_logprobs=-1), "top_logprobs"),
-                           (score_pb2.ScoreRequest(tokens={"ids": [1]}), "tokens"),
+                           (score_pb2.ScoreRequest(tokens={"ids": []}), "tokens"),
                            (score_pb2.ScoreRequest(tokens={"ids": [1, VOCAB]}), "tokens.ids[1]"),
                            (score_pb2.ScoreRequest(tokens={"ids": [-1, 1]}), "tokens.ids[0]")):
         with rpc_error(grpc.StatusCode.INVALID_ARGUMENT) as caught:

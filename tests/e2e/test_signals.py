@@ -81,6 +81,8 @@ class Terminal:
         self.directory = directory
         self.shell, self.master = pty.fork()
         if self.shell == 0:
+            # Tests that run under nohup ignore the signal, which a shell would hand on to all that it starts.
+            signal.signal(signal.SIGHUP, signal.SIG_DFL)
             environment = {**clean_environment(), "HISTFILE": "", "PS1": "$ "}
             os.execvpe("bash", ["bash", "--norc", "--noprofile", "-i"], environment)
 
