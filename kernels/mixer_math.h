@@ -342,21 +342,25 @@ struct KeyGate {
 SLUICE_MIXER_MATH KeyGate Hgrn2Gate(float raw, float bound) {
   KeyGate gate;
   gate.key = (1 - bound) * Sigmoid(-raw);
-  gate.decay = bound + (1 - bound) * Sigmoid(raw);
   // Where f is near one its logarithm comes from the key, and without a bound from the raw value.
+#ifdef __CUDA_ARCH__
+  gate.decay = bound + (1 - bound) * Sigmoid(raw);
   if (bound <= 0) {
     gate.log_decay = LogSigmoid(raw);
   } else {
-#ifdef __CUDA_ARCH__
-    gate.log_decay = log1pf(-gate.key);
-    if (gate.key > 0.5f) gate.log_decay = logf(gate.decay);
+    gate.log_decay = gate.key > 0.5f ? logf(gate.decay) : log1pf(-gate.key);
+  }
 #else
-    const double forget = bound + (1 - double{bound}) * Sigmoid(raw);
+  const double forget = bound + (1 - double{bound}) * Sigmoid(raw);
+  gate.decay = static_cast<float>(forget);
+  if (bound <= 0) {
+    gate.log_decay = LogSigmoid(raw);
+  } else {
     gate.log_decay =
         static_cast<float>(gate.key > 0.5f ? internal::LogDouble(forget)
                                            : internal::TwoAtanh(-gate.key / (2.0 - gate.key)));
-#endif
   }
+#endif
   return gate;
 }
 
