@@ -86,8 +86,12 @@ int64_t TableEntry::elements() const {
   return elements;
 }
 
-void TensorScope::Add(std::vector<std::string> names, std::vector<int64_t> shape, Into into,
-                      Derive derive) {
+void TensorScope::Add(std::vector<std::string> names, std::vector<int64_t> shape, Into into) {
+  AddDerived(std::move(names), std::move(shape), into, 0, nullptr);
+}
+
+void TensorScope::AddDerived(std::vector<std::string> names, std::vector<int64_t> shape, Into into,
+                             int64_t derived, Derive derive) {
   TableEntry entry;
   for (std::string& name : names) entry.names.push_back(absl::StrCat(prefix_, name));
   entry.shape = std::move(shape);
@@ -96,6 +100,7 @@ void TensorScope::Add(std::vector<std::string> names, std::vector<int64_t> shape
   entry.unit = unit_;
   entry.into = into;
   entry.derive = std::move(derive);
+  entry.derived = derived;
   table_->entries_.push_back(std::move(entry));
 }
 

@@ -36,6 +36,7 @@ struct TableEntry {
   size_t unit = 0;
   Into into;
   Derive derive;              // null: the values are the tensor's; else of a Vector
+  int64_t derived = 0;        // how many values `derive` makes
   std::vector<float> values;  // computed, of a Vector
   // Set by LocateTensors:
   StoredTensor stored;
@@ -56,8 +57,10 @@ class TensorTable;
 class TensorScope {
  public:
   // Any one of `names` (the first that the files have), behind the scope's prefix.
-  void Add(std::vector<std::string> names, std::vector<int64_t> shape, Into into,
-           Derive derive = nullptr);
+  void Add(std::vector<std::string> names, std::vector<int64_t> shape, Into into);
+  // Of whose values `derive` makes `derived` others.
+  void AddDerived(std::vector<std::string> names, std::vector<int64_t> shape, Into into,
+                  int64_t derived, Derive derive);
   // A vector that no file has.
   void AddValues(std::vector<float> values, Into into);
 

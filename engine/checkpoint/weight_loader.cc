@@ -99,8 +99,9 @@ class Loader {
     if (entry.names.empty()) return Values32(entry.values);
     const std::vector<MatrixView> views = Read({&entry});
     if (!status_.ok()) return {};
-    if (entry.derive == nullptr || values_ == Values::kNone) {
-      return Keep(store_->LoadVector(views[0]));
+    if (entry.derive == nullptr) return Keep(store_->LoadVector(views[0]));
+    if (values_ == Values::kNone) {
+      return Keep(store_->LoadVector({nullptr, DType::kF32, 1, entry.derived}));
     }
     std::vector<float> values(entry.elements());
     ConvertToF32(views[0].data, views[0].dtype, entry.elements(), values.data());

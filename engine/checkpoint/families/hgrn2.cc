@@ -85,10 +85,10 @@ void Tensors(const ModelConfig& config, const TensorSource& files, TensorTable* 
     AddShortConvs(m, "q", "f", "i", &scope);
     if (config.lower_bounds) {
       table->Unit(layer, 0, 0, "")
-          .Add({"model.lower_bounds"}, {layers, hidden}, &MixerWeights::lower_bound,
-               [=](std::vector<float> bounds) {
-                 return BoundsOfLayer(bounds, layers, hidden, layer);
-               });
+          .AddDerived({"model.lower_bounds"}, {layers, hidden}, &MixerWeights::lower_bound, hidden,
+                      [=](std::vector<float> bounds) {
+                        return BoundsOfLayer(bounds, layers, hidden, layer);
+                      });
     } else {
       scope.AddValues(std::vector<float>(hidden), &MixerWeights::lower_bound);
     }

@@ -197,15 +197,15 @@ Derive RowsOf(int64_t begin, int64_t rows, int64_t cols) {
 void AddConv(const MixerSpec& m, TensorScope* scope) {
   using W = MixerWeights;
   const int64_t channels = m.v.width + m.k.width + m.q.width;
-  const int64_t k = m.v.width, q = m.v.width + m.k.width;  // first rows
-  const std::vector<int64_t> shape = {channels, 1, m.conv.taps};
-  scope->Add({"conv1d.weight"}, shape, &W::conv_v, RowsOf(0, m.v.width, m.conv.taps));
-  scope->Add({"conv1d.weight"}, shape, &W::conv_k, RowsOf(k, m.k.width, m.conv.taps));
-  scope->Add({"conv1d.weight"}, shape, &W::conv_q, RowsOf(q, m.q.width, m.conv.taps));
-  if (!m.conv.bias) return;
-  scope->Add({"conv1d.bias"}, {channels}, &W::conv_v_bias, RowsOf(0, m.v.width, 1));
-  scope->Add({"conv1d.bias"}, {channels}, &W::conv_k_bias, RowsOf(k, m.k.width, 1));
-  scope->Add({"conv1d.bias"}, {channels}, &W::conv_q_bias, RowsOf(q, m.q.width, 1));
+  const auto add = [&](int64_t first_row, int64_t rows, Into weight, Into bias) {
+    scope->AddDerived({"conv1d.weight"}, {channels, 1, m.conv.taps}, weight, rows * m.conv.taps,
+                      RowsOf(first_row, rows, m.conv.taps));
+    if (!m.conv.bias) return;
+    scope->AddDerived({"conv1d.bias"}, {channels}, bias, rows, RowsOf(first_row, rows, 1));
+  };
+  add(0, m.v.width, &W::conv_v, &W::conv_v_bias);
+  add(m.v.width, m.k.width, &W::conv_k, &W::conv_k_bias);
+  add(m.v.width + m.k.width, m.q.width, &W::conv_q, &W::conv_q_bias);
 }
 
 void Tensors(const ModelConfig& config, const TensorSource& files, TensorTable* table) {
