@@ -396,7 +396,7 @@ TEST(ValidateScore, Bounds) {
   const auto parse = [&] { return ParseScore(message, Bounds(), TestTokenizer()); };
   EXPECT_THAT(Fields(parse().status()), ElementsAre("input"));
   message.mutable_tokens()->add_ids(1);
-  EXPECT_THAT(Fields(parse().status()), ElementsAre("tokens.ids"));
+  EXPECT_TRUE(parse().ok()) << "one token has no score, but alternatives that may follow it";
   message.mutable_tokens()->add_ids(2);
   message.set_top_logprobs(20);
   message.set_summary_only(true);

@@ -50,7 +50,9 @@ class SlowFiles : public FakeFiles {
 };
 
 std::unique_ptr<SessionStore> OpenStore(Files* files) {
-  auto store = SessionStore::Open(files, "/d", {"model", MakeStateTable(FakeSpec())});
+  // Shared, so that what is on the disk can be looked at beside the one that writes.
+  auto store = SessionStore::Open(files, "/d", {"model", MakeStateTable(FakeSpec())},
+                                  StoreOptions{.shared = true});
   SLUICE_CHECK(store.ok());
   return *std::move(store);
 }
