@@ -52,7 +52,8 @@ class SlowFiles : public FakeFiles {
 std::unique_ptr<SessionStore> OpenStore(Files* files) {
   // Shared, so that what is on the disk can be looked at beside the one that writes.
   auto store = SessionStore::Open(files, "/d", {"model", MakeStateTable(FakeSpec())},
-                                  StoreOptions{.shared = true});
+                                  StoreOptions{.shared = true, .about = "a test"});
+  EXPECT_TRUE(store.ok()) << store.status();
   SLUICE_CHECK(store.ok());
   return *std::move(store);
 }
