@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The CPU figures of the README: the bundled model on this machine, beside the targets and llama.cpp.
+"""The CPU figures of README.md beside this file: the bundled model on this machine, beside the targets and llama.cpp.
 
   tests/bench/cpu_table.py [--bin build/bin] [--peer-python PYTHON] [--save FILE]
 

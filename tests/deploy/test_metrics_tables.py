@@ -1,5 +1,7 @@
 """The tables of metrics in deploy/README.md are those of the daemon's declarations, and its page is made from the same."""
 
+import re
+
 import metrics_tables
 
 HOW = "python tests/deploy/metrics_tables.py writes them anew"
@@ -28,3 +30,21 @@ def test_every_metric_is_well_declared():
             # vLLM's own names are not ours to choose.
             assert kind != "counter" or name.endswith("_total"), name
             assert which == "vllm" or kind == "counter" or not name.endswith("_total"), name
+
+
+def test_the_groups_have_every_metric():
+    """The table that groups metrics by question names each of ours once, and nothing else."""
+    page = metrics_tables.PAGE.read_text()
+    group = page[page.index("| metrics | what they tell |"):].split("\n\n")[0]
+    named = []
+    for name in re.findall(r"`((?:sluice|grpc|process)_[^`]*)`", group):
+        alternatives = re.fullmatch(r"(\w+)\{(\w+(?:,\w+)+)\}(_\w+)", name)
+        if alternatives:
+            named += [alternatives[1] + middle + alternatives[3] for middle in alternatives[2].split(",")]
+        else:
+            named.append(name)
+    declared = {row[0]: row[3] for row in metrics_tables.rows(metrics_tables.declared()["sluice"])}
+    assert sorted(re.sub(r"\{.*", "", name) for name in named) == sorted(declared)
+    for name in named:
+        labels = re.search(r"\{(.*)\}", name)
+        assert not labels or sorted(labels[1].split(",")) == declared[name.split("{")[0]], name

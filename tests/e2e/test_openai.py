@@ -14,7 +14,7 @@ import urllib.request
 import openai
 import pytest
 
-from harness import Daemon, PATIENCE, SCALE, check_message, proc_status, wait_until
+from harness import Daemon, PATIENCE, ROOT, SCALE, check_message, proc_status, wait_until
 
 PROMPT = "Once upon a time"
 LENGTH = 12  # tokens, where it matters little
@@ -46,6 +46,20 @@ def client(door):
 
 def complete(client, prompt=PROMPT, **fields):
     return client.completions.create(model="classics-12m", prompt=prompt, **{"max_tokens": LENGTH, "seed": 7, **fields})
+
+
+def test_the_page_and_the_readme(door, capsys):
+    """The Python of the API's page says what its comments say, and the README's answer is the daemon's."""
+    page = (ROOT / "server/http/README.md").read_text()
+    program, = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    exec(program.replace("localhost:8080", door.http), {})
+    said = re.findall(r"  # (.*)$", program, re.M)
+    out = capsys.readouterr().out
+    text, score = out[:len(said[0])], out[len(said[0]):]
+    assert len(said) == 2 and text == said[0] and float(score) == pytest.approx(float(said[1]), rel=1e-5)
+    body, shown = re.search(r"""-d '(\{"prompt": "Once.*?\})'\n(\{.*\})""", (ROOT / "README.md").read_text()).groups()
+    got = post(door, "/v1/completions", body.encode())[2]
+    assert got["choices"] == json.loads(shown)["choices"] and got.keys() == json.loads(shown).keys()
 
 
 def post(daemon, path, body, **headers):

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 import shutil
 import struct
 import subprocess
@@ -53,9 +54,15 @@ def test_help():
     assert run("--version").stdout.startswith("sluiced ")
 
 
-def test_readme_has_the_same_table():
+def test_the_page_has_the_same_table_of_flags():
     table = run("--help=markdown").stdout.strip()
-    assert table in (ROOT / "README.md").read_text()
+    assert table in (ROOT / "server/README.md").read_text()
+
+
+def test_the_page_has_every_exit_code():
+    codes = re.findall(r"^  (\d+) +\S", run("--help").stdout, re.M)
+    assert len(codes) >= 5
+    assert re.findall(r"^\| (\d+) \|", (ROOT / "server/README.md").read_text(), re.M) == codes
 
 
 @pytest.mark.parametrize("arguments,says", [
