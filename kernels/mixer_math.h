@@ -179,7 +179,9 @@ SLUICE_MIXER_MATH Rotation RotationAt(double frequency, int64_t position) {
       1 + z * (-1.0 / 2 +
                z * (1.0 / 24 + z * (-1.0 / 720 + z * (1.0 / 40320 + z * (-1.0 / 3628800 +
                                                                          z * (1.0 / 479001600))))));
-  const auto quadrant = static_cast<int64_t>(n) & 3;
+  // An angle that is not finite gives NaN by way of r, whatever the quadrant; its n is no integer.
+  const bool is_integer = n > -9e18 && n < 9e18;
+  const int64_t quadrant = is_integer ? static_cast<int64_t>(n) & 3 : 0;
   const double cosine = quadrant % 2 == 0 ? c : s;
   const double sine = quadrant % 2 == 0 ? s : c;
   Rotation rotation;
