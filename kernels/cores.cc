@@ -24,7 +24,7 @@ constexpr char kNotYet[] = "there are no kernels for it yet";
 
 constexpr CoreRow kRows[] = {
     {Core::kLinear, "linear", {1, 64, ""}, {3, 512, ""}},
-    {Core::kDelta, "delta", {0, 0, kNotYet}, {0, 0, kNotYet}},
+    {Core::kDelta, "delta", {1, 64, ""}, {0, 0, kNotYet}},
     {Core::kSoftmax, "softmax", {0, 0, kNotYet}, {0, 0, kNotYet}},
     {Core::kTwoPass, "two-pass", {0, 0, kNotYet}, {0, 0, kNotYet}},
     {Core::kSelective, "selective", {0, 0, kNotYet}, {0, 0, kNotYet}},
@@ -59,7 +59,7 @@ bool IsGla(const MixerSpec& s) {
   const bool front = s.decay == Decay::kKey && s.gate == GateMap::kGla && s.q_map == s.k_map &&
                      s.q_map <= FeatureMap::kGeluTanh && s.q_norm == QkNorm::kNone &&
                      s.k_norm == QkNorm::kNone && s.rope == Rope::kNone && s.conv.silu &&
-                     !s.conv.bias && s.key_width == s.dk;
+                     !s.conv.bias && s.key_width == s.dk && s.v_map == FeatureMap::kIdentity;
   const bool heads =
       s.k_heads == s.state_heads && s.v_heads == s.state_heads && s.q_heads % s.state_heads == 0;
   const bool back = !s.normaliser && s.skip == Skip::kNone && s.norm_span == NormSpan::kHead &&
@@ -84,6 +84,26 @@ bool IsLinear(const MixerSpec& s) {
   return false;
 }
 
+// What the driver of delta mixers takes: q and k of one key head stand together, and each state
+// head has values of its own.
+bool IsDelta(const MixerSpec& s) {
+  if (s.core != Core::kDelta || s.q_heads != s.k_heads || s.v_heads != s.state_heads ||
+      s.state_heads % s.k_heads != 0 || s.normaliser || s.skip != Skip::kNone) {
+    return false;
+  }
+  switch (s.decay) {
+    case Decay::kNone:
+      return s.gate == GateMap::kNone;
+    case Decay::kConst:
+      return false;
+    case Decay::kHead:
+      return s.gate == GateMap::kGatedDelta;
+    case Decay::kKey:
+      return s.gate == GateMap::kKda || s.gate == GateMap::kKdaBounded;
+  }
+  return false;
+}
+
 // What CUDA's generic linear core does not take.
 absl::Status CheckCudaLinear(const MixerSpec& s) {
   constexpr int64_t kMostMapWidth = 1024;
@@ -96,6 +116,11 @@ absl::Status CheckCudaLinear(const MixerSpec& s) {
   if (s.decay == Decay::kKey &&
       (s.k_heads != s.state_heads || s.v_heads != s.state_heads || s.normaliser))
     return refuse("a decay of each key channel with shared keys or a normaliser");
+  for (const QkNorm norm : {s.q_norm, s.k_norm}) {
+    if (norm != QkNorm::kNone && norm != QkNorm::kSum)
+      return refuse("a norm of q or k other than sum");
+  }
+  if (s.v_map != FeatureMap::kIdentity) return refuse("a map of the values");
   if (std::max(s.q_heads, s.k_heads) % std::min(s.q_heads, s.k_heads) != 0)
     return refuse("heads of q and of k of which neither number divides the other");
   if (MapsHeads(s.q_map, s.q_norm) || MapsHeads(s.k_map, s.k_norm)) {
@@ -113,8 +138,9 @@ absl::Status CheckMixer(DeviceKind device, const MixerSpec& s) {
   const CoreRow& row = RowOf(s.core);
   const auto& on = On(device, row);
   if (on.revision == 0) return Refuse(device, absl::StrCat(row.name, " core: ", on.reason));
-  if (!IsGla(s) && !IsLinear(s)) {
-    return Refuse(device, absl::StrCat("a mixer other than gla's: ", kNotYet));
+  if (!IsGla(s) && !IsLinear(s) && !IsDelta(s)) {
+    return Refuse(device,
+                  absl::StrCat("a mixer of another shape on the ", row.name, " core: ", kNotYet));
   }
   if (device == DeviceKind::kCpu) {
     if (s.conv.taps <= kMaxConvTaps) return absl::OkStatus();

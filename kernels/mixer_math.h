@@ -310,6 +310,14 @@ SLUICE_MIXER_MATH void NormalizeL2(int64_t n, float eps, float* x) {
   for (int64_t i = 0; i < n; ++i) x[i] *= inverse;
 }
 
+// x / max(sum |x|, eps)
+SLUICE_MIXER_MATH void NormalizeSumAbs(int64_t n, float eps, float* x) {
+  double sum = 0.0;
+  for (int64_t i = 0; i < n; ++i) sum += fabsf(x[i]);
+  const auto inverse = static_cast<float>(1 / (sum < eps ? double{eps} : sum));
+  for (int64_t i = 0; i < n; ++i) x[i] *= inverse;
+}
+
 // ---- Positions ----
 
 // Radians a token that pair `i` of a rotated head of `width` channels turns by.
@@ -402,6 +410,11 @@ SLUICE_MIXER_MATH Mamba2Gate Mamba2Step(float raw, float bias, float a_log, floa
   if (gate.dt > most) gate.dt = most;
   gate.log_decay = -gate.dt * Exp(a_log);
   return gate;
+}
+
+// Gated DeltaNet (arXiv 2412.06464): -e^a_log softplus(raw + bias).
+SLUICE_MIXER_MATH float GatedDeltaLogDecay(float raw, float bias, float a_log) {
+  return -Exp(a_log) * Softplus(raw + bias);
 }
 
 // ---- Constant decays, computed once when a model is loaded ----

@@ -40,6 +40,9 @@ enum class GateMap : uint8_t {
   kHgrn2,     // D = lb + (1 - lb) sigmoid(c), k = (1 - lb) sigmoid(-c), c: `gate_in`
   kLightNet,  // z' = logaddexp(z, k), log D = z - z', k = exp(k - z')
   kMamba2,    // dt = clamp(softplus(c + gate_bias)), log D = -dt exp(a_log), v = dt v, c: `gate_in`
+  kGatedDelta,  // log D = -exp(a_log) softplus(c + gate_bias), c: `gate_in`
+  kKda,         // the same of the columns gate c, per key channel, with a_log per state head
+  kKdaBounded,  // log D = log_gate_min sigmoid(exp(a_log) (gate c + gate_bias))
 };
 
 // Map on q and k per head, after the convolution. Appended to alone: the numbers are part of GLA's
@@ -68,7 +71,9 @@ enum class FeatureMap : uint8_t {
 // Norm of q or k per head, after the map.
 enum class QkNorm : uint8_t {
   kNone,
-  kSum,  // x / (sum x + 1e-4)
+  kSum,     // x / (sum x + 1e-4)
+  kL2,      // x / sqrt(sum x^2 + 1e-6)
+  kSumAbs,  // x / max(sum |x|, 1e-6)
 };
 
 // Whether what becomes of a head's channel depends on the head's other channels.
@@ -138,19 +143,22 @@ struct MixerSpec {
   int64_t in_dim = 0;          // columns of the input projection
   Columns q, k, v;             // (q_heads, key_width), (k_heads, key_width), (v_heads, dv)
   Columns gate_in;             // what the decay is made of
+  Columns beta;                // Core::kDelta: (state_heads); without them beta is beta_max
   Columns out_gate;            // (heads, dv), or the rank of MixerWeights::out_gate
   bool low_rank_gate = false;  // the output gate goes through MixerWeights::out_gate
 
   Conv conv;
   FeatureMap q_map = FeatureMap::kIdentity;
   FeatureMap k_map = FeatureMap::kIdentity;
+  FeatureMap v_map = FeatureMap::kIdentity;  // one of those of single elements
   QkNorm q_norm = QkNorm::kNone;
   QkNorm k_norm = QkNorm::kNone;
   Rope rope = Rope::kNone;
   float rope_theta = 10000.0f;
   float q_scale = 1.0f;
   bool clamp_log_gate = false;
-  float log_gate_min = 0.0f;  // where clamp_log_gate
+  float log_gate_min = 0.0f;  // where clamp_log_gate; GateMap::kKdaBounded
+  float beta_max = 1.0f;      // Core::kDelta: beta = beta_max sigmoid(its column)
   float dt_min = 0.0f;        // GateMap::kMamba2; dt_max may be infinite
   float dt_max = 0.0f;
 
@@ -175,11 +183,11 @@ struct MixerWeights {
   Vector conv_k;                                 // (k columns, taps)
   Vector conv_v;                                 // (v columns, taps)
   Vector conv_q_bias, conv_k_bias, conv_v_bias;  // (columns)
-  Linear gate;                                   // kGla: (state_heads * dk, columns of gate_in)
-  Vector gate_bias;     // kGla: (state_heads * dk); kMamba2: dt_bias (state_heads)
-  Vector log_decay;     // Decay::kConst: (state_heads)
+  Linear gate;       // kGla, kKda: (state_heads * dk, columns of gate_in)
+  Vector gate_bias;  // kGla, kKda: (state_heads * dk); kMamba2, kGatedDelta: dt_bias (state_heads)
+  Vector log_decay;  // Decay::kConst: (state_heads)
   Vector lower_bound;   // kHgrn2: (state_heads * dk)
-  Vector a_log;         // kMamba2: (state_heads)
+  Vector a_log;         // kMamba2, kGatedDelta, kKda: (state_heads)
   Linear q_map, k_map;  // maps with a matrix: (mapped width, key_width), one for all heads
   Vector q_map_bias, k_map_bias;    //
   Linear q_map2, k_map2;            // FeatureMap::kProduct: the second matrix
@@ -188,9 +196,10 @@ struct MixerWeights {
   Vector skip;                      // D: (state_heads), or (state_heads * dv)
   Vector out_norm;                  // (dv) where the norm spans a head, else (out_dim)
   Vector out_norm_bias;
-  Linear out_gate;  // (out_dim, columns of out_gate), where the gate has a low rank
-  Linear out;       // (hidden, out_dim)
-  Vector out_bias;  // (hidden)
+  Linear out_gate;       // (out_dim, columns of out_gate), where the gate has a low rank
+  Vector out_gate_bias;  // (out_dim), or empty
+  Linear out;            // (hidden, out_dim)
+  Vector out_bias;       // (hidden)
 };
 
 }  // namespace sluice

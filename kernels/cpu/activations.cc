@@ -34,6 +34,24 @@ void ApplySiluSimd(int64_t n, float* x) {
   for (int64_t i = 0; i < n; i += kLanes) Store(Silu(D(), Load(x + i)), x + i);
 }
 
+// z = f(z); the rest of a line goes through a vector of its own.
+template <class F>
+HWY_INLINE void MapAll(int64_t n, float* z, F f) {
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) Store(f(Load(z + i)), z + i);
+  for (; i < n; ++i) z[i] = hn::GetLane(f(Splat(z[i])));
+}
+
+void SoftplusDecaySimd(float rate, int64_t n, float* z) {
+  const V factor = Splat(rate);
+  MapAll(n, z, [&](V x) { return Exp(D(), hn::Mul(factor, LogSigmoid(D(), hn::Neg(x)))); });
+}
+
+void BoundedDecaySimd(float rate, float bound, int64_t n, float* z) {
+  const V factor = Splat(rate), lower = Splat(bound);
+  MapAll(n, z, [&](V x) { return Exp(D(), hn::Mul(lower, Sigmoid(D(), hn::Mul(factor, x)))); });
+}
+
 }  // namespace HWY_NAMESPACE
 }  // namespace sluice
 HWY_AFTER_NAMESPACE();
@@ -45,6 +63,8 @@ namespace {
 HWY_EXPORT(ApplyFeatureMapSimd);
 HWY_EXPORT(GateDecaySimd);
 HWY_EXPORT(ApplySiluSimd);
+HWY_EXPORT(SoftplusDecaySimd);
+HWY_EXPORT(BoundedDecaySimd);
 
 }  // namespace
 
@@ -58,6 +78,14 @@ void GateDecay(const float* bias, bool clamp, float log_gate_min, int64_t n, flo
 }
 
 void ApplySilu(int64_t n, float* x) { HWY_DYNAMIC_DISPATCH(ApplySiluSimd)(n, x); }
+
+void SoftplusDecay(float rate, int64_t n, float* z) {
+  HWY_DYNAMIC_DISPATCH(SoftplusDecaySimd)(rate, n, z);
+}
+
+void BoundedDecay(float rate, float bound, int64_t n, float* z) {
+  HWY_DYNAMIC_DISPATCH(BoundedDecaySimd)(rate, bound, n, z);
+}
 
 }  // namespace sluice
 #endif  // HWY_ONCE

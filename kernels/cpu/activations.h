@@ -19,6 +19,14 @@ void GateDecay(const float* bias, bool clamp, float log_gate_min, int64_t n, flo
 
 void ApplySilu(int64_t n, float* x);
 
+// The decay of one head's key channels as KDA has it (arXiv 2510.26692), alpha = e^g in (0, 1]: `z`
+// holds the gate's projection with its bias on entry and alpha on return; rate = e^a_log. These two
+// take any n, and write no more.
+//   g = -rate softplus(z)
+void SoftplusDecay(float rate, int64_t n, float* z);
+//   g = bound sigmoid(rate z), bound <= 0
+void BoundedDecay(float rate, float bound, int64_t n, float* z);
+
 }  // namespace sluice
 
 #endif  // SLUICE_KERNELS_CPU_ACTIVATIONS_H_

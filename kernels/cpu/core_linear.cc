@@ -4,37 +4,18 @@
 #include <cstring>
 
 #include "kernels/cpu/simd_targets.h"
-#include "kernels/mixer_math.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cpu/core_linear.cc"
 #include "hwy/foreach_target.h"
+#include "kernels/cpu/chunk_tiles-inl.h"
 #include "kernels/cpu/math-inl.h"
 #include "kernels/cpu/simd-inl.h"
+#include "kernels/cpu/state_step-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace sluice {
 namespace HWY_NAMESPACE {
-
-// Rows of a register tile: enough chains to hide latency, few enough for the registers.
-constexpr int64_t kTileRows = kLanes == 16 ? 8 : 4;
-
-// How a state decays. Near 1 a decay has lost most digits of its distance from 1, by which a slowly
-// decaying state differs from one that never does; S + S (e^log_decay - 1) keeps them. Far from 1
-// the product itself is exact.
-struct StepDecay {
-  explicit StepDecay(float log_decay)
-      : near_one(log_decay > -0.25f),
-        factor(near_one ? mixer_math::ShiftedElu(log_decay, 0) : mixer_math::Exp(log_decay)) {}
-
-  bool near_one;
-  float factor;
-};
-
-template <bool kNearOne>
-HWY_INLINE V Decayed(V s, V factor) {
-  return kNearOne ? hn::MulAdd(s, factor, s) : hn::Mul(s, factor);
-}
 
 // Columns [col, col + kCols vectors): update them and give the first query head its output.
 template <bool kNearOne, int kCols>
@@ -227,16 +208,6 @@ void ScalarChunkScoresSimd(const ScalarChunk& c, float* scratch) {
 }
 
 // ---- The normaliser ----
-
-// x y^T by a whole vector of interleaved chains; n may be any number.
-HWY_INLINE float Dot(const float* x, const float* y, int64_t n) {
-  V sum = Zero();
-  int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) sum = hn::MulAdd(Load(x + i), Load(y + i), sum);
-  float total = SumLanes(sum);
-  for (; i < n; ++i) total += x[i] * y[i];
-  return total;
-}
 
 // Sum of n floats, a multiple of 16.
 HWY_INLINE float Sum(const float* x, int64_t n) {

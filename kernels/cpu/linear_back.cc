@@ -127,6 +127,7 @@ void RunLinearBack(const MixerSpec& spec, const MixerWeights& w, const BackRow& 
     gemm.w = w.out_gate;
     gemm.c = scratch;
     gemm.ldc = PaddedCols(w.out_gate.n);
+    if (w.out_gate_bias.size > 0) gemm.bias = w.out_gate_bias.data;
     GemmBlock(gemm, 0, 1, 0, GemmPanels(gemm));
     gate = scratch;
   }

@@ -8,14 +8,12 @@
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cpu/linear_chunk.cc"
 #include "hwy/foreach_target.h"
+#include "kernels/cpu/chunk_tiles-inl.h"
 #include "kernels/cpu/simd-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace sluice {
 namespace HWY_NAMESPACE {
-
-// Rows of a register tile: enough chains to hide latency, few enough for the registers.
-constexpr int64_t kTileRows = kLanes == 16 ? 8 : 4;
 
 // x[i] *= y[i], n may be any number.
 HWY_INLINE void Multiply(const float* HWY_RESTRICT y, int64_t n, float* HWY_RESTRICT x) {
@@ -63,35 +61,11 @@ HWY_INLINE void DiagonalRow(const float* q, const float* keys, int64_t dk, float
   }
 }
 
-// acc (kRows, 16) += a (kRows, n) times b (n, 16), in order of n.
-template <int64_t kRows>
-HWY_INLINE void Accumulate(const float* HWY_RESTRICT a, int64_t a_stride,
-                           const float* HWY_RESTRICT b, int64_t b_stride, int64_t n,
-                           V (&acc)[kRows][kVecs]) {
-  for (int64_t i = 0; i < n; ++i, b += b_stride) {
-    V line[kVecs];
-    for (int64_t v = 0; v < kVecs; ++v) line[v] = Load(b + v * kLanes);
-    for (int64_t r = 0; r < kRows; ++r) {
-      const V x = Splat(a[r * a_stride + i]);
-      for (int64_t v = 0; v < kVecs; ++v) acc[r][v] = hn::MulAdd(x, line[v], acc[r][v]);
-    }
-  }
-}
-
-template <int64_t kRows>
-HWY_INLINE void StoreRows(const V (&acc)[kRows][kVecs], float* out, int64_t stride) {
-  for (int64_t r = 0; r < kRows; ++r) {
-    for (int64_t v = 0; v < kVecs; ++v) Store(acc[r][v], out + r * stride + v * kLanes);
-  }
-}
-
 // scores (16, 16) = q (16, dk) times keys (dk, 16).
 HWY_INLINE void OffDiagonalBlock(const float* q, int64_t dk, const float* keys, float* scores) {
   for (int64_t t = 0; t < kSubChunk; t += kTileRows) {
     V acc[kTileRows][kVecs];
-    for (auto& row : acc) {
-      for (V& sum : row) sum = Zero();
-    }
+    ZeroRows(acc);
     Accumulate<kTileRows>(q + t * dk, dk, keys, kChunk, dk, acc);
     StoreRows<kTileRows>(acc, scores + t * kChunk, kChunk);
   }
@@ -144,29 +118,12 @@ void LinearChunkScoresSimd(const LinearChunk& c, float* scratch) {
 HWY_INLINE void OutputTile(const LinearChunk& c, int64_t group, int64_t t, int64_t col,
                            const float* state, int64_t state_stride) {
   V acc[kTileRows][kVecs];
-  for (auto& row : acc) {
-    for (V& sum : row) sum = Zero();
-  }
+  ZeroRows(acc);
   const int64_t row = group * kChunk + t;
   Accumulate<kTileRows>(c.q_decayed + row * c.dk, c.dk, state + col, state_stride, c.dk, acc);
   const int64_t sources = (t / kSubChunk + 1) * kSubChunk;
   Accumulate<kTileRows>(c.scores + row * kChunk, kChunk, c.v + col, c.v_stride, sources, acc);
   StoreRows<kTileRows>(acc, c.o + row * c.o_stride + col, c.o_stride);
-}
-
-// Rows [row, row + kRows) of the state, 16 columns: decayed, then each token's k^T v in order.
-template <int64_t kRows>
-HWY_INLINE void StateTile(const LinearChunk& c, int64_t row, int64_t col, int64_t tokens,
-                          float* state, int64_t state_stride) {
-  float* s = state + row * state_stride + col;
-  V acc[kRows][kVecs];
-  for (int64_t r = 0; r < kRows; ++r) {
-    const V decay = Splat(c.decay[row + r]);
-    for (int64_t v = 0; v < kVecs; ++v)
-      acc[r][v] = hn::Mul(decay, Load(s + r * state_stride + v * kLanes));
-  }
-  Accumulate<kRows>(c.k_decayed + row * kChunk, kChunk, c.v + col, c.v_stride, tokens, acc);
-  StoreRows<kRows>(acc, s, state_stride);
 }
 
 void LinearChunkStateSimd(const LinearChunk& c, int64_t col_begin, int64_t col_end, float* state,
@@ -179,11 +136,7 @@ void LinearChunkStateSimd(const LinearChunk& c, int64_t col_begin, int64_t col_e
         OutputTile(c, group, t, col, state, state_stride);
       }
     }
-    int64_t row = 0;
-    for (; row + kTileRows <= c.dk; row += kTileRows) {
-      StateTile<kTileRows>(c, row, col, tokens, state, state_stride);
-    }
-    for (; row < c.dk; ++row) StateTile<1>(c, row, col, tokens, state, state_stride);
+    UpdateState(c, c.v + col, c.v_stride, tokens, state + col, state_stride);
   }
 }
 

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "kernels/check.h"
+#include "kernels/cpu/activations.h"
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/short_conv.h"
 #include "kernels/mixer_math.h"
@@ -78,6 +79,23 @@ struct HeadMap {
   float scale;
 };
 
+void NormHead(QkNorm norm, int64_t n, float* x) {
+  constexpr float kEps = 1e-6f;  // of the delta rule's norms
+  switch (norm) {
+    case QkNorm::kNone:
+      break;
+    case QkNorm::kSum:
+      mixer_math::NormalizeSum(n, x);
+      break;
+    case QkNorm::kL2:
+      mixer_math::NormalizeL2(n, kEps, x);
+      break;
+    case QkNorm::kSumAbs:
+      mixer_math::NormalizeSumAbs(n, kEps, x);
+      break;
+  }
+}
+
 // x (heads, width) -> out (heads, stride), of which the mapped width is written. x is destroyed.
 void MapHeads(const HeadMap& m, int64_t heads, int64_t width, int64_t stride, float* x,
               float* scratch, float* out) {
@@ -101,7 +119,7 @@ void MapHeads(const HeadMap& m, int64_t heads, int64_t width, int64_t stride, fl
     } else {
       for (int64_t i = 0; i < width; ++i) to[i] = mixer_math::MapElement(m.map, from[i]);
     }
-    if (m.norm == QkNorm::kSum) mixer_math::NormalizeSum(MappedWidth(m.map, width), to);
+    NormHead(m.norm, MappedWidth(m.map, width), to);
   }
 }
 
@@ -166,6 +184,35 @@ void HeadGates(const MixerSpec& spec, const MixerWeights& w, const float* raw, f
   }
 }
 
+// The same as Gated DeltaNet has it.
+void GatedDeltaGates(const MixerSpec& spec, const MixerWeights& w, const float* raw,
+                     float* log_decay) {
+  for (int64_t head = 0; head < spec.state_heads; ++head) {
+    log_decay[head] =
+        mixer_math::GatedDeltaLogDecay(raw[head], w.gate_bias.data[head], w.a_log.data[head]);
+  }
+}
+
+// What ProjectGate wrote becomes the decays.
+void KdaGates(const MixerSpec& spec, const MixerWeights& w, float* decay) {
+  for (int64_t head = 0; head < spec.state_heads; ++head, decay += spec.dk) {
+    const float rate = mixer_math::Exp(w.a_log.data[head]);
+    if (spec.gate == GateMap::kKda) {
+      SoftplusDecay(rate, spec.dk, decay);
+    } else {
+      BoundedDecay(rate, spec.log_gate_min, spec.dk, decay);
+    }
+  }
+}
+
+void Betas(const MixerSpec& spec, const float* in, float* beta) {
+  const float* raw = in + spec.beta.offset;
+  for (int64_t head = 0; head < spec.state_heads; ++head) {
+    beta[head] =
+        spec.beta.width > 0 ? spec.beta_max * mixer_math::Sigmoid(raw[head]) : spec.beta_max;
+  }
+}
+
 void Hgrn2Gates(const MixerSpec& spec, const MixerWeights& w, const float* raw,
                 const FrontOutput& out) {
   for (int64_t i = 0; i < spec.state_heads * spec.dk; ++i) {
@@ -173,6 +220,11 @@ void Hgrn2Gates(const MixerSpec& spec, const MixerWeights& w, const float* raw,
     out.k[i] = gate.key;
     out.decay[i] = gate.decay;
   }
+}
+
+// gla's own has one too, and another driver.
+bool HasGateMatrix(const MixerSpec& spec) {
+  return spec.gate == GateMap::kKda || spec.gate == GateMap::kKdaBounded;
 }
 
 int64_t RawFloats(const MixerSpec& spec) {
@@ -183,6 +235,20 @@ int64_t RawFloats(const MixerSpec& spec) {
 
 int64_t LinearFrontScratch(const MixerSpec& spec) {
   return RawFloats(spec) + 2 * std::max(spec.q_heads, spec.k_heads) * PaddedCols(spec.key_width);
+}
+
+void ProjectGate(const MixerSpec& spec, const MixerWeights& w, const float* in, int64_t in_stride,
+                 int64_t rows, int64_t decay_stride, float* decay) {
+  if (!HasGateMatrix(spec)) return;
+  GemmArgs gemm;
+  gemm.a = in + spec.gate_in.offset;
+  gemm.lda = in_stride;
+  gemm.m = rows;
+  gemm.w = w.gate;
+  gemm.c = decay;
+  gemm.ldc = decay_stride;
+  gemm.bias = w.gate_bias.data;
+  GemmBlock(gemm, 0, rows, 0, GemmPanels(gemm));
 }
 
 void RunLinearFront(const MixerSpec& spec, const MixerWeights& w, int64_t layer,
@@ -212,6 +278,7 @@ void RunLinearFront(const MixerSpec& spec, const MixerWeights& w, int64_t layer,
                            &w.k_map2_bias, spec.k_norm, 1.0f};
     MapAndPlace(spec, w, k_map, spec.k_heads, row.position, raw[1], next, out.k);
   }
+  ApplyFeatureMap(spec.v_map, 1.0f, spec.v.width, raw[2]);
   const int64_t dv_padded = PaddedCols(spec.dv);
   for (int64_t head = 0; head < spec.v_heads; ++head) {
     float* to = out.v + head * dv_padded;
@@ -225,6 +292,9 @@ void RunLinearFront(const MixerSpec& spec, const MixerWeights& w, int64_t layer,
     SLUICE_CHECK(spec.decay == Decay::kHead);
     HeadGates(spec, w, gate, out.decay);
   }
+  if (spec.gate == GateMap::kGatedDelta) GatedDeltaGates(spec, w, gate, out.decay);
+  if (HasGateMatrix(spec)) KdaGates(spec, w, out.decay);
+  if (spec.core == Core::kDelta) Betas(spec, in, out.beta);
 }
 
 void AdvanceTails(const MixerSpec& spec, int64_t layer, const FrontRow& first, int64_t rows,

@@ -22,15 +22,23 @@ struct FrontRow {
 
 // What it becomes. Heads are dk or, for v, PaddedCols(dv) floats apart; what pads v is zeros.
 struct FrontOutput {
-  float* q = nullptr;      // (q_heads, dk), scaled
-  float* k = nullptr;      // (k_heads, dk)
-  float* v = nullptr;      // (v_heads, PaddedCols(dv))
-  float* decay = nullptr;  // Decay::kHead: log D (state_heads); kKey: D (state_heads, dk)
-  float* skip = nullptr;   // (v_heads, dv), where the spec has a skip
+  float* q = nullptr;  // (q_heads, dk), scaled
+  float* k = nullptr;  // (k_heads, dk)
+  float* v = nullptr;  // (v_heads, PaddedCols(dv))
+  // Decay::kHead: log D (state_heads); kKey: D (state_heads, dk). GateMap::kKda and kKdaBounded: on
+  // entry what ProjectGate writes.
+  float* decay = nullptr;
+  float* beta = nullptr;  // Core::kDelta: (state_heads)
+  float* skip = nullptr;  // (v_heads, dv), where the spec has a skip
 };
 
 // Floats of scratch that RunLinearFront needs.
 int64_t LinearFrontScratch(const MixerSpec& spec);
+
+// The gates that have a matrix, of rows [0, rows) from `in` (rows, in_stride) on:
+// decay (rows, decay_stride) = gate c + gate_bias. Others: nothing.
+void ProjectGate(const MixerSpec& spec, const MixerWeights& weights, const float* in,
+                 int64_t in_stride, int64_t rows, int64_t decay_stride, float* decay);
 
 // GateMap::kLightNet's k is left as it is projected: LightNetScan makes key and decay of it.
 void RunLinearFront(const MixerSpec& spec, const MixerWeights& weights, int64_t layer,

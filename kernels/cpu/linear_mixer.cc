@@ -5,6 +5,7 @@
 
 #include "kernels/check.h"
 #include "kernels/cores.h"
+#include "kernels/cpu/core_delta.h"
 #include "kernels/cpu/linear_back.h"
 #include "kernels/cpu/linear_recurrent.h"
 
@@ -32,6 +33,11 @@ int64_t DecayCols(const MixerSpec& spec) {
 // Query heads that read one state, where several do.
 int64_t Queries(const MixerSpec& spec) { return spec.heads() / spec.state_heads; }
 
+// Rows that read one state at a token of a chunk: its queries, and the delta rule's key.
+int64_t Readers(const MixerSpec& spec) {
+  return Queries(spec) + (spec.core == Core::kDelta ? 1 : 0);
+}
+
 // State heads that share both their query head and their key head.
 int64_t StatesPerSet(const MixerSpec& spec) {
   if (spec.decay == Decay::kKey) return 1;
@@ -50,6 +56,20 @@ int64_t ValueHead(const MixerSpec& spec, int64_t state_head) {
   return state_head / (spec.state_heads / spec.v_heads);
 }
 
+// The delta rule reads the state by its key as by its query: both become query heads, copied into
+// `scratch`. Returns what is left of it.
+float* PairQueryWithKey(LinearChunk* c, float* scratch) {
+  const int64_t rows = RoundUp(c->tokens, kSubChunk);
+  for (int64_t t = 0; t < rows; ++t) {
+    float* pair = scratch + t * 2 * c->dk;
+    std::copy_n(c->q + t * c->q_stride, c->dk, pair);
+    std::copy_n(c->k + t * c->k_stride, c->dk, pair + c->dk);
+  }
+  c->q = scratch;
+  c->q_stride = 2 * c->dk;
+  return scratch + kChunk * 2 * c->dk;
+}
+
 const float* InRow(const MixArgs& args, int64_t row) {
   return static_cast<const float*>(args.in.data) + row * PaddedCols(args.in.cols);
 }
@@ -63,6 +83,7 @@ LinearMixer::Layout LinearMixer::MakeLayout(const MixerSpec& s) {
   at.k_cols = PaddedCols(s.k_heads * s.dk);
   at.v_cols = s.v_heads * dv_padded;
   at.decay_cols = PaddedCols(DecayCols(s));
+  at.beta_cols = s.core == Core::kDelta ? PaddedCols(s.state_heads) : 0;
   at.skip_cols = s.skip == Skip::kNone ? 0 : PaddedCols(s.v_heads * s.dv);
   const auto take = [&at](int64_t floats) {
     const int64_t begin = at.floats;
@@ -74,18 +95,21 @@ LinearMixer::Layout LinearMixer::MakeLayout(const MixerSpec& s) {
   at.v = take(kChunk * at.v_cols);
   at.decay = take(kChunk * at.decay_cols);
   at.skip = take(kChunk * at.skip_cols);
+  at.beta = take(kChunk * at.beta_cols);
   at.o = take(kChunk * s.heads() * dv_padded);
   at.den = take(s.normaliser ? kChunk * s.heads() : 0);
-  at.q_decayed = take(kChunk * s.heads() * s.dk);
+  const int64_t readers = s.state_heads * Readers(s);
+  at.q_decayed = take(kChunk * readers * s.dk);
   at.k_decayed = take(kChunk * s.state_heads * s.dk);
   at.whole_decay = take(s.state_heads * s.dk);
-  at.scores = take(kChunk * kChunk * s.heads());
+  at.scores = take(kChunk * kChunk * readers);
   return at;
 }
 
 int64_t LinearMixer::ThreadFloats(const MixerSpec& s) {
-  const int64_t scores =
-      s.decay == Decay::kKey ? LinearChunkScratch(s.dk, Queries(s)) : ScalarChunkScratch(s.dk);
+  int64_t scores =
+      s.decay == Decay::kKey ? LinearChunkScratch(s.dk, Readers(s)) : ScalarChunkScratch(s.dk);
+  if (s.core == Core::kDelta) scores += kChunk * 2 * s.dk;
   const int64_t decode = Queries(s) * PaddedCols(s.dv) + Queries(s);
   return PaddedCols(std::max({LinearFrontScratch(s), LinearBackScratch(s), scores, decode}));
 }
@@ -158,6 +182,9 @@ FrontRow LinearMixer::RowOf(const Chunk& chunk, int64_t t, const MixArgs& args) 
 
 void LinearMixer::Front(int64_t chunk, int64_t begin, int64_t end, const MixArgs& args,
                         float* scratch) {
+  ProjectGate(*args.spec, *args.weights, InRow(args, chunks_[chunk].row + begin),
+              PaddedCols(args.in.cols), end - begin, at_.decay_cols,
+              Buffer(chunk, at_.decay) + begin * at_.decay_cols);
   for (int64_t t = begin; t < end; ++t) {
     FrontOutput out;
     out.q = Buffer(chunk, at_.q) + t * at_.q_cols;
@@ -165,6 +192,7 @@ void LinearMixer::Front(int64_t chunk, int64_t begin, int64_t end, const MixArgs
     out.v = Buffer(chunk, at_.v) + t * at_.v_cols;
     out.decay = Buffer(chunk, at_.decay) + t * at_.decay_cols;
     out.skip = Buffer(chunk, at_.skip) + t * at_.skip_cols;
+    out.beta = Buffer(chunk, at_.beta) + t * at_.beta_cols;
     RunLinearFront(*args.spec, *args.weights, args.layer, RowOf(chunks_[chunk], t, args), states_,
                    scratch, out);
   }
@@ -233,14 +261,17 @@ void LinearMixer::DecodeHead(const MixArgs& args, int64_t chunk, int64_t t, int6
       states_->Part(row.slot, args.layer, StatePartKind::kMatrix) + head * s.dk * dv_padded;
   step.o = scratch;
   float* den = scratch + queries * dv_padded;
-  if (s.decay == Decay::kKey) {
-    step.alpha = decay + head * s.dk;
-    LinearRecurrent(step);
-  }
+  if (s.decay == Decay::kKey) step.alpha = decay + head * s.dk;
   float log_decay = 0.0f;
   if (s.decay == Decay::kConst) log_decay = args.weights->log_decay.data[head];
   if (s.decay == Decay::kHead) log_decay = decay[head];
-  if (s.decay != Decay::kKey) ScalarRecurrent(step, log_decay);
+  if (s.core == Core::kDelta) {
+    DeltaRecurrent(step, log_decay, Buffer(chunk, at_.beta)[t * at_.beta_cols + head]);
+  } else if (s.decay == Decay::kKey) {
+    LinearRecurrent(step);
+  } else {
+    ScalarRecurrent(step, log_decay);
+  }
   if (s.normaliser) {
     float* z = states_->Part(row.slot, args.layer, StatePartKind::kNormaliser) + head * dk_padded;
     NormaliserRecurrent(step, log_decay, z, den);
@@ -280,25 +311,35 @@ void LinearMixer::RunPromptBlock(const MixArgs& args) {
   const int64_t col_tasks = (dv_padded + kTaskCols - 1) / kTaskCols;
   pool_->ParallelFor(num_pieces_ * spec.state_heads * col_tasks, [&](int64_t task, int) {
     const int64_t col = task % col_tasks * kTaskCols;
-    const int64_t head = task / col_tasks % spec.state_heads;
-    const Piece& piece = pieces_[task / col_tasks / spec.state_heads];
-    const int32_t slot = chunks_[piece.first_chunk].segment->slot;
-    float* state =
-        states_->Part(slot, args.layer, StatePartKind::kMatrix) + head * spec.dk * dv_padded;
-    for (int64_t i = 0; i < piece.chunks; ++i) {
-      const int64_t chunk = piece.first_chunk + i;
-      const LinearChunk c = StateOfChunk(spec, chunk, head);
-      LinearChunkState(c, col, std::min(col + kTaskCols, dv_padded), state, dv_padded);
-      if (!spec.normaliser || col > 0) continue;
-      float* z =
-          states_->Part(slot, args.layer, StatePartKind::kNormaliser) + head * PaddedCols(spec.dk);
-      NormaliserChunk(c, z, Buffer(chunk, at_.den) + head * Queries(spec) * kChunk);
-    }
+    AdvanceState(args, pieces_[task / col_tasks / spec.state_heads],
+                 task / col_tasks % spec.state_heads, col, std::min(col + kTaskCols, dv_padded));
   });
   pool_->ParallelFor(num_chunks_, [&](int64_t chunk, int thread) {
     Back(chunk, 0, chunks_[chunk].tokens, args, Scratch(thread));
   });
   num_chunks_ = num_pieces_ = 0;
+}
+
+void LinearMixer::AdvanceState(const MixArgs& args, const Piece& piece, int64_t head, int64_t col,
+                               int64_t col_end) {
+  const MixerSpec& s = *args.spec;
+  const int64_t dv_padded = PaddedCols(s.dv);
+  const int32_t slot = chunks_[piece.first_chunk].segment->slot;
+  float* state = states_->Part(slot, args.layer, StatePartKind::kMatrix) + head * s.dk * dv_padded;
+  for (int64_t i = 0; i < piece.chunks; ++i) {
+    const int64_t chunk = piece.first_chunk + i;
+    const LinearChunk c = StateOfChunk(s, chunk, head);
+    if (s.core == Core::kDelta) {
+      DeltaChunkState(c, Buffer(chunk, at_.beta) + head, at_.beta_cols, col, col_end, state,
+                      dv_padded);
+    } else {
+      LinearChunkState(c, col, col_end, state, dv_padded);
+    }
+    if (!s.normaliser || col > 0) continue;
+    float* z =
+        states_->Part(slot, args.layer, StatePartKind::kNormaliser) + head * PaddedCols(s.dk);
+    NormaliserChunk(c, z, Buffer(chunk, at_.den) + head * Queries(s) * kChunk);
+  }
 }
 
 // Rows past the last valid token change nothing, up to a whole sub-chunk.
@@ -308,6 +349,7 @@ void LinearMixer::PadChunk(int64_t chunk, const MixerSpec& spec) {
   std::fill_n(Buffer(chunk, at_.q) + tokens * at_.q_cols, padding * at_.q_cols, 0.0f);
   std::fill_n(Buffer(chunk, at_.k) + tokens * at_.k_cols, padding * at_.k_cols, 0.0f);
   std::fill_n(Buffer(chunk, at_.v) + tokens * at_.v_cols, padding * at_.v_cols, 0.0f);
+  std::fill_n(Buffer(chunk, at_.beta) + tokens * at_.beta_cols, padding * at_.beta_cols, 0.0f);
   if (spec.decay != Decay::kKey) return;
   std::fill_n(Buffer(chunk, at_.decay) + tokens * at_.decay_cols, padding * at_.decay_cols, 1.0f);
 }
@@ -330,15 +372,16 @@ void LinearMixer::Scores(const MixArgs& args, int64_t chunk, int64_t set, float*
   const MixerSpec& s = *args.spec;
   const int64_t states = StatesPerSet(s);
   const int64_t head = set * states;
+  LinearChunk first = StateOfChunk(s, chunk, head);
+  if (s.core == Core::kDelta) scratch = PairQueryWithKey(&first, scratch);
   if (s.decay == Decay::kKey) {
-    LinearChunkScores(StateOfChunk(s, chunk, head), scratch);
+    LinearChunkScores(first, scratch);
     return;
   }
-  const LinearChunk first = StateOfChunk(s, chunk, head);
   ScalarChunk c;
   c.tokens = first.tokens;
   c.dk = s.dk;
-  c.queries = Queries(s);
+  c.queries = first.groups;
   c.states = states;
   c.q = first.q;
   c.q_stride = first.q_stride;
@@ -358,11 +401,11 @@ void LinearMixer::Scores(const MixArgs& args, int64_t chunk, int64_t set, float*
 
 LinearChunk LinearMixer::StateOfChunk(const MixerSpec& s, int64_t chunk, int64_t head) const {
   const int64_t dv_padded = PaddedCols(s.dv);
-  const int64_t first = head * Queries(s);  // output head
+  const int64_t first = head * Readers(s);
   LinearChunk c;
   c.tokens = chunks_[chunk].tokens;
   c.dk = s.dk;
-  c.groups = Queries(s);
+  c.groups = Readers(s);
   c.q = Buffer(chunk, at_.q) + QueryHead(s, head) * s.dk;
   c.q_stride = at_.q_cols;
   c.k = Buffer(chunk, at_.k) + KeyHead(s, head) * s.dk;
@@ -373,7 +416,7 @@ LinearChunk LinearMixer::StateOfChunk(const MixerSpec& s, int64_t chunk, int64_t
   }
   c.v = Buffer(chunk, at_.v) + ValueHead(s, head) * dv_padded;
   c.v_stride = at_.v_cols;
-  c.o = Buffer(chunk, at_.o) + first * kChunk * dv_padded;
+  c.o = Buffer(chunk, at_.o) + head * Queries(s) * kChunk * dv_padded;
   c.o_stride = dv_padded;
   c.q_decayed = Buffer(chunk, at_.q_decayed) + first * kChunk * s.dk;
   c.k_decayed = Buffer(chunk, at_.k_decayed) + head * kChunk * s.dk;

@@ -1,6 +1,7 @@
-// Token mixers whose state is Core::kLinear's, driven by their spec: front (linear_front.h), core
-// (linear_recurrent.h, linear_chunk.h, core_linear.h), back (linear_back.h). Gated linear attention
-// itself has a driver of its own in mixer.h, which fuses the three per head.
+// Token mixers whose state is a matrix for each head, Core::kLinear and Core::kDelta, driven by
+// their spec: front (linear_front.h), core (linear_recurrent.h, linear_chunk.h, core_linear.h,
+// core_delta.h), back (linear_back.h). Gated linear attention itself has a driver of its own in
+// mixer.h, which fuses the three per head.
 #ifndef SLUICE_KERNELS_CPU_LINEAR_MIXER_H_
 #define SLUICE_KERNELS_CPU_LINEAR_MIXER_H_
 
@@ -46,8 +47,8 @@ class LinearMixer {
   };
   // Where the parts of a chunk's scratch begin, and the widths of their rows, in floats.
   struct Layout {
-    int64_t q_cols = 0, k_cols = 0, v_cols = 0, decay_cols = 0, skip_cols = 0;
-    int64_t q = 0, k = 0, v = 0, decay = 0, skip = 0, o = 0, den = 0;
+    int64_t q_cols = 0, k_cols = 0, v_cols = 0, decay_cols = 0, skip_cols = 0, beta_cols = 0;
+    int64_t q = 0, k = 0, v = 0, decay = 0, skip = 0, beta = 0, o = 0, den = 0;
     int64_t q_decayed = 0, k_decayed = 0, whole_decay = 0, scores = 0;
     int64_t floats = 0;
   };
@@ -62,6 +63,9 @@ class LinearMixer {
   void ScanLightNet(const MixArgs& args, const Piece& piece, int64_t head);
   void DecodeHead(const MixArgs& args, int64_t chunk, int64_t t, int64_t head, float* scratch);
   void Scores(const MixArgs& args, int64_t chunk, int64_t set, float* scratch);
+  // One state head and columns [col, col_end) of it through neighbouring chunks.
+  void AdvanceState(const MixArgs& args, const Piece& piece, int64_t head, int64_t col,
+                    int64_t col_end);
   void Back(int64_t chunk, int64_t begin, int64_t end, const MixArgs& args, float* scratch);
 
   FrontRow RowOf(const Chunk& chunk, int64_t t, const MixArgs& args) const;

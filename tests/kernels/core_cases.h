@@ -1,6 +1,6 @@
-// What every backend's linear core must compute: specs and shapes, one of each kind of decay and
-// way in which heads share queries, keys and states, and the core's recurrence in fp64. Adding a
-// line to CoreCases adds it to the tests of all backends.
+// What every backend's linear and delta cores must compute: specs and shapes, one of each kind of
+// decay and way in which heads share queries, keys and states, and the cores' recurrence in fp64.
+// Adding a line to CoreCases adds it to the tests of all backends.
 #ifndef SLUICE_TESTS_KERNELS_CORE_CASES_H_
 #define SLUICE_TESTS_KERNELS_CORE_CASES_H_
 
@@ -18,10 +18,13 @@ struct CoreCase {
   MixerSpec spec;
   // Host values of the weights that the spec uses; empty ones are not used.
   std::vector<float> log_decay;    // Decay::kConst
-  std::vector<float> gate_bias;    // GateMap::kMamba2, kGla
-  std::vector<float> a_log;        // GateMap::kMamba2
+  std::vector<float> gate_bias;    // GateMap::kMamba2, kGla, kGatedDelta, kKda
+  std::vector<float> a_log;        // GateMap::kMamba2, kGatedDelta, kKda
+  std::vector<float> gate;         // GateMap::kKda: (state_heads * dk, columns of gate_in)
   std::vector<float> lower_bound;  // GateMap::kHgrn2
   double input_scale = 1.0;        // deviation of the columns that the gate is made of
+  bool same_keys = false;          // all tokens have nearly the same
+  double tolerance = 4e-6;         // relative root mean square error in fp32, of o and of the state
 };
 
 std::vector<CoreCase> CoreCases();
@@ -40,6 +43,10 @@ class ReferenceCore {
   const std::vector<double>& state() const { return s_; }  // (state_heads, dk, dv)
 
  private:
+  // Of a delta mixer: log D, (state_heads, dk).
+  std::vector<double> DeltaLogDecays(const float* in) const;
+  std::vector<double> DeltaStep(const float* in);
+
   const CoreCase* const case_;
   bool fresh_ = true;
   std::vector<double> s_;

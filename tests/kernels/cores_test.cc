@@ -2,6 +2,7 @@
 #include "kernels/cores.h"
 
 #include <string>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "engine/checkpoint/families/gla.h"
@@ -73,6 +74,26 @@ TEST(Cores, CudaTakesOtherLinearMixers) {
                          ", must be a multiple of 8"));
 }
 
+TEST(Cores, DeltaMixersOfEveryDecay) {
+  ModelSpec spec = Shape().Spec();
+  MixerSpec& mixer = MixerOf(&spec);
+  mixer.core = Core::kDelta;
+  EXPECT_EQ(Refusal(DeviceKind::kCpu, spec),
+            "cpu: a mixer of another shape on the delta core: there are no kernels for it yet")
+      << "four query heads share two keys";
+  mixer.q_heads = 2;
+  mixer.q.width = mixer.k.width;
+  for (const auto& [decay, gate] :
+       {std::pair(Decay::kNone, GateMap::kNone), std::pair(Decay::kHead, GateMap::kGatedDelta),
+        std::pair(Decay::kKey, GateMap::kKda)}) {
+    mixer.decay = decay;
+    mixer.gate = gate;
+    EXPECT_EQ(CheckSpec(DeviceKind::kCpu, spec), absl::OkStatus());
+    EXPECT_EQ(Refusal(DeviceKind::kCuda, spec),
+              "cuda: delta core: there are no kernels for it yet");
+  }
+}
+
 TEST(Cores, ACoreWithoutKernelsSaysSo) {
   ModelSpec spec = Shape().Spec();
   MixerOf(&spec).core = Core::kSelective;
@@ -86,7 +107,7 @@ TEST(Cores, ACoreWithoutKernelsSaysSo) {
 TEST(Cores, NumericsNameEveryCore) {
   ModelSpec spec = Shape().Spec();
   MixerOf(&spec).core = Core::kDelta;
-  EXPECT_EQ(CoreRevisions(DeviceKind::kCpu, spec), "1-delta0");
+  EXPECT_EQ(CoreRevisions(DeviceKind::kCpu, spec), "1-delta1");
   EXPECT_EQ(PromptGrid(DeviceKind::kCpu, spec), 64);
 }
 

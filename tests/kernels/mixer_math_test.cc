@@ -146,6 +146,19 @@ TEST(MixerMathTest, Norms) {
   x = {3.0f, 4.0f};
   NormalizeL2(2, 1e-6f, x.data());
   EXPECT_FLOAT_EQ(x[1], 4 / std::sqrt(25 + 1e-6));
+  x = {3.0f, -5.0f};
+  NormalizeSumAbs(2, 1e-6f, x.data());
+  EXPECT_FLOAT_EQ(x[1], -5.0f / 8);
+  x = {0.0f, 0.0f};
+  NormalizeSumAbs(2, 1e-6f, x.data());
+  EXPECT_EQ(x[0], 0.0f) << "a head that is all zero stays so";
+}
+
+TEST(MixerMathTest, GatedDeltaDecay) {
+  EXPECT_NEAR(GatedDeltaLogDecay(0.5f, -0.25f, 1.5f), -SoftplusExact(0.25) * std::exp(1.5), 1e-6);
+  // A state that hardly decays does so by the right amount.
+  EXPECT_NEAR(GatedDeltaLogDecay(0, -20, 0), -std::exp(-20.0), 1e-15);
+  EXPECT_EQ(GatedDeltaLogDecay(-200, 0, 3), 0.0f);
 }
 
 TEST(MixerMathTest, GlaGateIsClampedAfterTheDivision) {

@@ -111,6 +111,37 @@ TEST(ActivationsTest, NaNStaysNaN) {
   EXPECT_TRUE(std::isnan(z[0]));
 }
 
+// Both gates of KDA, for heads of any width; what lies past the end is left alone.
+TEST(ActivationsTest, KdaDecaysAreAccurate) {
+  const std::vector<float> inputs = Inputs();
+  const auto n = static_cast<int64_t>(inputs.size()) - 3;
+  for (const float rate : {0.02f, 1.0f, 16.0f}) {
+    std::vector<float> soft = inputs, bounded = inputs;
+    SoftplusDecay(rate, n, soft.data());
+    BoundedDecay(rate, -5.0f, n, bounded.data());
+    for (int64_t i = 0; i < n; ++i) {
+      const double x = inputs[i];
+      // The exponent is rounded to fp32 before e^ is taken.
+      const double g = double{rate} * LogSigmoid(-x);
+      ASSERT_NEAR(soft[i], std::exp(g), (3e-7 - 3e-7 * g) * std::exp(g) + 1e-37) << x;
+      ASSERT_LE(soft[i], 1.0f);
+      ASSERT_NEAR(bounded[i], std::exp(-5 * Sigmoid(double{rate} * x)), 2e-6) << x;
+      ASSERT_LE(bounded[i], 1.0f);
+    }
+    for (int64_t i = n; i < n + 3; ++i) {
+      EXPECT_EQ(soft[i], inputs[i]);
+      EXPECT_EQ(bounded[i], inputs[i]);
+    }
+  }
+  // An element's bits do not depend on where it stands.
+  std::vector<float> line(17, 0.3f);
+  SoftplusDecay(2.0f, 17, line.data());
+  EXPECT_EQ(line[0], line[16]);
+  float nan = std::numeric_limits<float>::quiet_NaN();
+  SoftplusDecay(2.0f, 1, &nan);
+  EXPECT_TRUE(std::isnan(nan));
+}
+
 TEST(RmsNormTest, MatchesFp64) {
   for (int64_t n : {1, 12, 16, 24, 100, 384, 1000}) {
     const int64_t padded = (n + 15) / 16 * 16;
