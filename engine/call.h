@@ -13,7 +13,7 @@
 #include "engine/host_copies.h"
 #include "engine/prefix_cache.h"
 #include "engine/request.h"
-#include "engine/session.h"
+#include "engine/sessions/session.h"
 #include "engine/text_output.h"
 #include "engine/token_sink.h"
 #include "kernels/backend.h"

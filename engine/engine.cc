@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "kernels/check.h"
+
 namespace sluice {
 namespace {
 
@@ -43,7 +45,13 @@ Engine::Engine(Backend* backend, Model* model, const Tokenizer* tokenizer, const
                  .index = options.session_index,
                  .random = options.random}),
       prefixes_(&states_, backend->info().prompt_grid, options.prefix_cache_bytes,
-                backend->info().numerics_id, &stats_) {
+                backend->info().numerics_id, &stats_),
+      places_{backend, &copies_, &states_, &slots_, &count_tables_},
+      readers_(places_, clock, options.slot_patience, &stats_),
+      placement_(places_, tokenizer, clock, &prefixes_, &readers_, &stats_, [this](RequestId id) {
+        const auto it = calls_.find(id);
+        return it != calls_.end() ? it->second.get() : nullptr;
+      }) {
   SLUICE_CHECK(options.max_batch_tokens >= options.slots + backend->info().prompt_grid);
   stats_.slots_total.Set(options.slots);
   stats_.state_bytes.Set(copies_.bytes());
@@ -83,6 +91,53 @@ RequestId Engine::Submit(Request request, std::shared_ptr<TokenSink> sink) {
   return id;
 }
 
+void Engine::Open(Call* call) {
+  const Request& request = call->request;
+  call->commits = request.commit && request.kind == RequestKind::kGenerate;
+  SLUICE_CHECK(!call->commits || request.n == 1);
+  const StopConditions& stop = request.stop;
+  call->exact =
+      call->commits && (!stop.ignore_eos || !stop.token_ids.empty() || !stop.strings.empty());
+  call->use = std::make_shared<SessionUse>();
+  call->use->call = call->id;
+  call->use->etag = request.etag;
+  call->use->writes = call->commits;
+  call->use->on_conflict = request.on_conflict;
+  call->use->ready = [this, id = call->id](absl::Status status) {
+    const auto it = calls_.find(id);
+    if (it == calls_.end() || it->second->state != CallState::kOpening) return;
+    // Its turn may come because the calls before it end now.
+    if (status.ok() && !device_status_.ok()) {
+      status = absl::UnavailableError("the device has failed");
+    }
+    if (status.ok()) {
+      Begin(it->second.get());
+    } else {
+      Close(it->second.get(), std::move(status));
+    }
+  };
+  const std::shared_ptr<SessionUse> use = call->use;
+  sessions_.Acquire(request.tenant, request.session_id, use);
+}
+
+void Engine::Begin(Call* call) {
+  Request& request = call->request;
+  const State* state = call->use != nullptr ? call->use->state.get() : nullptr;
+  if (state != nullptr) {
+    call->carried = 1;
+    call->base = state->info.position - 1;
+    request.prompt.insert(request.prompt.begin(), state->info.last_token);
+  } else if (!request.prompt_if_empty.empty()) {
+    request.prompt = std::move(request.prompt_if_empty);
+  }
+  if (request.prompt.empty()) {
+    return Close(call, absl::InvalidArgumentError(
+                           "the prompt is empty, and the session has no history to go on from"));
+  }
+  call->sink->Push(StartedEvent{call->prompt_tokens(), request.seed});
+  placement_.Queue(call);
+}
+
 void Engine::Cancel(RequestId id, absl::Status status) {
   const auto it = calls_.find(id);
   if (it == calls_.end() || it->second->state == CallState::kClosed) return;
@@ -98,10 +153,10 @@ bool Engine::Step() {
   sessions_.Expire(now);
   copies_.Poll();
   states_.Poll();
-  PollLoads();
+  readers_.PollLoads(placement_.admitted());
   if (DeviceFailed()) return false;
-  PollReaders(now);
-  AdmitWaiting(now);
+  readers_.PollReaders(placement_.admitted(), now);
+  placement_.PlaceWaiting(now);
   EndWithoutRows(now);
   const size_t pipeline =
       MustNotRunAhead() ? 1 : static_cast<size_t>(backend_->info().steps_in_flight);
@@ -113,6 +168,12 @@ bool Engine::Step() {
   return !DeviceFailed() && worked;
 }
 
+bool Engine::AwaitCopies() {
+  const absl::StatusOr<bool> waited = readers_.AwaitCopies(placement_.admitted());
+  if (!waited.ok()) FailDevice(waited.status());
+  return waited.ok() && *waited;
+}
+
 bool Engine::DeviceFailed() {
   if (device_status_.ok() && !copies_.status().ok()) FailDevice(copies_.status());
   return !device_status_.ok();
@@ -121,25 +182,8 @@ bool Engine::DeviceFailed() {
 absl::Duration Engine::NextDeadline() const {
   absl::Duration next = expiries_.empty() ? absl::InfiniteDuration() : expiries_.begin()->first;
   next = std::min(next, sessions_.NextDeadline());
-  if (waiting_.empty() && following_.empty()) return next;
-  for (const Call* call : admitted_) {
-    if (call->state == CallState::kPaused) {
-      next = std::min(next, call->paused_since + options_.slot_patience);
-    }
-  }
-  return next;
-}
-
-void Engine::TakeSlots(Call* call) {
-  for (Sequence& sequence : call->sequences) {
-    if (!sequence.finished && sequence.slot < 0) sequence.slot = slots_.Take();
-  }
-}
-
-void Engine::GiveSlots(Call* call) {
-  for (Sequence& sequence : call->sequences) {
-    if (sequence.slot >= 0) slots_.Give(std::exchange(sequence.slot, -1));
-  }
+  if (placement_.waiting() == 0) return next;
+  return std::min(next, readers_.NextDeadline(placement_.admitted()));
 }
 
 // ---- Steps ----
@@ -148,7 +192,7 @@ bool Engine::Launch(absl::Duration now) {
   if (idle_batches_.empty()) idle_batches_.push_back(std::make_unique<Batch>());
   std::unique_ptr<Batch> batch = std::move(idle_batches_.back());
   idle_batches_.pop_back();
-  if (!builder_.Build(admitted_, &pacer_, batch.get())) {
+  if (!builder_.Build(placement_.admitted(), &pacer_, batch.get())) {
     idle_batches_.push_back(std::move(batch));
     return false;
   }
@@ -165,7 +209,7 @@ bool Engine::Launch(absl::Duration now) {
   stats_.step_rows.Observe(batch->num_rows);
   stats_.held_rows.Add(static_cast<uint64_t>(batch->held_rows));
   ForkAfterPrompt(*batch);
-  KeepPrefixes(*batch);
+  placement_.KeepPrefixes(*batch);
   in_flight_.push_back(std::move(batch));
   return true;
 }
@@ -214,7 +258,69 @@ void Engine::FinishOldestStep() {
   idle_batches_.push_back(std::move(batch));
 }
 
+void Engine::EndWithoutRows(absl::Duration now) {
+  // A prompt of one token that nothing follows becomes the history's last, which is not computed.
+  std::vector<Call*> done;
+  for (Call* call : placement_.admitted()) {
+    if (call->prompt_rows() == 0 && call->state == CallState::kReady) done.push_back(call);
+  }
+  for (Call* call : done) {
+    call->first_step_time = call->prompt_done_time = now;
+    delivery_.DeliverEcho(call);
+    delivery_.FinishAll(call, FinishReason::kMaxTokens, now);
+    End(call);
+  }
+}
+
+bool Engine::MustNotRunAhead() const {
+  const std::vector<Call*>& admitted = placement_.admitted();
+  // A token that is computed before the one in front of it is known may be one too many, and a
+  // state cannot go back. With a step in flight such a call would sit out the next one; all calls
+  // go in step instead.
+  return std::any_of(admitted.begin(), admitted.end(), [](const Call* call) {
+    return call->exact && call->state == CallState::kReady && !call->in_prompt();
+  });
+}
+
 // ---- The way out ----
+
+void Engine::End(Call* call) {
+  if (call->end != nullptr) {
+    Commit(call);
+  } else {
+    Close(call, absl::OkStatus());
+  }
+}
+
+void Engine::Commit(Call* call) {
+  Sequence& sequence = call->sequences[0];
+  SLUICE_CHECK(sequence.launched == sequence.received && call->steps_in_flight == 0);
+  const Request& request = call->request;
+  StateInfo info;
+  info.position = call->base + static_cast<int64_t>(request.prompt.size()) + sequence.received;
+  info.last_token = sequence.received > 0 ? sequence.last_token : request.prompt.back();
+  info.undecoded = std::string(sequence.history->pending());
+  info.numerics_id = backend_->info().numerics_id;
+  HostState data;
+  if (call->state == CallState::kSpilled) {
+    const absl::Status status = backend_->Await(sequence.copy);
+    if (!status.ok()) return FailDevice(status);
+    data = std::move(sequence.host);
+  }
+  const int32_t slot = std::exchange(sequence.slot, -1);
+  Leave(call);
+  call->state = CallState::kCommitting;
+  sessions_.Commit(call->use, std::move(info), slot, std::move(data), request.request_id,
+                   request.durable, [this, id = call->id](absl::StatusOr<SessionInfo> session) {
+                     const auto it = calls_.find(id);
+                     if (it == calls_.end() || it->second->state != CallState::kCommitting) return;
+                     Call* done = it->second.get();
+                     if (!session.ok()) return Close(done, session.status());
+                     done->end->session = std::make_shared<const SessionInfo>(*std::move(session));
+                     done->sink->Push(*std::move(done->end));
+                     Close(done, absl::OkStatus());
+                   });
+}
 
 void Engine::Expire(absl::Duration now) {
   while (!expiries_.empty() && expiries_.begin()->first <= now) {
@@ -260,19 +366,7 @@ void Engine::Leave(Call* call) {
   const absl::Duration expiry = call->expiry();
   if (expiry != absl::InfiniteDuration()) expiries_.erase({expiry, call->id});
   if (call->state == CallState::kOpening || call->state == CallState::kCommitting) return;
-  if (call->state == CallState::kQueued) return waiting_.Erase(*call);
-  if (call->state == CallState::kFollowing) {
-    following_.erase(std::find(following_.begin(), following_.end(), call));
-    return;
-  }
-  prefixes_.End(&call->plan);
-  call->spill_room.Release();
-  admitted_.erase(std::find(admitted_.begin(), admitted_.end(), call));
-  // Steps in flight still write the slots; whoever gets them next is ordered after.
-  GiveSlots(call);
-  for (Sequence& sequence : call->sequences) {
-    if (sequence.counts >= 0) count_tables_.Give(std::exchange(sequence.counts, -1));
-  }
+  placement_.Leave(call);
 }
 
 void Engine::Release(Call* call) {
@@ -300,13 +394,13 @@ void Engine::FailDevice(const absl::Status& status) {
 void Engine::SetGauges() {
   int64_t running = 0;
   int64_t paused = 0;
-  for (const Call* call : admitted_) {
+  for (const Call* call : placement_.admitted()) {
     if (call->state == CallState::kReady) running += call->open_sequences;
     if (call->state == CallState::kPaused || call->state == CallState::kSpilled) {
       paused += call->open_sequences;
     }
   }
-  stats_.waiting.Set(static_cast<int64_t>(waiting_.size() + following_.size()));
+  stats_.waiting.Set(placement_.waiting());
   stats_.running.Set(running);
   stats_.paused.Set(paused);
   sessions_.SetGauges();

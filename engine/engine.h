@@ -24,13 +24,15 @@
 #include "engine/call.h"
 #include "engine/clock.h"
 #include "engine/delivery.h"
+#include "engine/device_places.h"
 #include "engine/host_copies.h"
 #include "engine/model.h"
+#include "engine/placement.h"
 #include "engine/prefix_cache.h"
 #include "engine/request.h"
-#include "engine/scheduler.h"
-#include "engine/sessions.h"
+#include "engine/sessions/sessions.h"
 #include "engine/slot_pool.h"
+#include "engine/slow_readers.h"
 #include "engine/state_cache.h"
 #include "engine/stats.h"
 #include "engine/step_pacer.h"
@@ -91,35 +93,15 @@ class Engine {
   const EngineStats& stats() const { return stats_; }
 
  private:
-  // call_sessions.cc
+  // Waits for the call's session; then it begins.
   void Open(Call* call);
   void Begin(Call* call);
+  // The call has said all it had to say.
   void End(Call* call);
   void Commit(Call* call);
   void EndWithoutRows(absl::Duration now);
   bool MustNotRunAhead() const;
-
-  // admit.cc
-  enum class Admission : uint8_t { kAdmitted, kFollows, kNoSlot };
-  void AdmitWaiting(absl::Duration now);
-  bool AdmitFollowing(absl::Duration now);
-  Admission AdmitOne(Call* call, absl::Duration now);
-  bool FindPrefix(Call* call, StatePtr* state);
-  bool WillCompute(RequestId id, int64_t tokens) const;
-  void KeepPrefixes(const Batch& batch);
-  void Prepare(Call* call);
-  void LoadStart(Call* call, State* state, bool take_slot);
-
-  // slow_readers.cc
-  bool ReturnSpilled();
-  bool SpillOne(absl::Duration now);
-  void Load(Call* call);
-  void PollReaders(absl::Duration now);
-  void PollLoads();
   bool AwaitCopies();
-
-  void TakeSlots(Call* call);
-  void GiveSlots(Call* call);
   void Expire(absl::Duration now);
   bool Launch(absl::Duration now);
   void ForkAfterPrompt(const Batch& batch);
@@ -147,14 +129,14 @@ class Engine {
   StateCache states_;
   Sessions sessions_;
   PrefixCache prefixes_;
+  const DevicePlaces places_;
+  const SlowReaders readers_;
+  Placement placement_;
   absl::Status device_status_;
   RequestId last_id_ = 0;
   absl::flat_hash_map<RequestId, std::unique_ptr<Call>>
       calls_;  // live ones, and closed ones that a step points at
   int64_t live_ = 0;
-  WaitingQueue waiting_;
-  std::vector<Call*> following_;  // in the order in which their turns came
-  std::vector<Call*> admitted_;   // with slots or spilled, in the order of their admission
   std::set<std::pair<absl::Duration, RequestId>> expiries_;  // finite ones of the live calls
   std::deque<std::unique_ptr<Batch>> in_flight_;
   absl::Duration last_finish_;  // of a step

@@ -14,7 +14,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "engine/clock.h"
-#include "engine/sessions.h"
+#include "engine/sessions/sessions.h"
 #include "engine/state/state_header.h"
 #include "engine/state/state_keys.h"
 #include "server/auth.h"

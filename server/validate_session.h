@@ -1,5 +1,5 @@
-// Messages of SessionService to what engine/sessions.h takes. As validate.h: the only place where
-// their bounds are checked, and pure.
+// Messages of SessionService to what engine/sessions/sessions.h takes. As validate.h: the only
+// place where their bounds are checked, and pure.
 #ifndef SLUICE_SERVER_VALIDATE_SESSION_H_
 #define SLUICE_SERVER_VALIDATE_SESSION_H_
 
@@ -9,7 +9,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
-#include "engine/sessions.h"
+#include "engine/sessions/sessions.h"
 #include "server/validate.h"
 #include "sluice/v1/session.pb.h"
 

@@ -1,6 +1,6 @@
 // Sessions without a store: what their owner sees, and what calls do with them.
 
-#include "engine/sessions.h"
+#include "engine/sessions/sessions.h"
 
 #include <algorithm>
 #include <map>

@@ -1,6 +1,44 @@
-// One session inside the engine. Internal to engine/.
-#ifndef SLUICE_ENGINE_SESSION_H_
-#define SLUICE_ENGINE_SESSION_H_
+// One session inside the engine, and all that may be the case with it. Internal to engine/.
+//
+// Its phase, from the moment at which the daemon knows its name:
+//
+//   new -> kUnread            found in the store's index, or somebody asks for its name
+//   new -> kCreating          Create, Fork and Import, with a store
+//   new -> kLive              the same, without one
+//   kUnread -> kLive          its record was read; if there is none, the session is removed
+//   kCreating -> kLive        its first record is on disk; if that fails, it is removed
+//   kLive -> kUnread          another daemon has written it, it turned out to be damaged (`lost`),
+//                             or its time is over and the disk says whether it was used elsewhere
+//   kLive, kUnread -> kDeleting   Delete, also of one that is damaged, and the end of its time
+//   kDeleting -> removed      its file is gone (SessionEndings::Remove)
+//   kDeleting -> kUnread      the disk did not do it, or another daemon has written it
+//
+// A call that writes holds the session through `writer` from its turn to its end, in phase kLive;
+// should the phase change under it, `outdated` refuses its commit. Calls in `waiting` have their
+// turns in order, as soon as the phase is kLive, there is no writer and this daemon owns the
+// session.
+//
+// What is in memory is newer than the record on disk while version > stored_version. The flags:
+//
+//   indexed         counts as one of the tenant's sessions. False only in kUnread, for a name that
+//                   somebody asked for
+//   lost            kUnread, and its record or state is damaged: it is listed and may be deleted
+//   queued          stands in SessionQueue and wants a job
+//   job_out         a job has it, or its file: no other job is made meanwhile
+//   counted_unread  StateCache::AddUnread counts a state on disk for it. Until it was read once
+//   touched         the disk is to be told of its last use
+//   out_has_change  the job that is out writes the first of `changes`. Means nothing without one
+//   backing_off     a write failed: the next one is among SessionQueue's retries
+//
+// With a directory that is shared, also:
+//
+//   owned           this daemon owns it: nobody else writes it
+//   marked          owned, and the others can see that something is not written yet
+//   yields          owned, and another daemon is next: no call has its turn here before
+//   asking          not owned, and its owner is asked for it
+//   busy_elsewhere  not owned, and a call may write to it there, when it was last looked at
+#ifndef SLUICE_ENGINE_SESSIONS_SESSION_H_
+#define SLUICE_ENGINE_SESSIONS_SESSION_H_
 
 #include <cstdint>
 #include <deque>
@@ -15,6 +53,7 @@
 #include "absl/time/time.h"
 #include "engine/request.h"
 #include "engine/state/session_locks.h"
+#include "engine/state/session_record.h"
 #include "engine/state_cache.h"
 
 namespace sluice {
@@ -24,6 +63,9 @@ struct Session;
 // ABORTED: another daemon has moved the session on.
 absl::Status LostRace();
 bool IsLostRace(const absl::Status& status);
+
+// Each is called once.
+using Waits = std::vector<std::function<void(absl::Status)>>;
 
 // What a call holds of its session, or waits for.
 struct SessionUse {
@@ -104,10 +146,10 @@ struct Session {
   StatePtr stored_state;
   std::string stored_state_id;  // names its file
   std::deque<PendingChange> changes;
-  std::vector<std::function<void(absl::Status)>> on_read;
-  std::vector<std::function<void(absl::Status)>> on_checked;  // whether its state can be read
+  Waits on_read;
+  Waits on_checked;   // whether its state can be read
   bool lost = false;  // its record or state is damaged: unread, and there to be deleted
-  std::vector<std::function<void(absl::Status)>> on_deleted;
+  Waits on_deleted;
   bool queued = false;          // wants a job
   bool job_out = false;         // has one, or lends its file to one
   bool counted_unread = false;  // in StateCache::AddUnread
@@ -126,14 +168,23 @@ struct Session {
   bool asking = false;          // another daemon is asked for it
   bool busy_elsewhere = false;  // a call may write to it on another daemon, when it was looked at
   uint64_t file_number = 0;     // of the record that is in memory
-  absl::Duration look_at = -absl::InfiniteDuration();      // no look for its lock before this
-  absl::Duration look_pause;                               // after the next look in vain
-  std::vector<std::function<void(absl::Status)>> reading;  // those of on_read whose job is out
+  absl::Duration look_at = -absl::InfiniteDuration();  // no look for its lock before this
+  absl::Duration look_pause;                           // after the next look in vain
+  Waits reading;                                       // those of on_read whose job is out
   std::vector<SessionWait> for_owner;
   std::vector<SessionWait> for_written;
-  std::vector<std::function<void(absl::Status)>> marks;  // want `marked` before they acknowledge
+  Waits marks;  // want `marked` before they acknowledge
 };
+
+// What the disk is to have of the session with this content, as of the time of day.
+SessionRecord RecordOf(const Session& session, const SessionContent& content, absl::Time now);
+// The record on disk is one with this state, whose file `state_id` names.
+void SetStored(Session* session, StatePtr state, const std::string& state_id);
+// All that wait for a look at the session; the caller tells them.
+Waits TakeWaits(Session* session);
+// The session has no calls that wait for their turns any more; the caller tells them.
+Waits TakeWaiting(Session* session);
 
 }  // namespace sluice
 
-#endif  // SLUICE_ENGINE_SESSION_H_
+#endif  // SLUICE_ENGINE_SESSIONS_SESSION_H_

@@ -1,0 +1,59 @@
+// How what changes in sessions gets to the store: one write at a time for each session, of what it
+// says by then, so that commits that come faster than the disk is leave out the ones between.
+// Writes that fail are tried again; those that another daemon was ahead of are not. Internal to
+// engine/sessions.
+#ifndef SLUICE_ENGINE_SESSIONS_SESSION_WRITER_H_
+#define SLUICE_ENGINE_SESSIONS_SESSION_WRITER_H_
+
+#include <memory>
+
+#include "absl/status/status.h"
+#include "engine/sessions/session_endings.h"
+
+namespace sluice {
+
+class SessionWriter {
+ public:
+  // All outlive the object.
+  SessionWriter(const SessionContext& context, SessionTable* table, SessionQueue* queue,
+                SessionExpiry* expiry, SessionOwners* owners, SessionEndings* endings)
+      : context_(context),
+        table_(table),
+        queue_(queue),
+        expiry_(expiry),
+        owners_(owners),
+        endings_(endings) {}
+
+  // Done once it is on disk; without a store at once.
+  void Change(Session* session, PendingChange change);
+
+  // What the session, whose record needs no read, wants of the store, or null. Those of its changes
+  // whose etag is no longer the session's end here.
+  std::unique_ptr<StoreJob> MakeJob(Session* session);
+  void PutDone(Session* session, StoreJob* job);
+  void DeleteDone(Session* session, StoreJob* job);
+  // The other daemons can see now that something of the session is not written yet, or not.
+  void MarkDone(Session* session, const absl::Status& status);
+
+ private:
+  std::unique_ptr<StoreJob> PutJob(Session* session);
+  void SetSource(Session* source, const StatePtr& state, Session* session, StoreJob* job);
+  // Whether the session's file may go away: nobody else needs it, or all that do can do without.
+  bool MayDropFile(Session* session);
+  // What the session says is in a state that will never arrive: ends what waits for it. What can go
+  // on then.
+  std::unique_ptr<StoreJob> FailPut(Session* session);
+  void PutRefused(Session* session, const StoreJob& job);
+  void Retry(Session* session);
+
+  const SessionContext context_;
+  SessionTable* const table_;
+  SessionQueue* const queue_;
+  SessionExpiry* const expiry_;
+  SessionOwners* const owners_;
+  SessionEndings* const endings_;
+};
+
+}  // namespace sluice
+
+#endif  // SLUICE_ENGINE_SESSIONS_SESSION_WRITER_H_
