@@ -40,7 +40,8 @@ Inspection::Files CountFiles(const WeightFiles& files) {
 std::string DescribeMixer(const MixerSpec& m) {
   constexpr const char* kDecays[] = {"no decay", "a constant decay per head",
                                      "a decay per head and token", "a decay per key and token"};
-  std::string text = kDecays[static_cast<int>(m.decay)];
+  std::string text = m.core == Core::kDelta ? "the delta rule, " : "";
+  text += kDecays[static_cast<int>(m.decay)];
   if (m.rope == Rope::kHalves) text += ", rotary positions";
   if (m.rope == Rope::kLrpe) text += ", LRPE positions";
   if (m.conv.taps > 0) text += ", short convolutions";
@@ -50,15 +51,17 @@ std::string DescribeMixer(const MixerSpec& m) {
   return text;
 }
 
-// Of the matrices, and of the state: decayed, updated and read.
+// Of the matrices, and of the state: decayed, updated and read, for the delta rule by its key too.
 int64_t MixerCost(const MixerSpec& m, int64_t hidden) {
   const int64_t state = m.state_heads * m.dk * m.dv;
   const int64_t read = m.heads() * m.dk * m.dv;
   int64_t gates = m.low_rank_gate ? m.out_gate.width * m.out_dim() : 0;
-  if (m.gate == GateMap::kGla && m.decay == Decay::kKey) {
+  const bool kda = m.gate == GateMap::kKda || m.gate == GateMap::kKdaBounded;
+  if (kda || (m.gate == GateMap::kGla && m.decay == Decay::kKey)) {
     gates += m.gate_in.width * m.state_heads * m.dk;
   }
-  return (m.in_dim + m.out_dim()) * hidden + gates + 2 * state + read;
+  return (m.in_dim + m.out_dim()) * hidden + gates + (m.core == Core::kDelta ? 3 : 2) * state +
+         read;
 }
 
 std::vector<Inspection::Layers> DescribeLayers(const ModelSpec& spec) {

@@ -120,9 +120,9 @@ struct Columns {
 
 // A depthwise causal convolution of each of the columns q, k and v.
 struct Conv {
-  int64_t taps = 0;  // 0: none
-  bool silu = true;  // its activation
-  bool bias = false;
+  int64_t taps = 0;   // 0: none
+  bool silu = true;   // its activation
+  bool bias = false;  // it may have one: without values there is none
 };
 
 struct MixerSpec {

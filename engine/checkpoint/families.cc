@@ -1,7 +1,10 @@
 #include "engine/checkpoint/families.h"
 
+#include "engine/checkpoint/families/delta_net.h"
+#include "engine/checkpoint/families/gated_deltanet.h"
 #include "engine/checkpoint/families/gla.h"
 #include "engine/checkpoint/families/hgrn2.h"
+#include "engine/checkpoint/families/kda.h"
 #include "engine/checkpoint/families/lightnet.h"
 #include "engine/checkpoint/families/linear_attn.h"
 #include "engine/checkpoint/families/mamba2.h"
@@ -12,8 +15,8 @@ namespace sluice {
 namespace {
 
 constexpr const Family* kFamilies[] = {
-    &kGlaFamily,      &kRetNetFamily,      &kHgrn2Family,  &kLinearAttnFamily,
-    &kLightNetFamily, &kTransNormerFamily, &kMamba2Family,
+    &kGlaFamily,         &kRetNetFamily, &kHgrn2Family,    &kLinearAttnFamily,    &kLightNetFamily,
+    &kTransNormerFamily, &kMamba2Family, &kDeltaNetFamily, &kGatedDeltaNetFamily, &kKdaFamily,
 };
 
 }  // namespace

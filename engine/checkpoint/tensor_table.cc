@@ -104,6 +104,10 @@ void TensorScope::AddDerived(std::vector<std::string> names, std::vector<int64_t
   table_->entries_.push_back(std::move(entry));
 }
 
+void TensorScope::Ignore(const std::string& name) {
+  table_->ignored_.push_back(absl::StrCat(prefix_, name));
+}
+
 void TensorScope::AddValues(std::vector<float> values, Into into) {
   TableEntry entry;
   entry.shape = {static_cast<int64_t>(values.size())};
@@ -156,6 +160,10 @@ absl::StatusOr<TensorTable> LocateTensors(const ModelConfig& config, const Weigh
       const auto it = files.tensors().find(name);
       if (it != files.tensors().end()) taken.insert(it->second.info);
     }
+  }
+  for (const std::string& name : table.ignored()) {
+    const auto it = files.tensors().find(name);
+    if (it != files.tensors().end()) taken.insert(it->second.info);
   }
   // What is left over would change the model's function if it were ignored (a bias, another kind of
   // layer).

@@ -61,6 +61,8 @@ class TensorScope {
   // Of whose values `derive` makes `derived` others.
   void AddDerived(std::vector<std::string> names, std::vector<int64_t> shape, Into into,
                   int64_t derived, Derive derive);
+  // What files may have that changes nothing: it is not read.
+  void Ignore(const std::string& name);
   // A vector that no file has.
   void AddValues(std::vector<float> values, Into into);
 
@@ -86,10 +88,13 @@ class TensorTable {
   using Entries = std::list<TableEntry>;
   const Entries& entries() const { return entries_; }
   Entries& entries() { return entries_; }
+  // Names of tensors that are no part of the model and may be there.
+  const std::list<std::string>& ignored() const { return ignored_; }
 
  private:
   friend class TensorScope;
   Entries entries_;
+  std::list<std::string> ignored_;
 };
 
 // How files spell a model's tensors; of none, it says that nothing is there.

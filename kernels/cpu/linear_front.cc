@@ -32,7 +32,7 @@ ShortConvArgs ConvArgs(const MixerSpec& spec, const Stream& stream, int64_t laye
                        const FrontRow& row, StatePool* states) {
   ShortConvArgs conv;
   conv.weight = stream.weight->data;
-  if (spec.conv.bias) conv.bias = stream.bias->data;
+  if (spec.conv.bias && stream.bias->size > 0) conv.bias = stream.bias->data;
   conv.silu = spec.conv.silu;
   conv.taps = spec.conv.taps;
   conv.channels = stream.columns.width;

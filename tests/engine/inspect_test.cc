@@ -75,6 +75,14 @@ TEST(Inspect, LayersOfEachKind) {
   EXPECT_EQ(transnormer.layers[1].mixer, "a constant decay per head");
   // 4 heads of 16 x 16, qkvu and out of 64 x 64 each, a GLU of 24.
   EXPECT_EQ(transnormer.layers[1].multiply_adds, 5 * 64 * 64 + 3 * 4 * 16 * 16 + 3 * 24 * 64);
+  const Inspection kda = InspectModel(SourcePath("tests/goldens/kda/base"), {});
+  ASSERT_EQ(kda.layers.size(), 1u);
+  EXPECT_EQ(kda.layers[0].mixer, "the delta rule, a decay per key and token, short convolutions");
+  EXPECT_EQ(kda.layers[0].state_bytes, 4 * (2 * 16 * 16 + 3 * 3 * 32));
+  // q, k, v, beta and the first matrices of both gates, then those gates' second ones, out, four
+  // passes over 2 heads of 16 x 16, and a SwiGLU of 8.
+  EXPECT_EQ(kda.layers[0].multiply_adds,
+            (3 * 32 + 2 + 2 * 16) * 64 + 2 * 16 * 32 + 32 * 64 + 4 * 2 * 16 * 16 + 3 * 8 * 64);
   for (const char* dir : kSpecModels) {
     SCOPED_TRACE(dir);
     const Inspection model = InspectModel(SourcePath(dir), {});

@@ -494,7 +494,7 @@ MODELS = {"retnet": RetNet, "linear_attn": LinearAttn, "hgrn2": Hgrn2, "lightnet
 FP32_PARAMETERS = ("A_log", "dt_bias", ".D", "lower_bounds", "theta")
 
 
-def load(directory, in_bf16=False):
+def load(directory, in_bf16=False, models=MODELS):
     c = special_floats(json.load(open(os.path.join(directory, "config.json"))))
     index = os.path.join(directory, "model.safetensors.index.json")
     files = sorted(set(json.load(open(index))["weight_map"].values())) if os.path.exists(index) else ["model.safetensors"]
@@ -502,10 +502,10 @@ def load(directory, in_bf16=False):
     for name in files:
         w.update(read_safetensors(os.path.join(directory, name)))
     kind = c.get("model_type") or (from_state_spaces(c)["model_type"] if "ssm_cfg" in c else None)
-    refuse(kind not in MODELS, f"model_type {kind}")
+    refuse(kind not in models, f"model_type {kind}")
     if in_bf16:
         w = {n: x if n.endswith(FP32_PARAMETERS) or "norm" in n else bf16(x) for n, x in w.items()}
-    model = MODELS[kind](c, w)
+    model = models[kind](c, w)
     if in_bf16:
         model.act = bf16
     return model
@@ -515,28 +515,28 @@ def relative_rms(got, expected):
     return float(np.sqrt(np.sum((got - expected) ** 2) / np.sum(np.square(expected))))
 
 
-def bf16_errors(directory):
+def bf16_errors(directory, models=MODELS):
     """Relative RMS error of the logits of each golden case, with weights and layer activations rounded to bf16."""
     with open(os.path.join(directory, "golden.json")) as f:
         cases = json.load(f)["cases"]
-    model = load(directory, in_bf16=True)
+    model = load(directory, in_bf16=True, models=models)
     return [(len(c["ids"]), relative_rms(model.run(c["ids"]), np.array(c["logits"]))) for c in cases]
 
 
-def main():
-    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(about=__doc__, models=MODELS):
+    ap = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("model")
     ap.add_argument("--ids", help="token ids, comma separated")
     ap.add_argument("--bf16", action="store_true", help="errors of the golden cases with weights and activations in bf16")
     ap.add_argument("--greedy", type=int, default=0, help="continue greedily for this many tokens")
     a = ap.parse_args()
     if a.bf16:
-        for length, error in bf16_errors(a.model):
+        for length, error in bf16_errors(a.model, models):
             print(f"{length} tokens: {error:.3g}")
         return
     if a.ids is None:
         ap.error("--ids or --bf16")
-    model = load(a.model)
+    model = load(a.model, models=models)
     state = model.new_state()
     for token in map(int, a.ids.split(",")):
         logits = model.step(token, state)

@@ -25,11 +25,12 @@ def bf16_bytes(x):
     return ((u + 0x7FFF + ((u >> 16) & 1)) >> 16).astype(np.uint16).tobytes()
 
 
-def write_safetensors(path, tensors, dtype):
-    """dtype "BF16", "F16" or "F32"; tensors whose names end in KEEP_F32 stay F32, as makers store them."""
+def write_safetensors(path, tensors, dtype, keep_f32=None):
+    """dtype "BF16", "F16" or "F32"; tensors whose names end in `keep_f32` stay F32, as makers store them."""
+    keep_f32 = KEEP_F32 if keep_f32 is None else keep_f32
     header, blobs, at = {"__metadata__": {"format": "pt"}}, [], 0
     for name, x in tensors.items():
-        kind = "F32" if name.endswith(KEEP_F32) else dtype
+        kind = "F32" if name.endswith(keep_f32) else dtype
         b = bf16_bytes(x) if kind == "BF16" else x.astype({"F16": np.float16, "F32": np.float32}[kind]).tobytes()
         header[name] = {"dtype": kind, "shape": list(x.shape), "data_offsets": [at, at + len(b)]}
         at += len(b)
@@ -316,7 +317,7 @@ def shortened(values):
     return [float(f"{x:.6g}") for x in values]
 
 
-def golden_case(model, ids):
+def golden_case(model, ids, greedy_after=(GREEDY_AFTER,)):
     state, case, logprobs = model.new_state(), {"ids": ids}, []
     for i, token in enumerate(ids):
         logits = model.step(token, state)
@@ -324,7 +325,7 @@ def golden_case(model, ids):
             logprobs.append(logits[ids[i + 1]] - np.logaddexp.reduce(logits))
     assert np.isfinite(logits).all()
     case["logits"], case["prompt_logprobs"] = shortened(logits), shortened(logprobs)
-    if len(ids) == GREEDY_AFTER:
+    if len(ids) in greedy_after:
         case["greedy"], case["margin"] = [], []
         for _ in range(GREEDY_TOKENS):
             low, high = np.sort(logits)[-2:]
@@ -334,9 +335,9 @@ def golden_case(model, ids):
     return case
 
 
-def fp32_error(directory, ids):
+def fp32_error(directory, ids, models=linear_reference.MODELS):
     """How far fp32 rounding of activations alone moves a log-probability: what it cannot tell apart, no test should ask for."""
-    exact, rounded = linear_reference.load(directory), linear_reference.load(directory)
+    exact, rounded = (linear_reference.load(directory, models=models) for _ in range(2))
     rounded.act = lambda x: x.astype(np.float32).astype(np.float64)
     states, worst = (exact.new_state(), rounded.new_state()), 0.0
     for token, following in zip(ids, ids[1:]):

@@ -7,19 +7,6 @@
 namespace sluice {
 namespace {
 
-// Columns per head of a projection that is `expand` times as wide as the model.
-int64_t PerHead(const char* name, double expand, int64_t hidden, int64_t heads,
-                ConfigReader* reader) {
-  const double width = static_cast<double>(hidden) * expand;
-  const auto columns = static_cast<int64_t>(std::llround(width));
-  if (std::abs(width - static_cast<double>(columns)) > 1e-6 * width || columns < heads ||
-      columns % heads != 0) {
-    reader->Refuse(absl::StrCat("hidden_size ", hidden, " times ", name, " ", expand, " is ", width,
-                                ", must be a multiple of num_heads ", heads));
-  }
-  return std::max<int64_t>(columns / heads, 1);
-}
-
 // Two thirds of hidden_ratio times the width, rounded up to a multiple of 256.
 int64_t DefaultIntermediate(double hidden_ratio, int64_t hidden, ConfigReader* reader) {
   const auto width = static_cast<int64_t>(static_cast<double>(hidden) * hidden_ratio * 2 / 3);
@@ -40,6 +27,17 @@ void MlpTensors(int64_t intermediate, int64_t hidden, const std::string& prefix,
             &MlpWeights::gate_up);
   if (!fused) scope.Add({"up_proj.weight"}, {intermediate, hidden}, &MlpWeights::gate_up);
   scope.Add({"down_proj.weight"}, {hidden, intermediate}, &MlpWeights::down);
+}
+
+// The norm before a unit. From June 2024 to February 2025 files with norm_first named it as a part
+// of the unit.
+void AddBranchNorm(const TensorSource& files, const std::string& prefix, const char* unit,
+                   int64_t hidden, TensorScope scope) {
+  const std::string name = absl::StrCat(unit, "_norm.weight");
+  const std::string then = absl::StrCat(unit, ".norm.weight");
+  const bool old =
+      !files.Has(absl::StrCat(prefix, name)) && files.Rows(absl::StrCat(prefix, then)) == hidden;
+  scope.Add({old ? then : name}, {hidden}, &BranchWeights::norm);
 }
 
 }  // namespace
@@ -63,14 +61,15 @@ std::string FlaDecoder::Identity(const char* model_type) const {
                       " mixer_norm_affine=", affine);
 }
 
-FlaDecoder ReadFlaDecoder(ConfigReader* reader, double hidden_ratio, ModelConfig* config) {
+FlaDecoder ReadFlaDecoder(ConfigReader* reader, double hidden_ratio, ModelConfig* config,
+                          int64_t default_layers) {
   FlaDecoder d;
   reader->RequireWord("hidden_act", {"swish", "silu"}, "\"swish\" or \"silu\"");
   reader->RequireNull("attn", "softmax attention layers");
   reader->RequireNull("attnres_block_size", "attention residuals");
   reader->RequireNull("quantization_config", "quantized weights");
   d.hidden = reader->Integer({"hidden_size", "d_model"}, 2048, 1, 65536);
-  d.layers = reader->Integer({"num_hidden_layers"}, 24, 1, 1024);
+  d.layers = reader->Integer({"num_hidden_layers"}, default_layers, 1, 1024);
   d.vocab = reader->Integer({"vocab_size"}, 32000, 1, 1 << 24);
   d.norm_eps = static_cast<float>(reader->Number({"norm_eps", "rms_norm_eps"}, 1e-6, 1e-30, 1));
   d.affine = reader->Boolean({"elementwise_affine"}, true);
@@ -83,21 +82,32 @@ FlaDecoder ReadFlaDecoder(ConfigReader* reader, double hidden_ratio, ModelConfig
   return d;
 }
 
+int64_t ReadFlaHeadWidth(ConfigReader* reader, const char* field, double expand,
+                         const FlaDecoder& decoder, int64_t heads) {
+  expand = reader->Number({field}, expand, 1e-6, 64);
+  const double width = static_cast<double>(decoder.hidden) * expand;
+  const auto columns = static_cast<int64_t>(std::llround(width));
+  if (std::abs(width - static_cast<double>(columns)) > 1e-6 * width || columns < heads ||
+      columns % heads != 0) {
+    reader->Refuse(absl::StrCat("hidden_size ", decoder.hidden, " times ", field, " ", expand,
+                                " is ", width, ", must be a multiple of num_heads ", heads));
+  }
+  return std::max<int64_t>(columns / heads, 1);
+}
+
 FlaHeads ReadFlaHeads(ConfigReader* reader, const FlaDecoder& decoder, int64_t default_heads,
                       double default_expand_k, double default_expand_v) {
   FlaHeads h;
   h.heads = reader->Integer({"num_heads", "num_attention_heads"}, default_heads, 1, 1024);
   h.kv_heads =
       reader->OptionalInteger({"num_kv_heads", "num_key_value_heads"}, 1, 1024).value_or(h.heads);
-  const double expand_k = reader->Number({"expand_k"}, default_expand_k, 1e-6, 64);
-  const double expand_v = reader->Number({"expand_v"}, default_expand_v, 1e-6, 64);
   if (h.heads % h.kv_heads != 0) {
     reader->Refuse(
         absl::StrCat("num_kv_heads is ", h.kv_heads, ", must divide num_heads ", h.heads));
     h.kv_heads = h.heads;
   }
-  h.dk = PerHead("expand_k", expand_k, decoder.hidden, h.heads, reader);
-  h.dv = PerHead("expand_v", expand_v, decoder.hidden, h.heads, reader);
+  h.dk = ReadFlaHeadWidth(reader, "expand_k", default_expand_k, decoder, h.heads);
+  h.dv = ReadFlaHeadWidth(reader, "expand_v", default_expand_v, decoder, h.heads);
   return h;
 }
 
@@ -111,9 +121,9 @@ void FlaTensors(const ModelConfig& config, const TensorSource& files, const AddM
     const std::string prefix = absl::StrCat("model.layers.", i, ".");
     const std::string attn = absl::StrCat(prefix, "attn."), mlp = absl::StrCat(prefix, "mlp.");
     const std::vector<BranchSpec>& branches = spec.layers[i].branches;
-    table->Branch(i, 0, prefix).Add({"attn_norm.weight"}, {hidden}, &BranchWeights::norm);
+    AddBranchNorm(files, prefix, "attn", hidden, table->Branch(i, 0, prefix));
     mixer(i, std::get<MixerSpec>(branches[0].units[0]), attn, table->Unit(i, 0, 0, attn));
-    table->Branch(i, 1, prefix).Add({"mlp_norm.weight"}, {hidden}, &BranchWeights::norm);
+    AddBranchNorm(files, prefix, "mlp", hidden, table->Branch(i, 1, prefix));
     MlpTensors(std::get<MlpSpec>(branches[1].units[0]).intermediate, hidden, mlp, files,
                table->Unit(i, 1, 0, mlp));
   }

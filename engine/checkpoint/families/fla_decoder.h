@@ -30,7 +30,12 @@ struct FlaDecoder {
 };
 
 // Reads and checks the fields that all have; refuses softmax layers and what else is not served.
-FlaDecoder ReadFlaDecoder(ConfigReader* reader, double hidden_ratio, ModelConfig* config);
+FlaDecoder ReadFlaDecoder(ConfigReader* reader, double hidden_ratio, ModelConfig* config,
+                          int64_t default_layers = 24);
+
+// Columns per head of a projection that is `field` (missing: `expand`) times as wide as the model.
+int64_t ReadFlaHeadWidth(ConfigReader* reader, const char* field, double expand,
+                         const FlaDecoder& decoder, int64_t heads);
 
 // Heads of the mixers that have num_heads, num_kv_heads, expand_k and expand_v.
 struct FlaHeads {

@@ -144,7 +144,50 @@ constexpr Refusal kRefusals[] = {
     {"mamba2/state_spaces", R"({"ssm_cfg": {"layer": null}})", "ssm_cfg: layer is missing"},
     {"mamba2/state_spaces", R"({"ssm_cfg": {"ngroups": 3}})", "n_groups is 3, must divide"},
     {"mamba2/state_spaces", R"({"ssm_cfg": {"dt_limit": [1]}})", "ssm_cfg: dt_limit is a list"},
+    // delta_net
+    {"delta_net/base", R"({"hidden_act": "powlu"})", "hidden_act is \"powlu\", must be \"swish\""},
+    {"delta_net/base", R"({"attnres_block_size": 4})", "attnres_block_size is 4, must be null"},
+    {"delta_net/base", R"({"attn": {"layers": [0]}})", "attn is "},
+    {"delta_net/base", R"({"num_heads": 3})", "must be a multiple of num_heads 3"},
+    {"delta_net/base", R"({"expand_k": 0.3})",
+     "hidden_size 64 times expand_k 0.3 is 19.2, must be"},
+    {"delta_net/base", R"({"expand_v": 0.7})",
+     "hidden_size 64 times expand_v 0.7 is 44.8, must be"},
+    {"delta_net/base", R"({"qk_norm": "sum"})",
+     "qk_norm is \"sum\", must be \"l2\" where qk_activation is \"silu\" or \"identity\""},
+    {"delta_net/no_conv", R"({"qk_norm": "sum"})", "qk_norm is \"sum\", must be \"l2\" where"},
+    {"delta_net/base", R"({"qk_norm": "rms"})", "qk_norm is \"rms\", must be \"l2\" or \"sum\""},
+    {"delta_net/base", R"({"qk_activation": "tanh"})",
+     "qk_activation is \"tanh\", must be \"silu\", \"relu\", \"elu\" or \"identity\""},
+    {"delta_net/base", R"({"use_beta": "no"})", "use_beta is \"no\", must be true or false"},
+    {"delta_net/base", R"({"use_gate": 1})", "use_gate is 1, must be true or false"},
+    {"delta_net/base", R"({"use_short_conv": 0})", "use_short_conv is 0, must be true or false"},
+    {"delta_net/base", R"({"conv_size": 65})", "conv_size is 65, must be an integer in [1, 64]"},
+    {"delta_net/base", R"({"allow_neg_eigval": 2})", "allow_neg_eigval is 2, must be true or"},
+    // gated_deltanet
+    {"gated_deltanet/base", R"({"hidden_act": "gelu"})", "hidden_act is \"gelu\""},
+    {"gated_deltanet/base", R"({"attnres_block_size": 4})", "attnres_block_size is 4"},
+    {"gated_deltanet/gva", R"({"num_v_heads": 3})",
+     "num_v_heads is 3, must be a multiple of num_heads 2"},
+    {"gated_deltanet/gva", R"({"num_v_heads": 1})",
+     "num_v_heads is 1, must be a multiple of num_heads 2"},
+    {"gated_deltanet/base", R"({"expand_v": 1.3})",
+     "head_dim 16 times expand_v 1.3 is 20.8, must be a whole number"},
+    {"gated_deltanet/base", R"({"head_dim": 0})", "head_dim is 0, must be an integer in [1, "},
+    {"gated_deltanet/base", R"({"use_gate": "yes"})", "use_gate is \"yes\""},
+    {"gated_deltanet/sigmoid", R"({"output_gate_activation": "tanh"})",
+     "output_gate_activation is \"tanh\", must be \"swish\", \"silu\" or \"sigmoid\""},
+    // kda
+    {"kda/base", R"({"hidden_act": "gelu"})", "hidden_act is \"gelu\""},
+    {"kda/base", R"({"attnres_block_size": 4})", "attnres_block_size is 4"},
+    {"kda/gva", R"({"num_v_heads": 3})", "num_v_heads is 3, must be a multiple of num_heads 2"},
+    {"kda/bounded", R"({"lower_bound": 1.0})",
+     "lower_bound is 1.0, must be a number in [-1e+30, 0]"},
+    {"kda/bounded", R"({"lower_bound": "low"})", "lower_bound is \"low\""},
+    {"kda/base", R"({"expand_v": 0.9})", "head_dim 16 times expand_v 0.9 is 14.4, must be a whole"},
     // Other kinds of models, some of which have layers of these.
+    {"gated_deltanet/base", R"({"model_type": "qwen3_next"})", "model_type is \"qwen3_next\""},
+    {"kda/base", R"({"model_type": "kimi_linear"})", "model_type is \"kimi_linear\""},
     {"mamba2/base", R"({"model_type": "bamba"})",
      "model_type is \"bamba\", must be one of \"gla\""},
     {"mamba2/base", R"({"model_type": "falcon_h1"})", "model_type is \"falcon_h1\""},
@@ -175,6 +218,12 @@ TEST(FamiliesTest, TensorsThatAreNotTheModelsAreRefused) {
       {"linear_attn/elu", "model.layers.0.attn.g_proj.weight"},
       {"lightnet/base", "model.layers.0.attn.g_proj.0.bias"},
       {"transnormer/layernorm_bias", "model.layers.1.token_mixer.lrpe.theta"},
+      {"delta_net/base", "model.layers.0.attn.norm.weight"},
+      {"delta_net/sum_elu", "model.layers.0.attn.b_proj.weight"},
+      {"delta_net/no_conv", "model.layers.0.attn.q_conv1d.bias"},
+      {"gated_deltanet/plain", "model.layers.0.attn.g_proj.weight"},
+      {"gated_deltanet/base", "model.layers.0.linear_attn.in_proj_qkvz.weight"},
+      {"kda/base", "model.layers.1.attn.D"},
       {"mamba2/base", "backbone.layers.0.mlp.fc1.weight"},
       {"mamba2/state_spaces", "backbone.layers.1.mixer.Wqkv.weight"},
   };
@@ -270,6 +319,61 @@ TEST(FamiliesTest, StateSpacesConfigNeedsNoModelType) {
   EXPECT_THAT(config->eos_token_ids, testing::ElementsAre(0));
 }
 
+// Before a field existed, and with null, value heads are as many as the others.
+TEST(FamiliesTest, DeltaHeads) {
+  const auto gva = ParseChanged("gated_deltanet/gva", Json::object());
+  ASSERT_TRUE(gva.ok()) << gva.status();
+  EXPECT_EQ(FirstMixer(*gva).k_heads, 2);
+  EXPECT_EQ(FirstMixer(*gva).state_heads, 4);
+  EXPECT_EQ(FirstMixer(*gva).beta_max, 2.0f);
+  EXPECT_EQ(MakeStateTable(gva->spec).Find(0, StatePartKind::kMatrix)->shape,
+            (std::vector<int64_t>{4, 16, 16}));
+  const auto without = ParseChanged("gated_deltanet/gva", Json::object(), {"num_v_heads"});
+  ASSERT_TRUE(without.ok()) << without.status();
+  EXPECT_EQ(FirstMixer(*without).state_heads, 2);
+}
+
+// use_output_norm was read by no release, and safe_gate picks a kernel.
+TEST(FamiliesTest, FieldsThatMeanNothing) {
+  const auto base = ParseChanged("delta_net/base", Json::object());
+  const auto unnormed = ParseChanged("delta_net/base", {{"use_output_norm", false}});
+  ASSERT_TRUE(base.ok() && unnormed.ok());
+  EXPECT_EQ(base->identity, unnormed->identity);
+  const auto safe = ParseChanged("kda/bounded", {{"safe_gate", false}});
+  const auto bounded = ParseChanged("kda/bounded", Json::object());
+  ASSERT_TRUE(safe.ok() && bounded.ok());
+  EXPECT_EQ(safe->identity, bounded->identity);
+}
+
+// What the weights compute with it is another model.
+TEST(FamiliesTest, EveryDeltaFieldIsInTheIdentity) {
+  const struct {
+    const char* variant;
+    const char* changes;
+  } kCases[] = {
+      {"delta_net/gate_negative", R"({"allow_neg_eigval": false})"},
+      {"delta_net/gate_negative", R"({"qk_activation": "elu"})"},
+      {"delta_net/gate_negative", R"({"qk_norm": "sum"})"},
+      {"delta_net/gate_negative", R"({"use_beta": false})"},
+      {"delta_net/gate_negative", R"({"use_gate": false})"},
+      {"delta_net/gate_negative", R"({"use_short_conv": false})"},
+      {"delta_net/gate_negative", R"({"norm_eps": 0.001})"},
+      {"gated_deltanet/gva", R"({"num_v_heads": 2})"},
+      {"gated_deltanet/gva", R"({"output_gate_activation": "sigmoid"})"},
+      {"kda/bounded", R"({"lower_bound": null})"},
+      {"kda/bounded", R"({"lower_bound": -4})"},
+  };
+  for (const auto& c : kCases) {
+    SCOPED_TRACE(absl::StrCat(c.variant, " ", c.changes));
+    const auto base = ParseChanged(c.variant, Json::object());
+    const auto changed = ParseChanged(c.variant, Json::parse(c.changes));
+    ASSERT_TRUE(base.ok());
+    // merge_patch takes a null for "without", which means the same here.
+    ASSERT_TRUE(changed.ok()) << changed.status();
+    EXPECT_NE(base->identity, changed->identity);
+  }
+}
+
 TEST(FamiliesTest, DefaultsOfTheClasses) {
   const auto parse = [](const std::string& text) { return ParseConfig(text, "config.json"); };
   const auto retnet = parse(R"({"model_type": "retnet"})");
@@ -290,6 +394,16 @@ TEST(FamiliesTest, DefaultsOfTheClasses) {
   ASSERT_TRUE(fla_mamba2.ok()) << fla_mamba2.status();
   EXPECT_EQ(FirstMixer(*fla_mamba2).k_heads, 1);
   EXPECT_EQ(FirstMixer(*fla_mamba2).state_heads, 64);
+  const auto delta_net = parse(R"({"model_type": "delta_net"})");
+  ASSERT_TRUE(delta_net.ok()) << delta_net.status();
+  // 24 layers of 16 heads of 128 x 128, and three convolutions' last three inputs.
+  EXPECT_EQ(MakeStateTable(delta_net->spec).bytes(), 24 * 4 * (16 * 128 * 128 + 3 * 3 * 2048));
+  const auto gated = parse(R"({"model_type": "gated_deltanet"})");
+  ASSERT_TRUE(gated.ok()) << gated.status();
+  EXPECT_EQ(MakeStateTable(gated->spec).bytes(), 21 * 4 * (6 * 256 * 512 + 3 * (2 * 1536 + 3072)));
+  const auto kda = parse(R"({"model_type": "kda"})");
+  ASSERT_TRUE(kda.ok()) << kda.status();
+  EXPECT_EQ(MakeStateTable(kda->spec).bytes(), MakeStateTable(delta_net->spec).bytes());
   const auto transnormer = parse(R"({"model_type": "transnormer"})");
   ASSERT_TRUE(transnormer.ok()) << transnormer.status();
   EXPECT_TRUE(transnormer->tied);
@@ -311,7 +425,7 @@ TEST(FamiliesTest, EveryGoldenOpens) {
       ++models;
     }
   }
-  EXPECT_GE(models, 42);
+  EXPECT_GE(models, 66);
 }
 
 }  // namespace
