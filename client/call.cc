@@ -13,7 +13,7 @@ constexpr size_t kMaxAffinityBytes = 64;
 constexpr char kTraceparentKey[] = "traceparent";
 constexpr size_t kMaxTraceparentBytes = 256;
 
-// Anything else is left for the daemon to refuse by name; gRPC would abort the call over it.
+// gRPC would abort the call over any other text, which the daemon refuses by name.
 bool IsAffinity(absl::string_view text) {
   return !text.empty() && text.size() <= kMaxAffinityBytes &&
          std::all_of(text.begin(), text.end(), [](char c) {
@@ -21,7 +21,7 @@ bool IsAffinity(absl::string_view text) {
          });
 }
 
-// Likewise. What the daemon makes of it is its own affair.
+// The same holds here. The daemon decides what it makes of the header.
 bool IsTraceparent(absl::string_view text) {
   return !text.empty() && text.size() <= kMaxTraceparentBytes &&
          std::all_of(text.begin(), text.end(), [](char c) { return c > ' ' && c <= '~'; });

@@ -44,10 +44,10 @@ struct ClientOptions {
 struct CallOptions {
   absl::Duration timeout = absl::InfiniteDuration();  // becomes the gRPC deadline
   Cancellation* cancellation = nullptr;               // ends the call with CANCELLED
-  // Of the session that the call names, so that a proxy finds its daemon. Default: the session's
-  // id, which it is unless the session was forked, or made with another.
+  // The affinity of the session that the call names, so that a proxy finds its daemon. Default: the
+  // session's id, which it is unless the session was forked, or made with another.
   std::string affinity = "";
-  // W3C trace context that the call belongs to; the daemon logs it. What is none is not sent.
+  // The W3C trace context that the call belongs to; the daemon logs it. An invalid one is not sent.
   std::string traceparent = "";
 };
 

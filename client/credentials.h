@@ -1,4 +1,5 @@
-// How a client shows who it is: TLS, with or without a certificate of its own, and a bearer token.
+// Shows the daemon who a client is: TLS, with or without a certificate of its own, and a bearer
+// token.
 #ifndef SLUICE_CLIENT_CREDENTIALS_H_
 #define SLUICE_CLIENT_CREDENTIALS_H_
 

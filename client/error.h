@@ -18,7 +18,7 @@ namespace sluice {
 // URL.
 absl::Status ToAbslStatus(const grpc::Status& status, absl::string_view address);
 
-// What the daemon said in google.rpc.RetryInfo, of a status made by ToAbslStatus.
+// The delay that the daemon asked for in google.rpc.RetryInfo, if ToAbslStatus made `status`.
 std::optional<absl::Duration> RetryDelay(const absl::Status& status);
 
 // The reason in google.rpc.ErrorInfo, such as SESSIONS_NOT_SUPPORTED; empty where there is none.

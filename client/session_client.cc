@@ -15,7 +15,8 @@ void ChooseNames(v1::SessionOptions* options) {
   if (options->affinity().empty()) options->set_affinity(options->id());
 }
 
-// Of a call that makes a session: it goes where the session will be looked for.
+// Options for a call that makes a session: it goes to the daemon where the session will be looked
+// for.
 CallOptions ToItsDaemon(const CallOptions& call, const v1::SessionOptions& options) {
   CallOptions routed = call;
   if (routed.affinity.empty()) routed.affinity = options.affinity();
@@ -130,7 +131,7 @@ absl::StatusOr<v1::Session> SessionClient::Import(
       v1::SessionService::NewStub(channel_)->ImportSession(call.context(), &session);
   v1::ImportSessionRequest part;
   *part.mutable_options() = std::move(session_options);
-  // A write that fails means that the daemon has spoken; Finish says what.
+  // A write fails when the daemon has ended the call; Finish says why.
   while (writer->Write(part)) {
     absl::StatusOr<std::string> piece = next_piece();
     if (!piece.ok()) {

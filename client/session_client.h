@@ -23,7 +23,7 @@
 
 namespace sluice {
 
-// 128 random bits in hex: what a new session is called unless it is given a name.
+// 128 random bits in hex, which name a session that is given no id.
 std::string NewSessionId();
 
 class SessionClient {

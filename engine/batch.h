@@ -14,8 +14,9 @@ namespace sluice {
 inline constexpr int32_t kPromptToken = -1;
 inline constexpr int32_t kStateCheck = -2;
 
-// Whose LogitRow it is: a sequence's next token; or (sequence == kPromptToken) a token of the
-// prompt; or (kStateCheck) nobody's, it only tells whether the state behind the row is finite.
+// Says whose LogitRow it is: that of a sequence's next token, of a token of the prompt (sequence ==
+// kPromptToken), or of nobody (kStateCheck): it then only tells whether the state behind the row is
+// finite.
 struct LogitTarget {
   Call* call = nullptr;
   int32_t sequence = kPromptToken;

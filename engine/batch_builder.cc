@@ -9,7 +9,7 @@ bool CanDecode(const Call& call, const Sequence& sequence) {
 
 bool Decodes(const Call& call) { return call.state == CallState::kReady && !call.in_prompt(); }
 
-// Of the first token that the call samples, counted from its session's first.
+// The position of the first token that the call samples, counted from its session's first.
 int64_t FirstNewPosition(const Call& call) {
   return call.base + static_cast<int64_t>(call.request.prompt.size());
 }
@@ -60,7 +60,7 @@ void BatchBuilder::AddInTurns(absl::Span<Call* const> calls, int64_t most, Batch
   if (all) ++round_;
 }
 
-// Whether a prompt without a promise is among them, where that counts.
+// Returns true if a prompt without a promise is among them, while the step is bounded.
 bool BatchBuilder::AddPrompts(absl::Span<Call* const> calls, const StepPacer& pacer,
                               int64_t own_rows, Batch* batch) {
   const int64_t left = max_batch_tokens_ - batch->num_rows;
@@ -129,7 +129,7 @@ void BatchBuilder::AddPromptScores(Call* call, int64_t begin, int64_t end, int32
   }
 }
 
-// Of a state that is committed without a token sampled from it.
+// Checks a state that is committed without a token sampled from it.
 void BatchBuilder::AddStateCheck(Call* call, Batch* batch) const {
   LogitRow row;
   row.row = batch->num_rows - 1;

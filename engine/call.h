@@ -91,7 +91,7 @@ struct Call {
   double score_total = 0.0;
   int64_t scored_tokens = 0;
 
-  // What the caller sent.
+  // Tokens of the prompt that the caller sent.
   int64_t prompt_tokens() const { return static_cast<int64_t>(request.prompt.size()) - carried; }
   // Tokens of `prompt` to be computed. A commit leaves the last token of the history to the next
   // call.
@@ -99,10 +99,10 @@ struct Call {
     const bool leave_last = commits && request.stop.max_new_tokens == 0;
     return static_cast<int64_t>(request.prompt.size()) - (leave_last ? 1 : 0);
   }
-  // Where the next step must not go beyond.
+  // The next step must not go beyond this position.
   int64_t next_cut() const { return plan.cuts.empty() ? prompt_rows() : plan.cuts.front(); }
   bool in_prompt() const { return prompt_launched < prompt_rows(); }
-  // Whether tokens are left to compute for `sequence`.
+  // True if tokens are left to compute for `sequence`.
   bool goes_on(const Sequence& sequence) const {
     return !sequence.finished && !ending && sequence.launched < request.stop.max_new_tokens;
   }

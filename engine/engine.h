@@ -110,7 +110,7 @@ class Engine {
   void Leave(Call* call);
   void Release(Call* call);
   void FailDevice(const absl::Status& status);
-  // Whether the device has failed, found out by now by a step or a copy.
+  // True if a step or a copy has found by now that the device has failed.
   bool DeviceFailed();
   void SetGauges();
 

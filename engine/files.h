@@ -52,7 +52,7 @@ class Files {
   // Names in a directory, in any order, without "." and "..".
   virtual absl::StatusOr<std::vector<std::string>> List(const std::string& dir) = 0;
   virtual absl::StatusOr<int64_t> Size(const std::string& path) = 0;
-  // Which file a name is, and when it was last written or touched.
+  // Tells which file a name is, and when it was last written or touched.
   virtual absl::StatusOr<FileStamp> Stamp(const std::string& path) = 0;
   // Sets when a file was last written or touched.
   virtual absl::Status SetTime(const std::string& path, int64_t time_us) = 0;
@@ -66,7 +66,7 @@ class Files {
   virtual absl::Status SyncDir(const std::string& dir) = 0;
   // A second name for a file. ALREADY_EXISTS when `to` is taken: of several who try, one succeeds.
   virtual absl::Status Link(const std::string& from, const std::string& to) = 0;
-  // Of a file or a directory; `to` must be free.
+  // Renames a file or a directory; `to` must be free.
   virtual absl::Status Rename(const std::string& from, const std::string& to) = 0;
   // A file, or an empty directory.
   virtual absl::Status Remove(const std::string& path) = 0;

@@ -31,8 +31,8 @@ class HostCopies {
   Ticket Write(int32_t slot, const HostState& host);
   // Lets go of copies that are done.
   void Poll();
-  // Whether what was copied may be used. Never once the device has failed: it calls everything
-  // done.
+  // True if the copied data may be used. It never is once the device has failed, because a failed
+  // device calls everything done.
   bool Done(Ticket ticket);
   // Blocks until the oldest copy is done. False: there is none, or the device has failed.
   bool AwaitOne();

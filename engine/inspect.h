@@ -1,5 +1,5 @@
-// What a model directory holds, what it will cost and whether it can be served, by the loaders that
-// the daemon starts with. The one header of engine/ that `sluice` includes.
+// Says what a model directory holds, what it will cost and whether it can be served, by the loaders
+// that the daemon starts with. It is the one header of engine/ that `sluice` includes.
 #ifndef SLUICE_ENGINE_INSPECT_H_
 #define SLUICE_ENGINE_INSPECT_H_
 
@@ -22,7 +22,7 @@ struct Inspection {
     int64_t parameters = 0;
     std::map<std::string, int64_t> bytes_by_dtype;  // by the format's names: "BF16"
   };
-  // How the tensors spell what config.json describes.
+  // The way in which the tensors spell what config.json describes.
   struct Layout {
     bool fused_gate_up = false;  // gate and up in one matrix, as before February 2025
     bool has_lm_head = false;    // in a tied model too, where it may differ from the embeddings
@@ -65,7 +65,7 @@ struct Inspection {
 struct InspectOptions {
   // Reads all weights, as a start does.
   bool check_values = false;
-  // As the daemon's --tokenizer: a directory, "none", or empty for the model's own.
+  // The same values as the daemon's --tokenizer: a directory, "none", or empty for the model's own.
   std::string tokenizer = "";
 };
 

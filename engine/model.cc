@@ -89,7 +89,7 @@ void Model::Plan() {
     for (size_t b = 0; b < spec_.layers[i].branches.size(); ++b, ++branch) {
       PlanBranch(static_cast<int64_t>(i), spec_.layers[i].branches[b],
                  weights_.layers[i].branches[b], norms_[branch]);
-      // What this branch adds to last, the next one norms first.
+      // The next branch norms the sum that this branch adds to last.
       auto* last = std::get_if<ProjectAddArgs>(&ops_.back());
       if (branch + 1 < norms_.size() && last != nullptr) last->next_norm = &norms_[branch + 1];
     }

@@ -43,8 +43,8 @@ class Model {
   ModelSpec spec_;
   Weights weights_;
   Activation x_;  // (max_rows, hidden): the residual stream
-  // Of a branch's first unit, its second, ...: what goes into the mixer, and what comes out of it
-  // or of an MLP's first half. As wide as the widest that needs it.
+  // The inputs of a branch's first unit, its second, and so on: what goes into the mixer, and what
+  // comes out of it or of an MLP's first half. Each is as wide as the widest that needs it.
   std::vector<Activation> in_;
   std::vector<Activation> out_;
   std::vector<StreamNorm> norms_;  // of the branches, in their order; the ops point into it

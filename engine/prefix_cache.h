@@ -44,7 +44,7 @@ struct PrefixNode {
   std::list<PrefixNode*>::iterator place;  // of a kept one
 };
 
-// What a call adds to the cache while it computes its prompt.
+// The states that a call adds to the cache while it computes its prompt.
 struct PrefixPlan {
   std::vector<int64_t> cuts;  // tokens after which the state is to be kept, ascending
   PrefixNode* end = nullptr;  // keeps the prompt's chunks; null: nothing to add

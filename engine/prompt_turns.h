@@ -38,8 +38,8 @@ class PromptTurns {
 
   explicit PromptTurns(int64_t grid) : grid_(grid) {}
 
-  // Who is in the step and with how much, in the order of `calls`, which is by age. Each result is
-  // to be computed: it is counted as what its tenant has had.
+  // Decides which calls are in the step, and with how many tokens, in the order of `calls`, which
+  // is by age. The caller must compute each result: it is counted as its tenant's share.
   const std::vector<Turn>& Divide(absl::Span<Call* const> calls, Room room);
 
  private:

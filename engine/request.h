@@ -1,4 +1,4 @@
-// What a caller asks of the engine, already validated: every bound is checked before
+// A caller's request to the engine, already validated: every bound is checked before
 // (server/validate.cc).
 #ifndef SLUICE_ENGINE_REQUEST_H_
 #define SLUICE_ENGINE_REQUEST_H_
@@ -32,7 +32,7 @@ struct OutputOptions {
   int32_t prompt_logprobs = -1;  // alternatives for each prompt token but the first; -1: none
 };
 
-// What a call does when another one is writing to its session.
+// The choices of a call when another one is writing to its session.
 enum class OnConflict : uint8_t { kFail, kWait, kCancelRunning };
 
 enum class RequestKind : uint8_t {
@@ -57,7 +57,8 @@ struct Request {
 
   std::string tenant;
   int32_t tenant_weight = 1;  // its share beside other tenants that wait
-  // What the tenant was promised between two tokens, at the cost of tenants without a promise.
+  // The time between two tokens that the tenant was promised, at the cost of tenants without a
+  // promise.
   absl::Duration inter_token = absl::InfiniteDuration();
   std::string session_id;  // "": none
   std::string etag;        // the session's must be this one; "": any

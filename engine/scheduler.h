@@ -1,4 +1,5 @@
-// Who computes what in the next step: pure decisions over numbers, without device, clock or text.
+// Decides what the next step computes, and for whom: pure decisions over numbers, without device,
+// clock or text.
 #ifndef SLUICE_ENGINE_SCHEDULER_H_
 #define SLUICE_ENGINE_SCHEDULER_H_
 
@@ -18,8 +19,8 @@ namespace sluice {
 // cut on the grid of its call.
 int64_t PromptShare(int64_t prompt_left, int64_t budget_left, int64_t grid);
 
-// What a request counts for among tenants: the tokens of its prompt, and those it may generate, up
-// to a bound that those who leave the limit open are not punished with.
+// The cost of a request in its tenant's share: the tokens of its prompt, and those it may generate.
+// The latter are bounded, so that requests that leave the limit open are not punished with it.
 int64_t ShareCost(const Request& request);
 
 // Requests without slots. Tenants take turns, by deficit round robin: a tenant's turn is worth
@@ -34,7 +35,7 @@ class WaitingQueue {
   void Push(Call* call);
   // `call` leaves without having been served.
   void Erase(const Call& call);
-  // Who is next, or null; the same until something changes.
+  // The next call, or null; it stays the same until something changes.
   Call* Front();
   // Front leaves, and is counted against its tenant.
   void Pop();

@@ -1,5 +1,5 @@
-// What the engine counts. Written by the driving thread, read by any (a scrape takes no lock of the
-// step loop).
+// The engine's counters. The driving thread writes them, and any thread reads them (a scrape takes
+// no lock of the step loop).
 #ifndef SLUICE_ENGINE_STATS_H_
 #define SLUICE_ENGINE_STATS_H_
 
@@ -83,7 +83,7 @@ inline constexpr double kLatencyBounds[] = {.0001, .0002, .0005, .001, .002, .00
 inline constexpr double kRowBounds[] = {1,   2,   4,   8,    16,   32,   64,
                                         128, 256, 512, 1024, 2048, 4096, 8192};
 
-// What requests ask for and get.
+// Histograms of what requests ask for and get.
 inline constexpr double kTokenBounds[] = {1,    2,    5,    10,    20,    50,    100,    200,   500,
                                           1000, 2000, 5000, 10000, 20000, 50000, 100000, 200000};
 inline constexpr double kSequenceBounds[] = {1, 2, 5, 10, 20};
@@ -91,7 +91,7 @@ inline constexpr double kSequenceBounds[] = {1, 2, 5, 10, 20};
 inline constexpr double kAgeBounds[] = {1,    10,   60,    300,   900,    1800,
                                         3600, 7200, 21600, 86400, 259200, 604800};
 
-// Where a request was when it ended before its time.
+// The stage of a request that ended before its time.
 enum class Stage : uint8_t { kQueued, kPrefill, kDecode };
 inline constexpr size_t kNumStages = 3;
 inline constexpr size_t kNumFinishReasons = 6;

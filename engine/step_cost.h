@@ -1,6 +1,6 @@
-// How long a step takes, learned from steps: a straight line over its decode rows, and another over
-// the prompt tokens that come on top. Steps are close to that on both backends: weights are read
-// once, and each row adds its state. Pure numbers, without device or clock.
+// Predicts how long a step takes, learned from steps: a straight line over its decode rows, and
+// another over the prompt tokens that come on top. Steps are close to that on both backends:
+// weights are read once, and each row adds its state. Pure numbers, without device or clock.
 #ifndef SLUICE_ENGINE_STEP_COST_H_
 #define SLUICE_ENGINE_STEP_COST_H_
 

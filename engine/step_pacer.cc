@@ -26,7 +26,7 @@ void StepPacer::Begin(absl::Span<Call* const> calls) {
 }
 
 absl::Duration StepPacer::WideBound(int64_t own) const {
-  // Of what the step takes anyway, where that is more than was promised.
+  // The bound counts from the time of the own rows where that is more than was promised.
   return kWide * std::max(bound_, cost_.OfRows(own));
 }
 

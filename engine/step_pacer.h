@@ -27,14 +27,14 @@ class StepPacer {
 
   // Looks at the calls that the next step is formed of.
   void Begin(absl::Span<Call* const> calls);
-  // Whether that step is bounded: what follows counts only then.
+  // True if that step is bounded. The functions below count only then.
   bool bounded() const { return bound_ < absl::InfiniteDuration(); }
   // Decode rows of calls without a promise that fit beside `own` rows of those with one.
   int64_t OtherRows(int64_t own) const;
   // Prompt tokens of calls without a promise that fit beside `rows` decode rows in all, of which
   // `own` are of calls with one.
   int64_t OtherPromptTokens(int64_t own, int64_t rows) const;
-  // The step was formed; whether a call without a promise is in it.
+  // The step was formed. `others_served`: a call without a promise is in it.
   void Formed(bool others_served);
   // A step is done.
   void Observe(const Batch& batch, absl::Duration took);
@@ -52,7 +52,7 @@ class StepPacer {
   int32_t since_wide_ = kWideEvery;  // steps
 };
 
-// Whether the call's tenant was promised a time between tokens.
+// True if the call's tenant was promised a time between tokens.
 inline bool HasPromise(const Call& call) {
   return call.request.inter_token < absl::InfiniteDuration();
 }

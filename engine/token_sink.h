@@ -1,4 +1,4 @@
-// Where a request's results go. The engine calls it on its driving thread; an implementation never
+// Takes a request's results. The engine calls it on its driving thread; an implementation never
 // blocks.
 #ifndef SLUICE_ENGINE_TOKEN_SINK_H_
 #define SLUICE_ENGINE_TOKEN_SINK_H_
@@ -52,7 +52,7 @@ struct StartedEvent {
   uint64_t seed = 0;
 };
 
-// Of prompt tokens 1, 2, ..., in pieces, in order.
+// The log-probabilities of prompt tokens 1, 2, ..., in pieces, in order.
 struct PromptLogprobsEvent {
   std::vector<TokenLogprob> logprobs;
 };

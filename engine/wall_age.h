@@ -1,4 +1,4 @@
-// How old things are that carry the time of day, told by a clock that people and machines set.
+// Tells how old things are that carry the time of day, by a clock that people and machines set.
 #ifndef SLUICE_ENGINE_WALL_AGE_H_
 #define SLUICE_ENGINE_WALL_AGE_H_
 

@@ -19,11 +19,12 @@ struct Address {
 absl::StatusOr<Address> ParseAddress(absl::string_view text);
 std::string FormatAddress(const Address& address);
 
-// Whether any of what the host resolves to is more than this machine's loopback.
+// True if the host resolves to any address other than this machine's loopback.
 bool ReachableByOthers(const Address& address);
 
-// Why nobody can listen there, in the system's words: "127.0.0.1:50051: Address already in use".
-// For after a library failed to and did not say. OK: it would work now.
+// Says in the system's words why nobody can listen there: "127.0.0.1:50051: Address already in
+// use". Use it after a library failed to listen and did not say why. OK means that it would work
+// now.
 absl::Status CheckListen(const Address& address);
 
 }  // namespace sluice

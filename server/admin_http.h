@@ -16,15 +16,15 @@
 
 namespace sluice {
 
-// What the port answers with.
+// The functions that give the port's answers.
 struct AdminHandlers {
   std::function<std::string()> metrics;   // called on a thread of its own
   std::function<absl::Status()> healthz;  // called on the port's thread: it never waits
   std::function<absl::Status()> readyz;   // the same
 };
 
-// Connections are few and bounded, as the requests are: the probes answer beside peers that are
-// slow, silent or many, and beside scrapes, which have a thread of their own.
+// Connections and requests are few and bounded, so that probes are answered beside peers that are
+// slow, silent or many. Scrapes have a thread of their own.
 class AdminHttp {
  public:
   // Listens on `address`, port 0 for a free one. FAILED_PRECONDITION with the address and the

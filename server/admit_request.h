@@ -1,4 +1,5 @@
-// What every door of the daemon does with a validated request: a name, and a place for it.
+// Every API of the daemon passes its validated requests through here, which gives each a name and a
+// place.
 #ifndef SLUICE_SERVER_ADMIT_REQUEST_H_
 #define SLUICE_SERVER_ADMIT_REQUEST_H_
 
@@ -17,14 +18,14 @@ namespace sluice {
 
 uint64_t RandomBits();
 
-// The caller's, if it is one, else 128 random bits in hex.
+// The caller's id if it is valid, else 128 random bits in hex.
 std::string RequestIdFrom(const std::string& id);
 
-// A place for `request`, which from now on is the tenant's. As Admission::Admit, and
-// RESOURCE_EXHAUSTED says when to come again.
+// Gets a place for `request`, which from now on is the tenant's. Errors are those of
+// Admission::Admit, and RESOURCE_EXHAUSTED says when to come again.
 absl::StatusOr<Permit> AdmitRequest(const Tenant& tenant, Admission* admission, Request* request);
 
-// What ends the stream's call, for as long as there is one.
+// Returns the function that ends the stream's call while there is one.
 LiveCalls::End EndOf(const std::shared_ptr<Stream>& stream);
 
 }  // namespace sluice

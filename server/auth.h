@@ -1,8 +1,8 @@
-// Who calls: the tenant of a bearer token or of a client certificate.
+// Finds out who calls: the tenant of a bearer token or of a client certificate.
 //
-// Without --auth_tokens_file and --tls_client_ca everybody is the tenant "". With a client CA and
-// no file, a certificate's subject is its tenant. With a file (server/auth_table.h), its tokens and
-// certificates alone are let in; a token counts before a certificate.
+// Without --auth_tokens_file and --tls_client_ca everybody is the tenant "". If there is a client
+// CA and no file, a certificate's subject is its tenant. If there is a file (server/auth_table.h),
+// only its tokens and certificates are let in, and a token counts before a certificate.
 #ifndef SLUICE_SERVER_AUTH_H_
 #define SLUICE_SERVER_AUTH_H_
 
@@ -35,7 +35,7 @@ struct AuthOptions {
   bool finish_revoked_calls = false;  // calls of a tenant that is no longer let in may finish
 };
 
-// What a call says of itself.
+// The credentials that a call brings.
 struct Credentials {
   std::vector<absl::string_view> authorization{};  // every header of that name
   absl::string_view subject{};                     // of the client's certificate; empty: none
@@ -52,23 +52,24 @@ struct AuthStats {
 
 class Authenticator {
  public:
-  // Reads the file, and again whenever it changes: a change counts once the file has stood still
-  // for a second. INVALID_ARGUMENT when it cannot be read, or what is wrong in it.
+  // Reads the file, and reads it again whenever it changes: a change counts once the file has stood
+  // still for a second. INVALID_ARGUMENT when it cannot be read or has an error, which the message
+  // names.
   static absl::StatusOr<std::unique_ptr<Authenticator>> Create(const AuthOptions& options,
                                                                const Clock* clock);
 
-  // Any thread; never blocks. UNAUTHENTICATED, or RESOURCE_EXHAUSTED where that came too often from
+  // Any thread; never blocks. UNAUTHENTICATED, or RESOURCE_EXHAUSTED if that happened too often to
   // one address. Valid credentials are let in whatever else their address does.
   absl::StatusOr<TenantRef> TenantOf(const grpc::ServerContextBase& context) const;
   absl::StatusOr<TenantRef> Check(const Credentials& credentials) const;
 
   // Has the file read at once, changed or not. Any thread; does not wait.
   void Reload();
-  // Has the call ended with UNAUTHENTICATED when the file no longer lets its tenant in: it is gone,
-  // or it has no token any more (no certificate, if that is what the call came with). `end` may
-  // run before this returns. The entry goes with what is returned; the Authenticator outlives that.
+  // Ends the call with UNAUTHENTICATED when the file no longer lets its tenant in: the tenant is
+  // gone, or has no token any more (no certificate, if the call came with one). `end` may run
+  // before this returns. The returned place holds the entry; the Authenticator outlives it.
   LiveCalls::Place Watch(const TenantRef& tenant, LiveCalls::End end) const;
-  // What those calls end with.
+  // The status that those calls end with.
   static absl::Status Revoked();
   // Tenants that the file names; 0 without one.
   int64_t tenants() const;

@@ -195,7 +195,7 @@ TenantRef AuthTable::FindToken(absl::string_view token) const {
   const TokenDigest digest = DigestOf(token);
   size_t found = tokens_.size();
   for (size_t i = 0; i < tokens_.size(); ++i) {
-    // All ones for the one that is equal: no branch depends on a secret.
+    // The mask is all ones for the equal digest, so that no branch depends on a secret.
     const int differs = CRYPTO_memcmp(digest.data(), tokens_[i].digest.data(), digest.size());
     const size_t mask = size_t{0} - static_cast<size_t>(differs == 0);
     found = (found & ~mask) | (i & mask);

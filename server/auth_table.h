@@ -54,11 +54,11 @@ class AuthTable {
   // nothing of a token's line: somebody may have written the token itself there.
   static absl::StatusOr<AuthTable> Parse(absl::string_view text, absl::string_view name);
 
-  // Null if there is none. Takes as long whichever token it is, or none.
+  // The tenant, or null. Takes the same time for every token, known or not.
   TenantRef FindToken(absl::string_view token) const;
   TenantRef FindSubject(absl::string_view subject) const;
-  // Whether a call of `tenant` could still show who it is: the table has the tenant, and at least
-  // one token of it, or one certificate if that is what the call came with.
+  // True if a call of `tenant` could still show who it is: the table has the tenant, and at least
+  // one token of it, or one certificate if the call came with a certificate.
   bool Admits(const Tenant& tenant) const;
 
   const std::map<std::string, TenantRef>& tenants() const { return tenants_; }

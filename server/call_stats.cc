@@ -44,7 +44,7 @@ bool IsStream(Method method) {
          method == Method::kCompletions || method == Method::kChatCompletions;
 }
 
-// Probes come every few seconds from every side.
+// Probes come every few seconds from everywhere, so they are logged at a lower level.
 bool IsProbe(Method method) {
   return method == Method::kHealthCheck || method == Method::kHealthWatch;
 }
@@ -66,7 +66,7 @@ void CallStats::Done(const CallRecord& call, grpc::StatusCode code, absl::Durati
   if (IsStream(call.method)) fields.emplace_back("request_id", call.request_id);
   fields.emplace_back("code", CodeName(index));
   if (IsStream(call.method)) fields.emplace_back("prompt_tokens", call.prompt_tokens);
-  // How many tokens went out is known at a normal end alone.
+  // The number of tokens that went out is known only after a normal end.
   const bool whole = IsStream(call.method) && code == grpc::StatusCode::OK;
   if (whole) fields.emplace_back("new_tokens", call.new_tokens);
   fields.emplace_back("seconds", now - call.started);

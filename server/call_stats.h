@@ -1,4 +1,4 @@
-// What each call leaves behind: a count by method and code, and one line in the log.
+// Records each call: a count by method and code, and one line in the log.
 #ifndef SLUICE_SERVER_CALL_STATS_H_
 #define SLUICE_SERVER_CALL_STATS_H_
 

@@ -14,7 +14,8 @@ namespace sluice {
 
 class Listener;
 
-// Empty where nobody asks, as for a call of somebody who may not call. Copies stand for one call.
+// It is empty if nobody counts the call, for instance because its caller may not call. Copies stand
+// for one call.
 class ConnectionCall {
  public:
   ConnectionCall() = default;

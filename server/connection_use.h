@@ -1,5 +1,5 @@
-// What the peer of one open connection has made of it: calls report here, and the listener decides
-// by it whom to close.
+// Records how the peer of one open connection uses it: calls report here, and the listener decides
+// by it which connections to close.
 #ifndef SLUICE_SERVER_CONNECTION_USE_H_
 #define SLUICE_SERVER_CONNECTION_USE_H_
 

@@ -13,7 +13,8 @@ constexpr absl::Duration kFirstCallGrace = absl::Seconds(5);
 // A flood of a gigabyte a second gets that far beyond its bound.
 constexpr absl::Duration kLookAtNewcomers = absl::Milliseconds(20);
 constexpr absl::Duration kLookAtEverybody = absl::Seconds(1);
-// What a peer sends because it reads: window updates, acknowledgements of pings.
+// A peer sends window updates and acknowledgements of pings because it reads: at most one byte for
+// this many acknowledged bytes.
 constexpr int64_t kAckedShare = 4;
 
 }  // namespace

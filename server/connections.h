@@ -1,4 +1,4 @@
-// Which connections are open, and which of them are closed to make room or to end a flood.
+// Keeps the open connections, and closes some to make room or to end a flood.
 //
 // Their descriptors belong to somebody else. A connection that no call has ever finished on is the
 // first to go; one with a call in flight never goes for the room.
@@ -24,7 +24,7 @@ struct ConnectionBounds {
   // The owner reports calls by BeginCall: above three quarters of max_connections, the oldest
   // without a finished call are closed.
   bool calls_are_reported = false;
-  // With calls_are_reported: what a peer may send beyond what its calls took; 0: no bound.
+  // Bytes that a peer may send beyond its calls, if calls_are_reported; 0 means no limit.
   int64_t max_unclaimed_bytes = 0;
   int64_t max_call_bytes = 0;  // what one call may take: a message and its metadata
 };
@@ -41,7 +41,7 @@ class Connections {
  public:
   explicit Connections(const ConnectionBounds& bounds) : bounds_(bounds) {}
 
-  // Whether another one from there may be added, for which others are closed where they must.
+  // True if another connection from there may be added; closes others where it must.
   bool MakeRoomFor(const PeerKey& peer, absl::Duration now);
   void Add(int fd, const PeerKey& peer, absl::Duration now);
 
@@ -50,10 +50,10 @@ class Connections {
   std::shared_ptr<ConnectionUse> BeginCall(const PeerKey& peer);
   int64_t call_bytes() const { return bounds_.max_call_bytes; }
 
-  // Closes whom the bounds ask for. To be called again within the time it returns.
+  // Closes the connections that break the bounds. Call it again within the time that it returns.
   absl::Duration Look(absl::Duration now);
 
-  // Added and not yet closed by whoever owns them. Any thread.
+  // Connections that were added and that their owners have not closed yet. Any thread.
   int64_t open();
   // Ends them all: their owners see errors. Any thread.
   void CutAll();

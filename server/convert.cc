@@ -64,7 +64,7 @@ size_t TextPiece(const std::string& text, size_t begin, size_t max_bytes) {
   return end > begin ? end - begin : max_bytes;
 }
 
-// Hands out messages, and begins a new one when what comes next would make the last too large.
+// Hands out messages, and begins a new one when the next element would make the last too large.
 template <typename Response, typename Payload>
 class Pieces {
  public:
@@ -167,7 +167,7 @@ void ToProto(const SessionInfo& session, v1::Session* out) {
   out->set_last_request_id(session.last_request_id);
   Set(session.create_time, out->mutable_create_time());
   Set(session.update_time, out->mutable_update_time());
-  // What ends in more than ten thousand years does not fit, and never ends.
+  // A time more than ten thousand years away does not fit, and counts as never.
   if (session.expire_time < absl::FromUnixSeconds(253402300800)) {
     Set(session.expire_time, out->mutable_expire_time());
   }

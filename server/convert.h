@@ -16,8 +16,8 @@
 
 namespace sluice {
 
-// Of text, ids and log-probabilities in one message; far below the 4 MiB that clients take by
-// default.
+// Bounds the text, ids and log-probabilities in one message, far below the 4 MiB that clients take
+// by default.
 inline constexpr size_t kMaxEventBytes = 256 * 1024;
 
 void ToProto(const SessionInfo& session, v1::Session* out);
@@ -38,7 +38,7 @@ class GenerateConverter {
   uint64_t next_number_ = 0;
 };
 
-// The same of a Score stream, which has neither numbers nor a Started.
+// Does the same for a Score stream, which has neither numbers nor a Started.
 class ScoreConverter {
  public:
   using Response = v1::ScoreResponse;

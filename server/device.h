@@ -1,4 +1,4 @@
-// Where the model runs: --device's backend.
+// Makes the backend that --device asks for.
 #ifndef SLUICE_SERVER_DEVICE_H_
 #define SLUICE_SERVER_DEVICE_H_
 
@@ -16,8 +16,8 @@ struct Device {
   std::string why_cpu;  // --device=auto alone: what keeps this model from the GPU; empty on one
 };
 
-// "auto": the first GPU if this program, this host and the model's spec allow it, else the CPU.
-// For "cuda" and "cuda:N" what forbids it is an error, one line.
+// "auto" opens the first GPU if this program, this host and the model's spec allow it, else the
+// CPU. For "cuda" and "cuda:N" the reason that forbids it is an error of one line.
 absl::StatusOr<Device> OpenDevice(const ServerOptions& options, const ModelSpec& spec);
 
 // "cuda:0" of "cuda:0 (NVIDIA H200)".

@@ -13,8 +13,8 @@ absl::Duration FailureLimit::Wait(absl::string_view peer, absl::Duration now) co
   if (per_minute_ == 0) return absl::ZeroDuration();
   MutexLock lock(&mutex_);
   const auto it = buckets_.find(peer);
-  // Who is not remembered is refused with the shared bucket only where there is no room to
-  // remember them.
+  // A peer that is not remembered is charged to the shared bucket only if there is no room to
+  // remember it.
   if (it == buckets_.end() && buckets_.size() < kMaxPeers) return absl::ZeroDuration();
   const double failures = FailuresAt(it == buckets_.end() ? shared_ : it->second, now);
   const double above = failures - (per_minute_ - 1);

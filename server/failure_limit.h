@@ -1,4 +1,4 @@
-// How often one address may get it wrong: a token bucket for each that lately did.
+// Limits how often one address may fail: each address that failed lately has a token bucket.
 #ifndef SLUICE_SERVER_FAILURE_LIMIT_H_
 #define SLUICE_SERVER_FAILURE_LIMIT_H_
 
@@ -22,7 +22,7 @@ class FailureLimit {
   // `per_minute` failures at once, and as many again each minute; 0: no bound.
   explicit FailureLimit(int32_t per_minute) : per_minute_(per_minute) {}
 
-  // How long until `peer` may fail again; zero: now.
+  // Time until `peer` may fail again; zero if it may now.
   absl::Duration Wait(absl::string_view peer, absl::Duration now) const;
   void Fail(absl::string_view peer, absl::Duration now);
 

@@ -23,18 +23,18 @@ enum class FileState : uint8_t {
 // One thread at a time.
 class FileWatch {
  public:
-  // What is there now counts as taken.
+  // The files that are there now count as taken.
   explicit FileWatch(std::vector<std::string> paths);
 
   FileState Look();
-  // What is there now counts as taken, whether it moves or not.
+  // The files that are there now count as taken, even while they change.
   void Take();
   // Nothing was replaced or written since the last Look or Take. Asked after the files were read:
   // they are then one version of each.
   bool AsSeen() const;
 
  private:
-  // What tells one version of a file from another. A file that is not there has a version too.
+  // Tells one version of a file from another. A file that is not there has a version too.
   struct Version {
     uint64_t device = 0;
     uint64_t inode = 0;

@@ -12,7 +12,7 @@
 namespace sluice {
 namespace {
 
-// For a new connection to say what it is.
+// A new connection has this long for its handshake.
 constexpr int kHandshakeMs = 5000;
 
 // gRPC counts in int milliseconds, and takes INT_MAX as never.

@@ -1,5 +1,5 @@
-// What gRPC is told explicitly, because its defaults are not made for a server that anyone may
-// connect to.
+// Settings that gRPC is given explicitly, because its defaults are not made for a server that
+// anyone may connect to.
 #ifndef SLUICE_SERVER_GRPC_SETTINGS_H_
 #define SLUICE_SERVER_GRPC_SETTINGS_H_
 

@@ -60,7 +60,7 @@ class GrpcStream final : public grpc::ServerWriteReactor<typename Converter::Res
     if (cancelled) attached->OnCancel();
   }
 
-  // What `place` stands for goes with the reactor. Before the stream's Submit.
+  // The reactor keeps `place` for as long as it lives. Call it before the stream's Submit.
   void Hold(LiveCalls::Place place) { place_ = std::move(place); }
 
   void Write(std::vector<TokenEvent> events) override {
@@ -78,7 +78,7 @@ class GrpcStream final : public grpc::ServerWriteReactor<typename Converter::Res
     if (absl::IsCancelled(status) && context_->deadline() <= std::chrono::system_clock::now()) {
       status = absl::DeadlineExceededError("the call's deadline passed");
     }
-    // What gRPC's own clients go by when they retry.
+    // gRPC's own clients obey this trailer when they retry.
     if (const std::optional<int64_t> retry_ms = RetryMilliseconds(status)) {
       context_->AddTrailingMetadata("grpc-retry-pushback-ms", std::to_string(*retry_ms));
     }
@@ -149,7 +149,7 @@ class GrpcStream final : public grpc::ServerWriteReactor<typename Converter::Res
 
   LiveCalls::Place place_;
   bool answered_ = false;  // a message was written, and with it the initial metadata
-  // Of the write in flight.
+  // The messages of the write in flight.
   std::vector<Response> messages_;
   size_t next_ = 0;
 

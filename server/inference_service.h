@@ -25,7 +25,7 @@
 
 namespace sluice {
 
-// What the service works with; all of it outlives the service.
+// The parts that the service works with; all of them outlive the service.
 struct InferenceParts {
   const Authenticator* auth = nullptr;
   const Tokenizer* tokenizer = nullptr;

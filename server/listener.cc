@@ -25,9 +25,9 @@ namespace sluice {
 namespace {
 
 constexpr int kBacklog = 1024;
-// Between two looks at those that are open.
+// Connections accepted between two looks at those that are open.
 constexpr int kAcceptsAtOnce = 64;
-// Descriptors that connections leave to everything else: files, event queues, the admin port.
+// Descriptors that connections leave for files, event queues and the admin port.
 constexpr int64_t kReservedFiles = 64;
 // When there is no descriptor even to close a connection with: somebody else must give one back.
 constexpr int kNoFilesPollMs = 10;
@@ -129,7 +129,7 @@ void Listener::Stop() {
     MutexLock lock(&mutex_);
     while (!stopped_) stopped_bell_.WaitFor(&mutex_, absl::InfiniteDuration());
   }
-  // Those who wait in the queue, and whoever comes now, are refused at once.
+  // Connections that wait in the queue, and those that come now, are refused at once.
   shutdown(listen_fd_, SHUT_RDWR);
 }
 

@@ -25,8 +25,8 @@ namespace sluice {
 struct ListenerOptions {
   // max_connections is lowered where the process may not have as many descriptors.
   ConnectionBounds bounds{};
-  // The system ends a connection whose peer has acknowledged nothing of what was sent for so long.
-  // gRPC's own ping waits behind what is to be sent, where a lost peer takes none of it, for ever.
+  // The system ends a connection whose peer has acknowledged nothing for this long. gRPC's own ping
+  // would wait forever behind the bytes that a lost peer does not take.
   absl::Duration lost_after = absl::InfiniteDuration();
 };
 
@@ -54,13 +54,13 @@ class Listener {
   // After Stop: what is still open when `after` has passed is ended, and its owners see errors.
   void CutConnectionsIn(absl::Duration after);
 
-  // With the port that was bound, where 0 was asked for.
+  // The address has the port that was bound, also where port 0 was asked for.
   const Address& address() const { return address_; }
   int fd() const { return listen_fd_; }
   const ListenerStats& stats() const { return stats_; }
   // Any thread.
   Connections& connections() { return connections_; }
-  // Open at once, at most.
+  // The most connections that may be open at once.
   int32_t max_connections() const { return options_.bounds.max_connections; }
 
  private:
@@ -69,7 +69,7 @@ class Listener {
   void Run(const std::function<void(int fd)>& handle);
   // Does what was asked for since the last call. False: the thread ends.
   bool DoCommands();
-  // For how long the thread may sleep, after it has looked at the connections; -1: for ever.
+  // Looks at the connections. Returns the time for which the thread may sleep; -1 means forever.
   int LookAround();
   // Accepts one. False: nobody waits, or no descriptor could be freed for it.
   bool AcceptOne(const std::function<void(int fd)>& handle);

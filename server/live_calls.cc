@@ -20,8 +20,8 @@ int64_t LiveCalls::EndUnless(const std::function<bool(const Tenant&)>& allowed,
       if (!allowed(*call.tenant)) ends.push_back(call.end);
     }
   }
-  // A status of its own for each: one shared between threads is what ThreadSanitizer cannot follow
-  // in Debian's Abseil.
+  // Each gets a status of its own, because ThreadSanitizer cannot follow one that threads share in
+  // Debian's Abseil.
   for (const End& end : ends) end(absl::Status(status.code(), status.message()));
   return static_cast<int64_t>(ends.size());
 }

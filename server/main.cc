@@ -30,7 +30,7 @@
 namespace sluice {
 namespace {
 
-// For those who watch the health to hear of it, before a process that hangs ends.
+// Time for health watchers to hear of the fault before a process that hangs ends.
 constexpr std::chrono::milliseconds kTellHealth(200);
 
 int Fail(const absl::Status& status) {
@@ -70,7 +70,8 @@ const char* NameOf(Signals::Event event) {
 // Serves until a signal or a fault of the device; each further SIGTERM or SIGINT ends what is
 // waited for then.
 int Serve(const ServerOptions& options, Signals& stop) {
-  // What the end takes is there before it: by then there may be no thread and no descriptor left.
+  // Everything that the end needs exists before it: by then there may be no thread and no
+  // descriptor left.
   Signals ended;
   auto further = std::make_unique<Worker>(1);
   DeviceEvents events;
@@ -150,11 +151,11 @@ int Main(int argc, char** argv) {
     CountProtobufErrors();
     code = Serve(command->options, stop);
   } catch (const std::system_error& error) {
-    // std::thread's: another process took what there was between the check and now.
+    // std::thread threw it: another process took the last thread since the check.
     code = Fail(NoThread(error.code().message()));
   }
   StopLog();
-  // What libraries do at exit can hang where the device does, or where they got no thread.
+  // Libraries can hang at exit when the device hangs, or when they got no thread.
   if (code == kExitDeviceFault || code == kExitMemory) _exit(code);
   return code;
 }
@@ -163,10 +164,11 @@ int Main(int argc, char** argv) {
 }  // namespace sluice
 
 int main(int argc, char** argv) {
-  // As many heaps as cores. glibc would make eight times as many, each with memory that it keeps.
+  // Limits the heaps to the number of cores. glibc would make eight times as many, and each keeps
+  // memory.
   mallopt(M_ARENA_MAX, static_cast<int>(std::max(2u, std::thread::hardware_concurrency())));
-  // glibc's first values, kept: it would raise both to what was freed after the checkpoint was
-  // read, and hold on to that much of every burst.
+  // Keeps glibc's initial values. It would otherwise raise both to the size that was freed after
+  // the checkpoint was read, and then keep that much of every burst.
   mallopt(M_MMAP_THRESHOLD, 128 << 10);
   mallopt(M_TRIM_THRESHOLD, 128 << 10);
   return sluice::Main(argc, argv);

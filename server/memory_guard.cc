@@ -32,8 +32,8 @@ int64_t BoundIn(const std::string& path) {
   return bytes;
 }
 
-// Of a group and all above it. In a container the groups above may not be there to be seen, and the
-// group itself may be at the top.
+// The smallest bound of a group and all groups above it. In a container, the groups above may be
+// invisible, and the group itself may be at the top.
 int64_t SmallestBound(const std::string& mount, std::string group, const char* name) {
   int64_t smallest = kUnbounded;
   while (true) {

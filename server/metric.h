@@ -1,4 +1,4 @@
-// How a metric of the daemon is declared, and how its samples become Prometheus families.
+// Declares metrics, and turns their samples into Prometheus families.
 #ifndef SLUICE_SERVER_METRIC_H_
 #define SLUICE_SERVER_METRIC_H_
 

@@ -24,7 +24,8 @@ void Read(const std::vector<Metric>& metrics, const MetricLabels& common,
   for (const Metric& metric : metrics) {
     MetricSamples samples(metric, common);
     metric.read(sources, &samples);
-    // Those of calls have a sample for each method that was called, and none before the first.
+    // A metric of calls has a sample for each method that was called, and none before the first
+    // call.
     if (!samples.family().metric.empty()) out->push_back(samples.family());
   }
 }

@@ -27,7 +27,7 @@
 
 namespace sluice {
 
-// What there is to read; all of it outlives the scrapes.
+// The sources that are read; all of them outlive the scrapes.
 struct MetricSources {
   const EngineStats* engine = nullptr;
   const Emitter* emitter = nullptr;
@@ -50,7 +50,7 @@ struct MetricSources {
 
 // The daemon's own metrics, and the process's.
 const std::vector<Metric>& DaemonMetrics();
-// What dashboards and autoscalers made for vLLM read; each sample carries kVllmLabels too.
+// The metrics that dashboards and autoscalers made for vLLM read; each sample also has kVllmLabels.
 const std::vector<Metric>& VllmMetrics();
 inline constexpr const char* kVllmLabels[] = {"model_name", "engine"};
 
@@ -59,8 +59,8 @@ std::string MetricsText(const MetricSources& sources);
 // The tables of deploy/README.md, each between the comments that mark its place.
 std::string MetricsMarkdown();
 
-// Messages that libprotobuf complained of. Installs the counter in place of its printing to stderr
-// (a line for each bad UTF-8 string). Once, at start.
+// Counts the messages that libprotobuf found faulty, in place of its printing to stderr (a line for
+// each bad UTF-8 string). Call it once, at the start.
 void CountProtobufErrors();
 const Counter& ProtobufErrors();
 

@@ -18,11 +18,11 @@
 namespace sluice {
 namespace {
 
-// How often a start that waits for another daemon's end looks for it.
+// Interval at which a start that waits for another daemon's end looks for it.
 constexpr std::chrono::milliseconds kLookAgain(100);
 
-// Messages begin with a file's name; which directory it is in is the operator's to know, never a
-// client's.
+// Messages begin with a file's name. Its directory is logged for the operator, and never sent to a
+// client.
 absl::Status InModel(const ServerOptions& options, const absl::Status& status) {
   return absl::Status(status.code(),
                       absl::StrCat("model '", options.model, "': ", status.message()));
@@ -73,8 +73,8 @@ SessionLimits LimitsOf(const ServerOptions& options) {
   return limits;
 }
 
-// A daemon that drains has the directory until it ends: waits for it, but no longer than the flag
-// says. CANCELLED: told to end meanwhile.
+// A daemon that drains has the directory until it ends. This waits for it, but no longer than the
+// flag says. CANCELLED means that this daemon was told to end meanwhile.
 absl::StatusOr<std::unique_ptr<SessionStore>> WaitForStore(const ServerOptions& options,
                                                            const ModelHost& host,
                                                            const Clock* clock) {

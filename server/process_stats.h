@@ -1,4 +1,4 @@
-// What the kernel says about this process.
+// Reads what the kernel says about this process.
 #ifndef SLUICE_SERVER_PROCESS_STATS_H_
 #define SLUICE_SERVER_PROCESS_STATS_H_
 
@@ -17,7 +17,7 @@ struct ProcessStats {
 // Any thread. What cannot be read is 0.
 ProcessStats ReadProcessStats();
 int64_t ResidentBytes();
-// Of them, those that are in no file: heaps and stacks.
+// Resident bytes that belong to no file: heaps and stacks.
 int64_t AnonymousBytes();
 
 }  // namespace sluice

@@ -31,8 +31,8 @@ constexpr char kGrpcTimerThread[] = "grpc_global_tim";
 constexpr std::chrono::milliseconds kGrpcTimer(2);
 constexpr std::chrono::seconds kGrpcTimerWithin(1);
 constexpr std::chrono::seconds kGrpcAnswersWithin(5);
-// Of the daemon's parts: the log, the watches of files, the device, the store, what answers and
-// writes, the ports, what waits for signals.
+// Threads of the daemon's own parts: the log, file watches, device, store, emitter, ports and
+// signals.
 constexpr int kOwnThreads = 24;
 
 }  // namespace
@@ -47,7 +47,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& optio
     status = NoThread(error.code().message());  // std::thread's
   }
   if (!status.ok()) {
-    // Where a thread is missing, gRPC would wait at its end for one that it never got.
+    // If a thread is missing, gRPC's destructor would wait for it forever.
     if (absl::IsResourceExhausted(status)) (void)server.release();
     return status;
   }
@@ -95,7 +95,7 @@ absl::Status Server::StartParts(const DeviceEvents& events) {
   return status;
 }
 
-// What can be said without the model, which may take long to load.
+// Checks everything that needs no model, because a model may take long to load.
 absl::Status Server::OpenDoor() {
   const absl::StatusOr<Address> address = ParseAddress(options_.listen);
   if (!address.ok()) {
@@ -274,7 +274,7 @@ absl::Status Server::Bind() {
   ListenerOptions options = Connections();
   options.bounds.calls_are_reported = true;
   options.bounds.max_call_bytes = options_.max_message_bytes + options_.max_metadata_bytes;
-  // The largest call itself is no flood.
+  // The largest allowed call must not count as a flood.
   if (options_.max_unclaimed_bytes > 0) {
     options.bounds.max_unclaimed_bytes =
         std::max(options_.max_unclaimed_bytes, 2 * options.bounds.max_call_bytes);
@@ -315,15 +315,15 @@ absl::Status Server::Listen() {
   return absl::OkStatus();
 }
 
-// gRPC does not say that a thread of its own could not be started: the one that its deadlines wait
-// for must be there, and a call must be answered. Neither depends on the time of day, which may
-// jump.
+// gRPC does not say when it could not start a thread of its own. So this checks that the thread of
+// its deadlines is there and that a call is answered. Neither check depends on the time of day,
+// which may jump.
 absl::Status Server::CheckGrpc() {
   if (!WaitForThread(kGrpcTimerThread, kGrpcAnswersWithin)) {
     return NoThread("gRPC has no thread for its timers");
   }
-  // The first timer that runs out makes gRPC start the thread that takes turns with this one: now,
-  // while threads can be had. Where the time of day is not what it seems it may be late.
+  // The first timer that runs out makes gRPC start a second timer thread. This makes it happen now,
+  // while threads are available. It may be late if the time of day jumps.
   const auto run_out = std::make_shared<std::promise<void>>();
   grpc::Alarm alarm;
   alarm.Set(std::chrono::system_clock::now() + kGrpcTimer,
@@ -435,7 +435,7 @@ DeviceThread::Rest Server::Shutdown() {
   return rest;
 }
 
-// A call whose last write waits for a peer that is lost ends with its connection alone.
+// A call whose last write waits for a lost peer ends only with its connection.
 void Server::ShutDownGrpc() {
   listener_->CutConnectionsIn(kCutAfter);
   const auto ended = std::make_shared<std::promise<void>>();
@@ -445,7 +445,7 @@ void Server::ShutDownGrpc() {
     ended->set_value();
   });
   SLUICE_CHECK(posted);
-  // gRPC waits for ever for what it had given to a thread that it could not start.
+  // gRPC waits forever for work that it gave to a thread that could not be started.
   grpc_hangs_ = ended->get_future().wait_for(kGrpcEndsWithin) != std::future_status::ready;
   if (grpc_hangs_) Log(LogLevel::kWarn, "grpc_does_not_end");
 }

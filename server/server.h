@@ -37,7 +37,7 @@
 
 namespace sluice {
 
-// What ends the process. Each is called once, from another thread.
+// Callbacks that end the process. Each is called once, from another thread.
 struct DeviceEvents {
   // The device has failed: nothing can be computed any more.
   std::function<void(absl::Status)> on_fault;
@@ -52,7 +52,8 @@ class Server {
   // FAILED_PRECONDITION for an address, RESOURCE_EXHAUSTED where threads cannot be had.
   static absl::StatusOr<std::unique_ptr<Server>> Start(const ServerOptions& options,
                                                        const DeviceEvents& events = {});
-  // What Start takes, and what gRPC may start later: for CheckThreads, before the first of them.
+  // The number of threads that Start takes and that gRPC may start later. CheckThreads needs it
+  // before the first of them starts.
   static int ThreadsOf(const ServerOptions& options);
   ~Server();
 

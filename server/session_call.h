@@ -1,5 +1,4 @@
-// What every call of SessionService does at its end. Internal to session_service and
-// session_transfer.
+// The end of every call of SessionService. Internal to session_service and session_transfer.
 #ifndef SLUICE_SERVER_SESSION_CALL_H_
 #define SLUICE_SERVER_SESSION_CALL_H_
 

@@ -12,7 +12,7 @@
 namespace sluice {
 namespace {
 
-// Of a list's answer, beside the sessions: the token.
+// Bytes that a list's answer needs beside the sessions: the page token.
 constexpr size_t kListSlack = 1024;
 
 }  // namespace
@@ -63,7 +63,7 @@ grpc::ServerUnaryReactor* SessionService::Answer(
 
 namespace {
 
-// What most calls answer.
+// Puts the session into the response, which is what most calls answer.
 template <typename Query>
 std::function<void(const std::string&, const Query&, const SessionInfo&)> Into(
     v1::Session* response) {

@@ -26,7 +26,7 @@
 
 namespace sluice {
 
-// What the service works with; all of it outlives the service.
+// The parts that the service works with; all of them outlive the service.
 struct SessionParts {
   const Authenticator* auth = nullptr;
   DeviceThread* device = nullptr;
@@ -72,7 +72,7 @@ class SessionService final : public v1::SessionService::CallbackService {
 
  private:
   CallRecord Record(Method method, grpc::CallbackServerContext* context) const;
-  // Whose sessions the call is about; an error when there is no answer for it.
+  // The tenant whose sessions the call is about, or the error that refuses the call.
   absl::StatusOr<TenantRef> Caller(const grpc::CallbackServerContext& context,
                                    CallRecord* call) const;
   // One unary call. `act` starts it on the device thread; `fill` makes the answer.

@@ -13,11 +13,11 @@
 namespace sluice {
 namespace {
 
-// Of one message: what clients take by default is 4 MiB, the wire's own bytes included.
+// Bytes of data in one message. Clients take 4 MiB by default, the encoding included.
 constexpr size_t kPieceBytes = 256 * 1024;
-// Each holds the numbers of a state that nobody has accounted for.
+// Each import holds a state's numbers in memory that no budget counts.
 constexpr int kMaxImports = 16;
-// What a message takes on the wire beside its data.
+// Bytes that a message takes on the wire beside its data.
 constexpr int64_t kPieceSlack = 1024;
 
 absl::Status NoKey() {

@@ -1,5 +1,5 @@
-// What can end the daemon, or have it read its files again: signals, its terminal, a fault of its
-// device.
+// Watches what can end the daemon or make it read its files again: signals, its terminal, and a
+// fault of its device.
 #ifndef SLUICE_SERVER_SIGNALS_H_
 #define SLUICE_SERVER_SIGNALS_H_
 
@@ -32,7 +32,7 @@ class Signals {
   Event Wait();
   // Any thread.
   void Notify();
-  // Whether a SIGTERM or SIGINT came that Wait has not taken yet. Any thread.
+  // True if a SIGTERM or SIGINT came that Wait has not taken yet. Any thread.
   static bool Pending();
 
  private:

@@ -1,4 +1,4 @@
-// How long each stage of the start took.
+// Measures how long each stage of the start takes.
 #ifndef SLUICE_SERVER_STARTUP_TIMER_H_
 #define SLUICE_SERVER_STARTUP_TIMER_H_
 

@@ -23,7 +23,7 @@ std::string TypeUrl() {
   return absl::StrCat(kTypePrefix, Message::descriptor()->full_name());
 }
 
-// Why a session could not be had: the engine knows no reasons, but says it in fixed words.
+// The reason why a session was not available. The engine knows no reasons, but uses fixed words.
 const char* AbortedReason(absl::string_view message) {
   if (absl::StartsWith(message, "the session is busy")) return "SESSION_BUSY";
   if (absl::StartsWith(message, "the session has changed")) return "ETAG_MISMATCH";
@@ -141,8 +141,8 @@ google::rpc::Status ToRpcStatus(const absl::Status& original) {
     const char* reason = DefaultReason(status);
     status = WithReason(std::move(status), reason);
   }
-  // Only what passes by itself: a full queue, a restart. An error with a reason of its own does
-  // not.
+  // Only conditions that pass by themselves, such as a full queue or a restart, ask for a retry. An
+  // error with a reason of its own does not.
   if (!has_reason && !RetryMilliseconds(status).has_value() &&
       (absl::IsResourceExhausted(status) || absl::IsUnavailable(status))) {
     status = WithRetry(std::move(status), kRetryDelay);

@@ -16,8 +16,7 @@
 
 namespace sluice {
 
-// What was wrong with a request. Collects violations, the first few of them, and becomes one
-// status.
+// Collects the first few faults of a request, and turns them into one status.
 class FieldViolations {
  public:
   // `field`: path in the message, `sampling.temperature`. `description`: "is 3, must be in [0, 1]".
@@ -40,7 +39,7 @@ absl::Status WithReason(absl::Status status, absl::string_view reason);
 
 // `status` with google.rpc.RetryInfo: when the caller may try again.
 absl::Status WithRetry(absl::Status status, absl::Duration delay);
-// What WithRetry said, in whole milliseconds, rounded up.
+// The delay that WithRetry set, in whole milliseconds, rounded up.
 std::optional<int64_t> RetryMilliseconds(const absl::Status& status);
 
 // A status as the API carries it inside messages, and as the end of a call. What a client cannot

@@ -97,11 +97,11 @@ void SetTcpOptions(int fd, absl::Duration lost_after) {
 }
 
 void ShutDown(int fd, uint64_t cookie) {
-  // The copy keeps the socket what it is while it is looked at and shut down.
+  // The copy keeps the descriptor valid while the socket is looked at and shut down.
   const int copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
   if (copy < 0) {
-    // There is no descriptor left for a copy; the number is the same socket but for a moment's
-    // luck.
+    // There is no descriptor left for a copy, so the number is used itself: only in an unlucky
+    // moment is it another socket by now.
     if (CookieOf(fd) == cookie) shutdown(fd, SHUT_RDWR);
     return;
   }

@@ -1,5 +1,5 @@
-// What the kernel says about a TCP connection whose descriptor somebody else owns and may close at
-// any time.
+// Asks the kernel about a TCP connection whose descriptor somebody else owns and may close at any
+// time.
 #ifndef SLUICE_SERVER_TCP_SOCKET_H_
 #define SLUICE_SERVER_TCP_SOCKET_H_
 
@@ -29,7 +29,7 @@ struct PeerKey {
 
 // All zeros for what is not IP.
 PeerKey PeerKeyOf(const sockaddr_storage& address);
-// As gRPC names a peer: "ipv4:127.0.0.1:4711", "ipv6:%5B::1%5D:4711".
+// Parses gRPC's name of a peer: "ipv4:127.0.0.1:4711", "ipv6:%5B::1%5D:4711".
 std::optional<PeerKey> ParseGrpcPeer(absl::string_view peer);
 
 // The number that no other socket of this boot has; nothing where `fd` is no socket.

@@ -22,7 +22,7 @@ namespace {
 constexpr const char* kWhereToLook =
     "; see ulimit -u, pids.max of the cgroup, and the container's bound on pids";
 
-// Where all of them wait until the last one is there.
+// All threads wait here until the last one has started.
 class Gate {
  public:
   void Wait() {

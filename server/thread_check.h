@@ -1,5 +1,5 @@
-// Whether the process may have the threads that it needs: asked before they are started, for some
-// libraries cannot say that they got none.
+// Finds out whether the process may have the threads that it needs. It asks before they are
+// started, because some libraries cannot say that they got none.
 #ifndef SLUICE_SERVER_THREAD_CHECK_H_
 #define SLUICE_SERVER_THREAD_CHECK_H_
 

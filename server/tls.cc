@@ -12,7 +12,7 @@
 namespace sluice {
 namespace {
 
-// How often gRPC looks at the folder: its least.
+// Interval at which gRPC looks at the folder; this is the shortest that it takes.
 constexpr unsigned kRefreshSeconds = 1;
 
 std::vector<std::string> Paths(const TlsFiles& files) {
@@ -78,8 +78,8 @@ void ServerTls::Look(bool poked) {
     watch_.Take();
     state = FileState::kChanged;
   }
-  // What was refused is tried again while it stands still: its dates may have come, or its mode may
-  // have changed, which the watch does not see.
+  // A set that was refused is tried again while it stands still: its dates may have come, or its
+  // mode may have changed, which the watch does not see.
   const bool again = state == FileState::kUnchanged && !refused_.empty();
   if (state != FileState::kChanged && !again) return;
   const absl::StatusOr<TlsSet> set = ReadTlsSet(files_, absl::Now());

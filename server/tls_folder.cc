@@ -45,7 +45,8 @@ int Lock(const std::string& path, int operation) {
   if (fd < 0) return -1;
   struct stat named {};
   struct stat opened {};
-  // Whoever removes leftovers may have been faster: the path must still name what is locked.
+  // Another daemon that removes leftovers may have been faster: the path must still name the locked
+  // folder.
   if (fstat(fd, &opened) == 0 && opened.st_uid == geteuid() && flock(fd, operation) == 0 &&
       lstat(path.c_str(), &named) == 0 && named.st_ino == opened.st_ino) {
     return fd;

@@ -39,7 +39,7 @@ class TlsFolder {
   std::string key() const { return path_ + "/current/key.pem"; }
   std::string client_ca() const { return path_ + "/current/client_ca.pem"; }
   const std::string& path() const { return path_; }
-  // Whether the file system lies in memory, so that no key outlives a loss of power.
+  // True if the file system lies in memory, so that no key outlives a loss of power.
   bool in_memory() const;
 
  private:

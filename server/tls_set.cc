@@ -35,7 +35,7 @@ using Certificate = std::unique_ptr<X509, Freer<&X509_free>>;
 using Key = std::unique_ptr<EVP_PKEY, Freer<&EVP_PKEY_free>>;
 using Context = std::unique_ptr<SSL_CTX, Freer<&SSL_CTX_free>>;
 
-// What OpenSSL says of its last failure in this thread.
+// OpenSSL's text for its last failure in this thread.
 std::string Reason() {
   const auto code = ERR_peek_last_error();
   const char* reason = code == 0 ? nullptr : ERR_reason_error_string(code);
@@ -122,7 +122,7 @@ absl::Status CheckAuthorities(const std::vector<Certificate>& authorities, absl:
   return status;
 }
 
-// OpenSSL's own opinion, which no parser has: its security level refuses small keys, for instance.
+// Lets OpenSSL check what no parser does: its security level refuses small keys, for instance.
 absl::Status CheckUsable(X509* certificate) {
   const Context context(SSL_CTX_new(TLS_server_method()));
   if (context == nullptr) return absl::InternalError("OpenSSL does not start");

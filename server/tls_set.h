@@ -16,7 +16,7 @@ struct TlsFiles {
   std::string client_ca;  // PEM; empty: clients show no certificate
 };
 
-// What passed, written anew as PEM: gRPC reads exactly what was checked.
+// A set that passed the checks, written anew as PEM: gRPC reads exactly what was checked.
 struct TlsSet {
   std::string cert;
   std::string key;        // not encrypted

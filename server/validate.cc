@@ -59,7 +59,7 @@ void CheckCount(absl::string_view field, int64_t count, int64_t max, FieldViolat
   violations->Add(field, absl::StrCat("has ", count, " entries, at most ", max, " are allowed"));
 }
 
-// Names the first bad one alone: one message must do for a million.
+// Names only the first bad id: there may be a million of them.
 template <typename Ids>
 void CheckTokens(absl::string_view field, const Ids& ids, int32_t vocab_size,
                  FieldViolations* violations) {
@@ -105,7 +105,7 @@ SamplingConfig ParseSampling(const v1::SamplingParams& message, const RequestBou
   return out;
 }
 
-// In the order of the ids: a map's own order is not the same twice.
+// Sorts by id, because the order of a map differs between runs.
 std::vector<TokenBias> ParseBias(const v1::SamplingParams& message, const RequestBounds& bounds,
                                  FieldViolations* violations) {
   std::vector<TokenBias> out;
@@ -189,8 +189,8 @@ void CheckPromptSize(const char* field, size_t size, int64_t min_tokens,
                                       bounds.max_prompt_tokens));
 }
 
-// Fills in the prompt, and with a session what it is when the session's history is empty: the
-// engine finds out which. Encodes last of all: whatever is wrong elsewhere costs no work.
+// Fills in the prompt, and for a session also the prompt for an empty history; the engine finds out
+// which one applies. It encodes last, so that a request with other faults costs no work.
 template <typename Message>
 void ParsePrompt(const Message& message, const char* oneof_name, int64_t min_tokens,
                  const RequestBounds& bounds, const Tokenizer& tokenizer, Request* out,
@@ -221,7 +221,7 @@ void ParsePrompt(const Message& message, const char* oneof_name, int64_t min_tok
     violations->Add(oneof_name, "is required: set text or tokens");
     return;
   }
-  // A session with a history can go on without a prompt; one without is for the engine to refuse.
+  // A session with a history can go on without a prompt. The engine refuses one without a history.
   if (out->kind == RequestKind::kGenerate && has_session) min_tokens = 0;
   CheckPromptSize(field, out->prompt.size(),
                   has_session ? std::min<int64_t>(min_tokens, 1) : min_tokens, bounds, violations);
@@ -230,7 +230,8 @@ void ParsePrompt(const Message& message, const char* oneof_name, int64_t min_tok
   }
 }
 
-// Of a daemon without a vocabulary: no text goes in, and ids come out whether asked for or not.
+// Adapts a request to a daemon without a vocabulary: no text goes in, and ids come out whether they
+// were asked for or not.
 void GiveIds(const v1::GenerateRequest& message, Request* out, FieldViolations* violations) {
   if (message.stop().strings_size() > 0) violations->Add("stop.strings", kNoText);
   if (message.output().has_text() && message.output().text()) {
@@ -250,7 +251,7 @@ void CheckCallFields(const v1::GenerateRequest& message, FieldViolations* violat
   CheckEnum("on_conflict", message.on_conflict(), &v1::ConflictPolicy_IsValid, violations);
 }
 
-// What a session's fields mean together.
+// Reads the session fields, which depend on each other.
 absl::Status ParseSession(const v1::GenerateRequest& message, const RequestBounds& bounds,
                           Request* out) {
   FieldViolations violations;
@@ -286,8 +287,8 @@ absl::Status ParseSession(const v1::GenerateRequest& message, const RequestBound
   return absl::OkStatus();
 }
 
-// What a token takes of an answer at least, beside the bytes of its piece: a byte of its id, and
-// the piece's tag and length.
+// The least bytes that a token takes of an answer beside its piece: a byte of its id, and the
+// piece's tag and length.
 constexpr int64_t kMinPieceBytes = 3;
 
 absl::Status AnswerTooLarge(int64_t bytes, const RequestBounds& bounds) {
@@ -382,7 +383,7 @@ absl::Status Tokenize(const v1::TokenizeRequest& message, const RequestBounds& b
     return violations.ToStatus();
   }
   const bool add_special = !message.has_add_special_tokens() || message.add_special_tokens();
-  // What the ids so far take of the answer at least.
+  // The least bytes that the ids so far take of the answer.
   int64_t at_least = 0;
   size_t counted = 0;
   const auto too_large = [&](const std::vector<int32_t>& ids) {

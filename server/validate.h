@@ -21,7 +21,7 @@
 
 namespace sluice {
 
-// What a request is checked against: the operator's limits and the model's facts.
+// The operator's limits and the model's facts that a request is checked against.
 struct RequestBounds {
   std::string model_name;
   int32_t vocab_size = 0;
@@ -52,7 +52,7 @@ absl::Status Detokenize(const v1::DetokenizeRequest& message, const RequestBound
 // NOT_FOUND unless `name` is empty or the loaded model's.
 absl::Status CheckModelName(absl::string_view name, const RequestBounds& bounds);
 
-// Whether a caller's request_id is one: up to 128 bytes of printable ASCII.
+// True if `id` may be a caller's request_id: up to 128 bytes of printable ASCII.
 bool IsRequestId(absl::string_view id);
 
 }  // namespace sluice

@@ -11,7 +11,7 @@
 
 namespace sluice {
 
-// Whether `id` is empty or matches [A-Za-z0-9_-]{1,64}.
+// True if `id` is empty or matches [A-Za-z0-9_-]{1,64}.
 bool IsSessionId(absl::string_view id);
 void CheckSessionId(absl::string_view field, absl::string_view id, FieldViolations* violations);
 void CheckRequiredSessionId(absl::string_view field, absl::string_view id,

@@ -1,5 +1,5 @@
-// Messages of SessionService to what engine/sessions/sessions.h takes. As validate.h: the only
-// place where their bounds are checked, and pure.
+// Turns messages of SessionService into what engine/sessions/sessions.h takes. Like validate.h, it
+// is pure, and the only place where their bounds are checked.
 #ifndef SLUICE_SERVER_VALIDATE_SESSION_H_
 #define SLUICE_SERVER_VALIDATE_SESSION_H_
 
@@ -47,8 +47,8 @@ absl::StatusOr<NamedSession> ParseDelete(const v1::DeleteSessionRequest& message
 absl::StatusOr<NamedSession> ParseExport(const v1::ExportSessionRequest& message);
 absl::StatusOr<SessionSettings> ParseImportOptions(const v1::SessionOptions& message);
 
-// What asks for the sessions behind `after_id` of the same query: good for this tenant and these
-// labels alone, on any daemon.
+// Makes a token that asks for the sessions behind `after_id` of the same query. It is good for this
+// tenant and these labels only, on any daemon.
 std::string PageToken(absl::string_view tenant, const std::map<std::string, std::string>& labels,
                       absl::string_view after_id);
 

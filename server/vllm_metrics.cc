@@ -1,4 +1,5 @@
-// What dashboards and autoscalers made for vLLM read. A block of their cache is a state slot here.
+// The metrics that dashboards and autoscalers made for vLLM read. A block of their cache is a state
+// slot here.
 
 #include <algorithm>
 #include <string>
@@ -15,7 +16,7 @@ double Finished(const MetricSources& s, FinishReason reason) {
   return static_cast<double>(s.engine->finished[static_cast<size_t>(reason)].value());
 }
 
-// The daemon's metric of that name, under theirs.
+// The daemon's metric `ours` under vLLM's name.
 Metric Same(const std::string& name, const std::string& ours) {
   const std::vector<Metric>& all = DaemonMetrics();
   const auto it = std::find_if(all.begin(), all.end(),

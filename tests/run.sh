@@ -23,7 +23,7 @@ fuzz_seconds=${FUZZ_SECONDS:-20}
 jobs=$(nproc)
 python=.venv/bin/python
 export SLUICE_BIN_DIR=$PWD/build/bin
-# Where a sanitizer reports, the process must end with a failure. Memory that cannot be had is not a report: tests ask for it.
+# A process must end with a failure when a sanitizer reports. Memory that cannot be had is not a report: tests ask for it.
 export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
 export ASAN_OPTIONS=detect_leaks=1:abort_on_error=0:allocator_may_return_null=1
 export TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1:allocator_may_return_null=1

@@ -29,7 +29,7 @@ constexpr int64_t kBeyondPercentile = 10;
 constexpr int64_t kMostCutOffPercent = 5;
 constexpr uint64_t kSeed = 1;
 
-// How often each block was drawn.
+// The number of times that each block was drawn.
 using BlockCounts = std::array<int, kBlocks>;
 constexpr BlockCounts kEachOnce = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
 
@@ -39,7 +39,7 @@ struct Value {
 };
 using Values = std::vector<Value>;
 
-// What a report says of a run, by block.
+// A report's figures of a run, by block.
 struct Run {
   double seconds = 0;
   std::array<double, kBlocks> completed{};
@@ -146,7 +146,7 @@ bool EnoughFor(const Values& values, int percent) {
   return EnoughBlocks(values) && count * (100 - percent) >= kBeyondPercentile * 100;
 }
 
-// Whether so many requests were cut off that what the others took says little.
+// True if so many requests were cut off that the latencies of the others say little.
 bool TooManyCutOff(const Run& run, int64_t cut_off) {
   return cut_off * 100 > kMostCutOffPercent * static_cast<int64_t>(run.not_served.size());
 }

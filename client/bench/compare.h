@@ -42,7 +42,7 @@ struct ComparedFigure {
 // file.
 absl::StatusOr<nlohmann::json> ReadReport(const std::string& file);
 
-// Of two reports made by ReadReport, the second against the first.
+// Compares two reports made by ReadReport, the second against the first.
 std::vector<ComparedFigure> Compare(const nlohmann::json& a, const nlohmann::json& b);
 
 // A table with a line end after each line.

@@ -87,7 +87,7 @@ void LoadGenerator::StartStream(const LoadOptions& load, absl::Duration origin, 
   started->Start(stub_.get(), session_stub_.get());
 }
 
-// Best effort: those that stay have a time to live.
+// Removes what it can; sessions that stay have a time to live.
 void LoadGenerator::RemoveSessions() {
   next_turns_.clear();
   for (const std::string& id : sessions_) {
@@ -123,7 +123,7 @@ void LoadGenerator::Record(BenchStream* stream, bool cut_off, LoadResult* result
     record.outcome = Outcome::kOk;
   } else if (cut_off && absl::IsCancelled(status)) {
     record.outcome = Outcome::kCutOff;
-    // How long it takes to stop is not the run's.
+    // The time that stopping takes does not count as the run's.
     record.ended = std::min(record.ended, result->elapsed);
     while (!record.messages.empty() && record.messages.back().at > result->elapsed) {
       record.messages.pop_back();

@@ -1,4 +1,4 @@
-// What was seen of one request.
+// The observations of one request.
 #ifndef SLUICE_CLIENT_BENCH_RECORD_H_
 #define SLUICE_CLIENT_BENCH_RECORD_H_
 

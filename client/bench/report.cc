@@ -65,7 +65,7 @@ std::string SloRows(const BenchSummary& summary) {
       WithCommas(std::llround(summary.PerSecond(summary.slo_met_tokens))));
 }
 
-// What a reader must know before believing the numbers.
+// Warnings that a reader needs before believing the numbers.
 std::string Warnings(const BenchSummary& summary) {
   std::string text;
   if (summary.cut_off_waiting > 0) {

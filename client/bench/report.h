@@ -1,4 +1,4 @@
-// What a benchmark found, for people and for programs.
+// Reports a benchmark's results, for people and for programs.
 #ifndef SLUICE_CLIENT_BENCH_REPORT_H_
 #define SLUICE_CLIENT_BENCH_REPORT_H_
 
@@ -12,7 +12,7 @@
 
 namespace sluice {
 
-// What was run, in the daemon's and the user's words.
+// The setup of a run, in the daemon's and the user's words.
 struct BenchSetup {
   std::string address;
   v1::Model model;

@@ -8,7 +8,7 @@ SloVerdict Judge(const SloTargets& targets, const RequestRecord& request) {
   if (request.outcome == Outcome::kRejected || request.outcome == Outcome::kFailed) {
     return SloVerdict::kMissed;
   }
-  // One without tokens took until its end for the first, as far as one can see.
+  // A request without tokens took at least until its end for the first one.
   const absl::Duration first_token = std::min(request.first_token(), request.whole());
   if (first_token > targets.first_token || request.whole() > targets.whole) {
     return SloVerdict::kMissed;

@@ -23,8 +23,8 @@ struct SloTargets {
 
 enum class SloVerdict : uint8_t { kMet, kMissed, kUndecided };
 
-// Rejected and failed requests missed. One that was cut off missed if it had used up the time to
-// its first token or as a whole; else nobody knows.
+// Rejected and failed requests missed. A request that was cut off missed if it had used up the time
+// to its first token or for the whole; otherwise the result is unknown.
 SloVerdict Judge(const SloTargets& targets, const RequestRecord& request);
 
 }  // namespace sluice

@@ -9,7 +9,7 @@ namespace sluice {
 namespace {
 
 constexpr char kAffinityKey[] = "x-sluice-affinity";
-// Sessions of a benchmark that did not come to removing them do not stay for long.
+// Sessions of a benchmark that ended before it could remove them do not stay for long.
 constexpr absl::Duration kSessionTtl = absl::Minutes(10);
 
 }  // namespace

@@ -63,7 +63,7 @@ class Summarizer {
     }
   }
 
-  // `gap` is negative for a request's first message: nothing led to that.
+  // `gap` is negative for a request's first message, which has none.
   void AddMessage(const RequestRecord& request, const TokenMessage& message, absl::Duration gap) {
     ++summary_.messages;
     summary_.new_tokens += message.tokens;

@@ -26,7 +26,7 @@ struct TimelineSlice {
 };
 
 struct BenchSummary {
-  // Of requests that were due in the measured time.
+  // Counts of requests that were due in the measured time.
   int64_t ok = 0;
   int64_t rejected = 0;
   int64_t failed = 0;
@@ -36,7 +36,7 @@ struct BenchSummary {
   std::map<absl::StatusCode, int64_t> codes;  // of rejected and failed ones
   std::map<std::pair<absl::StatusCode, std::string>, int64_t> errors;
 
-  // What happened in the measured time, whenever its request was due.
+  // Totals of the measured time, whenever their requests were due.
   absl::Duration elapsed;
   int64_t completed = 0;      // requests that ended well
   int64_t prompt_tokens = 0;  // of requests whose first token came
@@ -47,10 +47,10 @@ struct BenchSummary {
   int64_t most_running = 0;
   bool gave_up = false;
 
-  // Of requests that were due in the measured time and whose tokens came in it. inter_token has one
-  // value per token after the first message: the gap before a message divided among its tokens.
-  // between_messages has those gaps. whole is of requests that are ok. late is how long after its
-  // time this client sent a request.
+  // Latencies of requests that were due in the measured time and whose tokens came in it.
+  // inter_token has one value per token after the first message: the gap before a message divided
+  // among its tokens. between_messages has those gaps. whole counts only requests that are ok. late
+  // is how long after its time this client sent a request.
   LatencySamples first_token;
   LatencySamples first_token_later;  // of those, turns of a session after its first
   LatencySamples inter_token;

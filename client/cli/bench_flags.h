@@ -1,4 +1,4 @@
-// What `sluice bench` can be asked for.
+// The flags of `sluice bench`.
 #ifndef SLUICE_CLIENT_CLI_BENCH_FLAGS_H_
 #define SLUICE_CLIENT_CLI_BENCH_FLAGS_H_
 

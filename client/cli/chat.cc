@@ -16,7 +16,7 @@ namespace sluice {
 namespace {
 
 constexpr size_t kMaxUndo = 32;
-// What a crashed chat leaves behind ends by itself.
+// The session that a crashed chat leaves behind ends by itself.
 constexpr absl::Duration kUndoTtl = absl::Hours(1);
 constexpr absl::Duration kForgetTimeout = absl::Seconds(2);
 constexpr char kUndoLabel[] = "sluice-chat-undo";

@@ -1,4 +1,4 @@
-// What the subcommands of `sluice` share.
+// Code that the subcommands of `sluice` share.
 #ifndef SLUICE_CLIENT_CLI_COMMAND_H_
 #define SLUICE_CLIENT_CLI_COMMAND_H_
 

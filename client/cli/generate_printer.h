@@ -11,8 +11,8 @@
 
 namespace sluice {
 
-// As text: one sequence streams; several are printed whole, in their order, each under a heading.
-// As JSON: one line per event.
+// Prints one sequence as it streams; several are printed whole, in their order, each under a
+// heading. JSON output has one line per event.
 class GeneratePrinter {
  public:
   GeneratePrinter(int32_t sequences, bool json, const Io& io);

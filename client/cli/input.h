@@ -1,4 +1,4 @@
-// Where a command's text or token ids come from.
+// Reads a command's text or token ids from where the user gave them.
 #ifndef SLUICE_CLIENT_CLI_INPUT_H_
 #define SLUICE_CLIENT_CLI_INPUT_H_
 

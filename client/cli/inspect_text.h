@@ -1,4 +1,4 @@
-// What `sluice inspect` prints.
+// Prints the result of `sluice inspect`.
 #ifndef SLUICE_CLIENT_CLI_INSPECT_TEXT_H_
 #define SLUICE_CLIENT_CLI_INSPECT_TEXT_H_
 

@@ -1,4 +1,4 @@
-// What a command reads from and writes to: the process's streams, or a test's.
+// The streams that a command reads from and writes to: the process's own, or a test's.
 #ifndef SLUICE_CLIENT_CLI_IO_H_
 #define SLUICE_CLIENT_CLI_IO_H_
 

@@ -1,4 +1,4 @@
-// The whole of `sluice` but its process: command line in, exit code out.
+// Runs `sluice` inside a process: command line in, exit code out.
 #ifndef SLUICE_CLIENT_CLI_RUN_H_
 #define SLUICE_CLIENT_CLI_RUN_H_
 

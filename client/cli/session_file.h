@@ -12,7 +12,8 @@
 
 namespace sluice {
 
-// The bytes written. The file is there whole or not at all: an older one stays until then.
+// Returns the bytes written. The file is written whole or not at all; an older one stays until
+// then.
 absl::StatusOr<int64_t> SaveSession(const SessionClient& sessions,
                                     const v1::ExportSessionRequest& request,
                                     const CallOptions& call, const std::string& file);

@@ -104,7 +104,7 @@ std::string ToJson(const google::protobuf::Message& message) {
   options.always_print_primitive_fields = true;
   std::string json;
   if (google::protobuf::util::MessageToJsonString(message, &json, options).ok()) return json;
-  // An Any that is none.
+  // The Any does not parse.
   return absl::StrCat("{\"unprintable\":\"", message.GetTypeName(), "\"}");
 }
 

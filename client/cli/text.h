@@ -16,8 +16,8 @@ namespace sluice {
 // of it is.
 size_t ValidUtf8Prefix(absl::string_view text);
 
-// What a model writes, made safe for a terminal: control characters other than tab and newline,
-// which could move the cursor or retitle the window, become U+FFFD. `text` is UTF-8.
+// Makes a model's text safe for a terminal: control characters other than tab and newline, which
+// could move the cursor or retitle the window, become U+FFFD. `text` is UTF-8.
 std::string ForTerminal(absl::string_view text);
 
 // A vocabulary piece on one line of a table: control characters as C escapes.

@@ -11,7 +11,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 class Stubs(BuildHookInterface):
     def initialize(self, version, build_data):
         root = pathlib.Path(self.root)
-        # Where proto/ and LICENSE are: a source distribution carries them.
+        # proto/ and LICENSE are here in a source distribution, which carries them.
         source = root if (root / "proto").is_dir() else root.parent.parent
         include = build_data["force_include"]
         if self.target_name == "sdist":

@@ -25,11 +25,11 @@ struct ModelConfig {
   // not change a state.
   std::string identity;
   bool tied = false;  // lm_head is the embeddings
-  // What some families' tensors depend on beside the spec.
+  // Facts beside the spec on which some families' tensors depend.
   bool biases = false;             // linear layers have biases
   bool lower_bounds = false;       // hgrn2
   bool tied_feature_maps = false;  // linear_attn: q's and k's are one
-  // What a missing token id stands for where the vocabulary has it.
+  // A missing token id stands for these, if the vocabulary has them.
   int32_t default_bos = 1;
   int32_t default_eos = 2;
   std::optional<int32_t> bos_token_id;

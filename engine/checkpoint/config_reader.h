@@ -15,7 +15,7 @@
 
 namespace sluice {
 
-// What a field may be called, today's name first: the first that the file has is read.
+// The names that a field may have, today's name first: the first name that the file has is read.
 using FieldNames = std::initializer_list<const char*>;
 
 // A word of a config and what it stands for.
@@ -50,7 +50,7 @@ class ConfigReader {
   // {"__float__": "Infinity"}.
   double Number(FieldNames names, double missing, double min, double max);
   bool Boolean(FieldNames names, bool missing);
-  // As these, but null counts as missing.
+  // The same readers, but null counts as missing.
   std::optional<int64_t> OptionalInteger(FieldNames names, int64_t min, int64_t max);
   std::optional<double> OptionalNumber(FieldNames names, double min, double max);
   std::optional<bool> OptionalBoolean(FieldNames names);

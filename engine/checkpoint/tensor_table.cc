@@ -56,7 +56,7 @@ absl::Status Locate(const WeightFiles& files, TableEntry* entry) {
   return absl::OkStatus();
 }
 
-// What was refused: the first of all, and as many lines as a person reads.
+// Collects refusals: the first as a status, and as many lines as a person reads.
 class Refused {
  public:
   void Add(absl::Status status) {
@@ -155,7 +155,7 @@ absl::StatusOr<TensorTable> LocateTensors(const ModelConfig& config, const Weigh
     if (entry.names.empty()) continue;
     absl::Status status = Locate(files, &entry);
     if (!status.ok()) refused.Add(std::move(status));
-    // Of tied tensors a file may hold one name or all.
+    // A file may hold one name of tied tensors, or all.
     for (const std::string& name : entry.names) {
       const auto it = files.tensors().find(name);
       if (it != files.tensors().end()) taken.insert(it->second.info);
@@ -165,8 +165,8 @@ absl::StatusOr<TensorTable> LocateTensors(const ModelConfig& config, const Weigh
     const auto it = files.tensors().find(name);
     if (it != files.tensors().end()) taken.insert(it->second.info);
   }
-  // What is left over would change the model's function if it were ignored (a bias, another kind of
-  // layer).
+  // A tensor that is left over would change the model's function if it were ignored (a bias,
+  // another kind of layer).
   for (const auto& [name, tensor] : files.tensors()) {
     if (taken.contains(tensor.info)) continue;
     refused.Add(TensorError(tensor.file->name(), name,

@@ -58,7 +58,7 @@ class TensorScope {
  public:
   // Any one of `names` (the first that the files have), behind the scope's prefix.
   void Add(std::vector<std::string> names, std::vector<int64_t> shape, Into into);
-  // Of whose values `derive` makes `derived` others.
+  // Adds a tensor of whose values `derive` makes `derived` others.
   void AddDerived(std::vector<std::string> names, std::vector<int64_t> shape, Into into,
                   int64_t derived, Derive derive);
   // What files may have that changes nothing: it is not read.
@@ -97,7 +97,7 @@ class TensorTable {
   std::list<std::string> ignored_;
 };
 
-// How files spell a model's tensors; of none, it says that nothing is there.
+// Knows how files spell a model's tensors. A source without files says that nothing is there.
 class TensorSource {
  public:
   TensorSource() = default;

@@ -61,7 +61,7 @@ bool LooksLikeShard(absl::string_view name) {
          absl::EndsWith(name, ".safetensors");
 }
 
-// What to do where the weights are a pickle, which is not read: it can run code.
+// Tells the user what to do with weights in a pickle, which is not read because it can run code.
 std::string HowToConvert(const std::string& dir) {
   for (const char* name : {"pytorch_model.bin", "pytorch_model.bin.index.json"}) {
     if (access(absl::StrCat(dir, "/", name).c_str(), F_OK) != 0) continue;

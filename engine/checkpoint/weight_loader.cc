@@ -64,7 +64,7 @@ enum class Values : uint8_t {
   kNone,    // not read
 };
 
-// What tensors are loaded together: entries of one place, stacked along rows.
+// Tensors that are loaded together: entries of one place, stacked along rows.
 using Group = absl::Span<const TableEntry* const>;
 
 class Loader {
@@ -115,7 +115,7 @@ class Loader {
            digests_[*head.stored.name] == digests_[*embeddings.stored.name];
   }
 
-  // Of a tensor that has been read.
+  // The digest of a tensor that has been read.
   const Digest& digest(const std::string& name) const { return digests_.at(name); }
 
  private:

@@ -13,7 +13,7 @@
 
 namespace sluice {
 
-// As Checkpoint::Load.
+// Does the work of Checkpoint::Load.
 absl::StatusOr<Weights> LoadWeights(const ModelConfig& config, const TensorTable& table,
                                     bool allow_nonfinite, WeightStore* store,
                                     std::string* fingerprint);

@@ -39,7 +39,7 @@ bool TouchesWord(absl::string_view text, size_t begin, size_t end) {
   return end < text.size() && IsWord(text.substr(end, Utf8CharSize(text.substr(end))));
 }
 
-// Where the white space that ends at `end` begins, not below `limit`.
+// The beginning of the white space that ends at `end`, not below `limit`.
 size_t SpaceBegin(absl::string_view text, size_t limit, size_t end) {
   while (end > limit) {
     const size_t previous = PreviousChar(text, end);

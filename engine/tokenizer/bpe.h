@@ -20,7 +20,7 @@ inline constexpr int32_t kNoId = -1;
 // Asked of the ids that a text has given so far: whether they are all that is wanted. Null: never.
 using EnoughIds = std::function<bool(const std::vector<int32_t>&)>;
 
-// Which neighbours merge into what, and in which order.
+// The pairs of neighbours that merge, what they become, and in which order.
 class MergeTable {
  public:
   struct Merge {
@@ -83,8 +83,8 @@ struct BpeVocabulary {
   // Ids from here on name characters that occur inside pieces only: they merge, but are no token.
   int32_t first_internal_id = 0;
   absl::flat_hash_map<char32_t, int32_t> characters;
-  // Of a byte: in byte-level text the symbol of each byte, else what an unknown character is made
-  // of.
+  // The symbol of each byte in byte-level text; otherwise the symbols that an unknown character is
+  // made of.
   std::array<int32_t, 256> bytes;
   bool byte_level = false;
   bool byte_fallback = false;  // `bytes` is complete, for unknown characters
@@ -123,7 +123,7 @@ class Bpe {
   size_t AppendIds(absl::string_view text, const std::vector<BpeSymbol>& symbols, size_t first,
                    std::vector<int32_t>* ids) const;
 
-  // Whether a text may be cut between two neighbouring symbols.
+  // True if a text may be cut between two neighbouring symbols.
   bool MayCut(int32_t left, int32_t right) const {
     return cuttable_ && !joints_.contains(MergeTable::Key(left, right));
   }

@@ -111,7 +111,7 @@ class Reader : public nlohmann::json_sax<json> {
     return true;
   }
 
-  // Whether the container just entered is the table `name` of the model.
+  // True if the container just entered is the table `name` of the model.
   bool AtTable(absl::string_view name) const {
     return depth_ == kTableDepth && section_ == "model" && key_ == name;
   }

@@ -122,7 +122,7 @@ void AddPreTokenizer(const JsonField& field, std::vector<TextStep>* steps, bool*
   }
 }
 
-// Which steps came already: what follows must be possible token by token.
+// The steps that came already: the later ones must be possible token by token.
 struct DecoderState {
   bool any = false;
   bool fused = false;

@@ -42,8 +42,8 @@ struct Pattern::Compiled {
     pcre2_code_free(code);
   }
 
-  // As pcre2_match. The compiled matcher's small stack is no limit: what outgrows it is matched
-  // again without it.
+  // Matches like pcre2_match. The compiled matcher's small stack is no limit: a match that outgrows
+  // it is done again without the compiled matcher.
   int Match(absl::string_view text, size_t begin, pcre2_match_data* data) const {
     const auto subject = reinterpret_cast<PCRE2_SPTR>(text.data());
     int found = pcre2_match(code, subject, text.size(), begin, PCRE2_NO_UTF_CHECK, data, context);

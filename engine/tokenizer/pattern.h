@@ -1,4 +1,4 @@
-// What a text is split on: a fixed string or a regular expression.
+// A pattern that text is split on: a fixed string or a regular expression.
 #ifndef SLUICE_ENGINE_TOKENIZER_PATTERN_H_
 #define SLUICE_ENGINE_TOKENIZER_PATTERN_H_
 

@@ -15,7 +15,7 @@
 
 namespace sluice {
 
-// Where a piece lies in the text that is encoded.
+// The place of a piece in the text that is encoded.
 enum class PiecePosition : uint8_t {
   kStart,      // at its very beginning
   kContinued,  // there too, but the text continues an earlier one
@@ -27,7 +27,7 @@ struct TextPiece {
   PiecePosition position;
 };
 
-// What becomes of the matches that a text is split on.
+// The fate of the matches that a text is split on.
 enum class SplitBehavior : uint8_t {
   kRemoved,
   kIsolated,            // each a piece

@@ -64,11 +64,11 @@ class Tokenizer {
   // BOS, EOS and the like: they steer the model and are no text.
   bool IsControl(int32_t id) const;
 
-  // Whether there is a vocabulary: false for None alone.
+  // True if there is a vocabulary; only None has none.
   bool has_text() const { return !parts_.pieces.empty(); }
   // For people: "tokenizer.json, byte-level BPE".
   const std::string& kind() const { return parts_.kind; }
-  // Of the file; ids at and above it name nothing.
+  // The number of pieces in the file; ids at and above it name nothing.
   int32_t pieces() const { return static_cast<int32_t>(parts_.pieces.size()); }
   // The model's, which may be larger than the number of pieces.
   int32_t vocab_size() const { return vocab_size_; }

@@ -1,4 +1,4 @@
-// What a loader makes of a file and a Tokenizer works with.
+// The parts that a loader makes from a file and that a Tokenizer works with.
 #ifndef SLUICE_ENGINE_TOKENIZER_TOKENIZER_PARTS_H_
 #define SLUICE_ENGINE_TOKENIZER_TOKENIZER_PARTS_H_
 
@@ -13,18 +13,19 @@
 
 namespace sluice {
 
-// What the model's config says about its tokens.
+// The model config's facts about its tokens.
 struct TokenizerOptions {
   // Rows of the embedding: every id is below it. In [1, kMaxVocabSize].
   int32_t vocab_size = 0;
-  // Of the model's config; of the tokenizer's own file (tokenizer.model only) when absent.
+  // Ids from the model's config; the tokenizer's own file (tokenizer.model only) gives those that
+  // are absent.
   std::optional<int32_t> bos_id = std::nullopt;
   std::optional<int32_t> eos_id = std::nullopt;
 };
 
 inline constexpr int32_t kMaxVocabSize = 1 << 24;
 
-// What decoding does to the space that encoding made up before the first word.
+// The way in which decoding treats the space that encoding made up before the first word.
 enum class LeadingSpace : uint8_t {
   kKeep,              // there is none
   kStripOne,          // one space at the start of the text goes
@@ -54,7 +55,8 @@ struct TokenizerParts {
   LeadingSpace leading_space = LeadingSpace::kKeep;
   std::string space_symbol =
       "\xE2\x96\x81";  // what kStripPiece, kStripPieces and kStripReplacement look for
-  // Whether each byte that is no character becomes a U+FFFD, or each longest run that begins one.
+  // If true, each byte that is no character becomes a U+FFFD; otherwise each longest run that
+  // begins one does.
   bool replace_each_byte = false;
 
   std::optional<int32_t> bos_id;

@@ -19,7 +19,7 @@ enum class Utf8Kind : uint8_t {
   kInvalid,     // no character begins with these bytes
 };
 
-// What a text begins with.
+// The character that a text begins with.
 struct Utf8Prefix {
   Utf8Kind kind;
   uint8_t size;  // bytes: of the character, or the longest beginning of one (at least 1)

@@ -99,8 +99,8 @@ absl::Status Admission::Refusal(int64_t prompt_tokens, const AdmissionUsage& usa
   return absl::ResourceExhaustedError(message);
 }
 
-// Between half and one and a half of what is expected, so that those who were refused together do
-// not come back together.
+// The delay is between half and one and a half of the expected time, so that calls that were
+// refused together do not come back together.
 absl::Duration Admission::RetryDelay(absl::Duration expected) {
   const absl::Duration bounded = std::clamp(expected, kShortestRetry, kLongestRetry);
   return bounded * std::uniform_real_distribution<double>(0.5, 1.5)(jitter_);

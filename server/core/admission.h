@@ -1,5 +1,5 @@
-// Who may come in: bounds on open streams and on waiting prompts, of all callers together and of
-// each tenant, checked before a request queues.
+// Decides which calls may come in: bounds on open streams and on waiting prompts, of all callers
+// together and of each tenant, checked before a request queues.
 #ifndef SLUICE_SERVER_CORE_ADMISSION_H_
 #define SLUICE_SERVER_CORE_ADMISSION_H_
 
@@ -33,7 +33,7 @@ class Admission;
 enum class AdmissionRefusal : uint8_t { kStreams, kQueuedRequests, kQueuedTokens, kMemory };
 inline constexpr size_t kNumAdmissionRefusals = 4;
 
-// What somebody has of the bounds now.
+// The shares of the bounds that somebody holds now.
 struct AdmissionUsage {
   int64_t permits = 0;
   int64_t queued_requests = 0;

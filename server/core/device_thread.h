@@ -39,7 +39,7 @@ class DeviceThread {
   void Wake();
   // Closes every live request with UNAVAILABLE, and every later one when it comes. Any thread.
   void CloseAll();
-  // What a stop could not do.
+  // The work that a stop could not do.
   struct Rest {
     int64_t unwritten_sessions = 0;  // whose last commit is not on disk
     // The store thread does not come back from the disk: to join it would be to wait for ever.
@@ -52,9 +52,9 @@ class DeviceThread {
   // Ends Stop's wait for the disk. Any thread, any time.
   void HurryStop();
 
-  // Submitted and not yet closed. Any thread.
+  // Requests that were submitted and not yet closed. Any thread.
   int64_t live_requests() const { return live_requests_.load(std::memory_order_relaxed); }
-  // How long the step that runs now has taken; zero between steps. Any thread.
+  // Time since the current step began; zero between steps. Any thread.
   absl::Duration StepRunningFor(absl::Duration now) const;
   // OK until the device fails; then its error for good. Any thread.
   absl::Status device_status() const;
@@ -76,7 +76,8 @@ class DeviceThread {
     absl::Status status;
   };
 
-  // Of a stream bound to this thread and not closed; a stream calls it under its own lock.
+  // Cancels a stream that is bound to this thread and not closed. The stream calls it under its own
+  // lock.
   void Cancel(std::shared_ptr<Stream> stream, absl::Status status);
   // A bound stream was closed. `id` is 0 if the engine never had its request; else on the device
   // thread.
@@ -91,7 +92,7 @@ class DeviceThread {
   // Gives the store thread what the sessions want of it. What it gives back comes with DoCommands.
   void HandOutJobs();
   void Flush();
-  // For how long the disk may still be waited for.
+  // Time for which the disk may still be waited for.
   absl::Duration FlushTimeLeft() const;
   void LatchFault();
   void Sleep(absl::Duration until);
@@ -104,7 +105,7 @@ class DeviceThread {
   std::atomic<int64_t> live_requests_{0};
   std::atomic<int64_t> step_started_ns_{kNoStep};
 
-  // Of the device thread.
+  // Used by the device thread only.
   absl::flat_hash_set<uint64_t> live_ids_;
   std::vector<Submission> taken_submissions_;
   std::vector<Cancellation> taken_cancellations_;

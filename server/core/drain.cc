@@ -8,7 +8,7 @@
 namespace sluice {
 namespace {
 
-// Nothing else happens in a process that waits here, so it may as well look now and then.
+// Nothing else happens in a process that waits here, so polling is good enough.
 constexpr std::chrono::milliseconds kPollInterval(2);
 
 }  // namespace

@@ -51,7 +51,7 @@ class Emitter {
   // not its own.
   void Stop();
 
-  // Created and not yet finished. Any thread.
+  // Streams that were created and have not finished. Any thread.
   int64_t live_streams() const;
   const EmitterStats& stats() const { return stats_; }
   const StreamLimits& limits() const { return limits_; }

@@ -45,8 +45,8 @@ class SLUICE_THREAD_ATTRIBUTE(scoped_lockable) MutexLock {
 
 class CondVar {
  public:
-  // Until notified, or `timeout` of real time is over (an hour at most), or for no reason at all:
-  // the caller looks again at what it waits for.
+  // Waits until notified, until `timeout` of real time is over (an hour at most), or for no reason
+  // at all: the caller looks again at what it waits for.
   void WaitFor(Mutex* mutex, absl::Duration timeout) SLUICE_REQUIRES(mutex) {
     std::unique_lock<std::mutex> lock(mutex->mutex_, std::adopt_lock);
     condition_.wait_for(lock, absl::ToChronoNanoseconds(std::min(timeout, absl::Hours(1))));

@@ -12,8 +12,8 @@ namespace sluice {
 
 std::shared_ptr<Stream> Stream::Create(std::shared_ptr<StreamTransport> transport, Emitter* emitter,
                                        Permit permit, int32_t sequences) {
-  // Twice what a step needs, so that a request whose ring is half empty is never paused for good:
-  // see Room.
+  // The ring has twice the room that a step needs, so that a request whose ring is half empty is
+  // never paused forever: see Room.
   const int32_t capacity = std::max(emitter->limits().ring_events, 2 * RoomForStep(sequences));
   std::shared_ptr<Stream> stream(
       new Stream(std::move(transport), emitter, std::move(permit), capacity));
@@ -210,7 +210,7 @@ void Stream::DropEvents() {
 }
 
 std::vector<TokenEvent> Stream::TakeEvents() {
-  // The memory goes too: of thousands of streams that wait, none keeps a place for an event.
+  // The memory is freed too, because thousands of streams may wait.
   std::vector<TokenEvent> events = std::exchange(events_, {});
   emitter_->AddRingBytes(-std::exchange(event_bytes_, 0));
   if (std::exchange(starved_, false) && device_ != nullptr) device_->Wake();

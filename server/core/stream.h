@@ -62,7 +62,7 @@ class Stream : public TokenSink, public std::enable_shared_from_this<Stream> {
 
   // From Submit on, the stream's request can be cancelled through `device`, until Close.
   void Bind(DeviceThread* device);
-  // The request need not begin: nobody reads, or the call was ended.
+  // True if the request need not begin, because nobody reads or the call was ended.
   bool unwanted() const;
   bool closed() const;
 
@@ -78,7 +78,7 @@ class Stream : public TokenSink, public std::enable_shared_from_this<Stream> {
   void GiveUp(const char* why) SLUICE_REQUIRES(mutex_);
   std::vector<TokenEvent> TakeEvents() SLUICE_REQUIRES(mutex_);
   void DropEvents() SLUICE_REQUIRES(mutex_);
-  // Whether the emitter has something to do here and must be told (Emitter::Add, unlocked).
+  // True if the emitter has something to do here and must be told (Emitter::Add, unlocked).
   bool MustTellEmitter() SLUICE_REQUIRES(mutex_);
 
   Emitter* const emitter_;

@@ -1,4 +1,4 @@
-// What a stream writes through: a gRPC reactor, or a fake in tests.
+// The interface that a stream writes through: a gRPC reactor, or a fake in tests.
 #ifndef SLUICE_SERVER_CORE_STREAM_TRANSPORT_H_
 #define SLUICE_SERVER_CORE_STREAM_TRANSPORT_H_
 

@@ -13,12 +13,12 @@ namespace sluice {
 struct TenantLimits {
   static constexpr int64_t kNoBound = std::numeric_limits<int64_t>::max();
 
-  // As AdmissionLimits, of this tenant alone.
+  // The same bounds as in AdmissionLimits, for this tenant alone.
   int64_t max_streams = kNoBound;
   int64_t max_queued_requests = kNoBound;
   int64_t max_queued_tokens = kNoBound;
   int32_t weight = 1;  // its share of the device beside other tenants that wait
-  // Promised between two tokens of a sequence, at the cost of tenants without a promise.
+  // The time promised between two tokens of a sequence, at the cost of tenants without a promise.
   absl::Duration inter_token = absl::InfiniteDuration();
 };
 

@@ -12,7 +12,7 @@
 
 namespace sluice {
 
-// Of metadata and HTTP headers.
+// The name in gRPC metadata and HTTP headers.
 inline constexpr char kTraceparent[] = "traceparent";
 
 // A call's span. Small, since every stream that waits has one.

@@ -8,7 +8,7 @@ namespace {
 
 constexpr char kRole[] = "{role}";
 constexpr char kContent[] = "{content}";
-// Of a stop string.
+// The longest stop string.
 constexpr size_t kMaxStopBytes = 256;
 
 void DropSpaces(std::string* text) {

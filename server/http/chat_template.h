@@ -26,7 +26,7 @@ class ChatTemplate {
   static absl::StatusOr<ChatTemplate> Parse(absl::string_view text);
 
   std::string Render(const std::vector<ChatMessage>& messages) const;
-  // What ends the answer; empty when nothing tells messages apart.
+  // The text that ends the answer; empty when nothing tells messages apart.
   std::string Stop() const;
 
  private:

@@ -17,9 +17,9 @@ class HeadScanner {
  public:
   explicit HeadScanner(size_t max_bytes) : max_bytes_(max_bytes) {}
 
-  // Looks on. `bytes` begins with the request, and goes on from what it was in the last call.
-  // The size of the whole head, with the empty line that ends it; 0: it is not there yet, or
-  // fault() says what is wrong.
+  // Scans further. `bytes` begins with the request, and extends what it was in the last call.
+  // Returns the size of the whole head, with the empty line that ends it; 0 if it is not there yet,
+  // or fault() says what is wrong.
   size_t Scan(absl::string_view bytes);
 
   // Empty lines before the request line, which are no part of it: at most one, two bytes.

@@ -20,15 +20,15 @@ namespace {
 using boost::asio::ip::tcp;
 using ErrorCode = boost::system::error_code;
 
-// A client may send so much ahead of an answer.
+// Bytes that a client may send ahead of an answer.
 constexpr size_t kMaxAhead = 16 * 1024;
-// So much of a refused request's body is read, to keep its connection for the next.
+// Bytes of a refused request's body that are read to keep its connection for the next request.
 constexpr uint64_t kMaxDropped = 64 * 1024;
-// The system holds about so much of an answer that the peer has not taken.
+// Bytes of an answer that the system holds, about, when the peer does not take them.
 constexpr int kUnsentBytes = 32 * 1024;
 // Nothing sensible comes behind a head that is at fault, so little of it is read.
 constexpr uint64_t kMaxBehindFault = 64 * 1024;
-// The peer has so long to see the last answer and to close.
+// Time for the peer to see the last answer and to close.
 constexpr absl::Duration kLinger = absl::Seconds(2);
 
 // The peer's address in gRPC's form, so that both doors know it by one name.
@@ -46,8 +46,8 @@ std::string PeerOf(int fd) {
   return absl::StrCat("ipv6:%5B", text, "%5D");
 }
 
-// A peer that is lost without a word is found out by the system's probes. What it has not taken
-// waits in the ring, not in megabytes of the socket's.
+// The system's probes find a peer that is lost without a word. Events that it has not taken wait in
+// the ring, not in megabytes of socket buffer.
 void Configure(int fd, const HttpServerOptions& options) {
   const auto seconds = [](absl::Duration duration) {
     return static_cast<int>(std::clamp<int64_t>(absl::ToInt64Seconds(duration), 1, 32767));
@@ -122,7 +122,7 @@ void HttpConnection::OnReadable() {
 
 void HttpConnection::OnPeerEnd(bool by_end) {
   peer_ended_ = true;
-  // An answer that is there whole goes out all the same.
+  // An answer that is complete still goes out.
   const bool answers = phase_ == Phase::kServing &&
                        (ended_ || close_after_ || !context_->options.half_close_cancels);
   if (!by_end || !answers) Close();

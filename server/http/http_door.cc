@@ -19,12 +19,12 @@ namespace {
 
 // Parsing more than this takes long enough for other connections to notice.
 constexpr size_t kInlineBytes = 64 * 1024;
-// All bodies that are not parsed yet have the room of so many of the largest allowed.
+// Bodies that are not parsed yet may take as much memory as this many of the largest allowed.
 constexpr int64_t kMaxBodies = 64;
 
 constexpr absl::string_view kModels = "/v1/models/";
 
-// More than one traceparent is none.
+// More than one traceparent counts as none.
 TraceSpan SpanOf(const HttpHead& head) {
   const std::vector<absl::string_view> found = head.FindAll(kTraceparent);
   return found.size() == 1 ? StartSpan(found.front()) : TraceSpan();

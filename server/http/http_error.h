@@ -19,11 +19,12 @@ struct HttpError {
   std::optional<int64_t> retry_ms{};
 };
 
-// What a status of the daemon is on this door. Fields of our own API get the names they have in
-// OpenAI's: of a chat's, where `chat` says so. As ToRpcStatus: nothing of the inside gets out.
+// Turns a status of the daemon into an HTTP error. Fields of our own API get the names that they
+// have in OpenAI's API, those of chats if `chat`. Like ToRpcStatus, it lets no internal error text
+// out.
 HttpError ToHttpError(const absl::Status& status, bool chat);
 
-// An error of the request itself, before it is anybody's.
+// An error of the request itself, found before its caller is known.
 HttpError BadRequest(int status, std::string message, std::string code);
 
 std::string ErrorJson(const HttpError& error);

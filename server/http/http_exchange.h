@@ -79,7 +79,7 @@ class HttpExchange : public std::enable_shared_from_this<HttpExchange> {
  private:
   // Every piece on its way, which will not arrive.
   std::vector<Done> TakeUndone() SLUICE_REQUIRES(mutex_);
-  // Whether the connection is to be woken: it has not been since the last Take.
+  // True if the connection must be woken, because it has not been since the last Take.
   bool NeedsWake() SLUICE_REQUIRES(mutex_) { return !std::exchange(woken_, true); }
   void Answer(HttpReply reply, bool streams);
   void Abandon();

@@ -1,4 +1,4 @@
-// ParseHttpHead. Boost.Beast knows the grammar; what it forgives is checked here.
+// Implements ParseHttpHead. Boost.Beast knows the grammar; this file checks what Beast forgives.
 #include <algorithm>
 #include <boost/beast/http/basic_parser.hpp>
 #include <boost/beast/http/error.hpp>
@@ -74,7 +74,7 @@ class HeadParser final : public http::basic_parser<true> {
 
 HttpFault Bad(std::string why) { return {400, std::move(why)}; }
 
-// A version of HTTP that is none of 1.0 and 1.1.
+// True for versions of HTTP other than 1.0 and 1.1.
 bool IsOtherVersion(absl::string_view text) {
   const absl::string_view line = text.substr(0, text.find("\r\n"));
   const size_t space = line.rfind(' ');

@@ -32,7 +32,7 @@ struct HttpHead {
   std::vector<absl::string_view> FindAll(absl::string_view name) const;
 };
 
-// What is wrong with the bytes of a request, for which the server answers itself.
+// A fault in the bytes of a request, which the server answers itself.
 struct HttpFault {
   int status = 0;
   std::string why{};
@@ -45,7 +45,7 @@ struct HttpReply {
   std::vector<std::pair<std::string, std::string>> headers{};
 };
 
-// How the bytes after a reply's head end.
+// The way in which the bytes after a reply's head end.
 enum class HttpBodyFraming : uint8_t { kLength, kChunked, kUntilClose };
 
 // The reply's head, without its body. `length`: for kLength. `date`: as HttpDate.

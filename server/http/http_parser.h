@@ -24,9 +24,9 @@ class HttpParser {
 
   explicit HttpParser(size_t max_head_bytes);
 
-  // Takes from the front of `in` what makes one event, and says how many bytes it was. After
-  // kMore: with what is left of `in`, and more behind it. kHead comes first, then kBody any number
-  // of times, then kEnd, then the next request's. Nothing may follow kFault.
+  // Takes from the front of `in` what makes one event, and says how many bytes it was. After kMore,
+  // call it with the rest of `in` and more bytes behind it. kHead comes first, then kBody any
+  // number of times, then kEnd, then the events of the next request. Nothing may follow kFault.
   Event Next(absl::string_view in, size_t* used);
 
   // From kHead to kEnd.

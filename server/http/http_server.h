@@ -41,7 +41,8 @@ struct HttpServerOptions {
   absl::Duration keepalive_timeout = absl::Seconds(10);
   // A peer that shuts down its writing side while an answer is made counts as gone.
   bool half_close_cancels = true;
-  // Only who may call sends what counts as a call, so its connection is kept while the body comes.
+  // Only a caller who may call sends what counts as a call, so its connection is kept while the
+  // body comes.
   bool callers_authenticate = false;
   // A peer that does not take its whole answer makes room too: nobody may keep others from asking.
   bool evict_slow_readers = false;
@@ -60,15 +61,17 @@ struct HttpServerStats {
 
 class HttpServer {
  public:
-  // Called once for each request: with its body; OUT_OF_RANGE: it is larger than max_body_bytes;
-  // RESOURCE_EXHAUSTED: all are larger than max_bodies_bytes. Answers in the end.
+  // Called once for each request, with its body, or OUT_OF_RANGE if it is larger than
+  // max_body_bytes, or RESOURCE_EXHAUSTED if all bodies are larger than max_bodies_bytes. It
+  // answers in the end.
   using BodyHandler = std::function<void(absl::StatusOr<HttpBody> body)>;
 
   // Called on the server's thread: neither waits.
   struct Handlers {
-    // The head has come. It is refused by an answer, after which what is returned is not called.
+    // Called when the head has come. To refuse the request, it answers; the returned handler is
+    // then not called.
     std::function<BodyHandler(const std::shared_ptr<HttpExchange>& exchange)> on_request;
-    // What the server itself answers to bytes that make no request.
+    // Gives the server's own answer to bytes that make no request.
     std::function<HttpReply(const HttpFault& fault)> on_fault;
   };
 

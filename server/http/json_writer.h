@@ -11,8 +11,8 @@ namespace sluice {
 // `text` in quotes. What is not UTF-8 in it becomes U+FFFD.
 void AppendJsonString(absl::string_view text, std::string* out);
 
-// The shortest decimal that reads back as `value`. JSON has no infinities and no NaN: -9999, as
-// OpenAI's API has it for what has no logarithm.
+// Appends the shortest decimal that reads back as `value`. JSON has no infinities and no NaN; they
+// become -9999, which OpenAI's API gives where there is no logarithm.
 void AppendJsonFloat(float value, std::string* out);
 
 }  // namespace sluice

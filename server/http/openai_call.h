@@ -28,7 +28,7 @@
 
 namespace sluice {
 
-// What all calls of the door share; it outlives them.
+// Parts that all calls of the HTTP API share; they outlive the calls.
 struct OpenAiParts {
   InferenceParts core;
   RequestBounds bounds;
@@ -47,7 +47,7 @@ class OpenAiCall : public std::enable_shared_from_this<OpenAiCall> {
   OpenAiCall(const OpenAiParts* parts, std::shared_ptr<HttpExchange> exchange, CallRecord record,
              AnswerFormat format, size_t prompts);
 
-  // Of the transports: the emitter thread.
+  // Called by the transports, on the emitter thread.
   void Write(size_t prompt, std::vector<TokenEvent> events);
   void Finish(size_t prompt, absl::Status status);
   void Cut() { exchange_->Cut(); }
@@ -67,7 +67,7 @@ class OpenAiCall : public std::enable_shared_from_this<OpenAiCall> {
   const bool stream_;
   LiveCalls::Place place_;
 
-  // Of the emitter thread, once the requests are submitted.
+  // Used by the emitter thread only, once the requests are submitted.
   CallRecord record_;
   OpenAiAnswer answer_;
   bool started_ = false;  // a chunk went out, and with it the status 200

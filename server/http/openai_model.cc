@@ -20,7 +20,7 @@ std::string ModelJson(const v1::Model& model, int64_t created) {
   text("numerics_id", model.numerics_id());
   text("device", model.device());
   text("weight_dtype", model.weight_dtype());
-  // The same at any length, which therefore has no bound.
+  // A state has this size at any length, so there is no bound on the length.
   absl::StrAppend(&out, "\"parameters\":", model.parameters(),
                   ",\"vocab_size\":", model.vocab_size(), ",\"state_bytes\":", model.state_bytes(),
                   ",\"context_length\":null");

@@ -29,7 +29,7 @@ int64_t CountCharacters(absl::string_view text) {
   return count;
 }
 
-// As OpenAI's API names a token that is a part of a character.
+// Names a token that is a part of a character in the way of OpenAI's API.
 std::string BytesName(absl::string_view bytes) {
   std::string out = "bytes:";
   for (const char c : bytes) absl::StrAppendFormat(&out, "\\x%02x", static_cast<unsigned char>(c));

@@ -35,11 +35,11 @@ class OpenAiAnswer {
  public:
   OpenAiAnswer(AnswerFormat format, const Tokenizer* tokenizer);
 
-  // Takes the events of prompt `prompt`, in order. Of a stream: gives the server-sent events they
-  // make, or nothing; else empty, and what they say is kept for Whole.
+  // Takes the events of prompt `prompt`, in order. For a stream, returns the server-sent events
+  // that they make, if any; otherwise returns "", and keeps the events for Whole.
   std::string Add(size_t prompt, const std::vector<TokenEvent>& events);
 
-  // After the last event: what ends a stream that went well.
+  // The end of a stream that went well, after the last event.
   std::string StreamEnd() const;
   std::string Whole() const;
   // Bytes kept for Whole, nearly.
@@ -74,7 +74,7 @@ class OpenAiAnswer {
   void AddChatLogprob(const TokenLogprob& logprob, Choice* choice) const;
   std::string NextToken(int32_t token, Choice* choice) const;
   std::string TokenText(int32_t token) const;
-  // What a choice has gathered, as one chunk; it begins anew.
+  // Appends what a choice has gathered as one chunk, and empties it.
   void TakeChunk(size_t index, std::string* out);
   void AppendHead(std::string* out) const;
   void AppendChoice(size_t index, const Choice& choice, std::string* out) const;

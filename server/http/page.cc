@@ -8,7 +8,7 @@
 namespace sluice {
 namespace {
 
-// Of what stands between <TAG> and </TAG>, which the page has once.
+// The hash of the text between <TAG> and </TAG>, which the page has once.
 std::string HashOf(absl::string_view tag) {
   const absl::string_view page = Page();
   const std::string open = absl::StrCat("<", tag, ">");

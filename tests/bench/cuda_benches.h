@@ -1,4 +1,5 @@
-// What sluice_bench does on a GPU. A build without CUDA has these too, and they say so.
+// The benchmarks of sluice_bench on a GPU. A build without CUDA has these functions too, and they
+// say so.
 #ifndef SLUICE_TESTS_BENCH_CUDA_BENCHES_H_
 #define SLUICE_TESTS_BENCH_CUDA_BENCHES_H_
 

@@ -42,8 +42,8 @@ double SecondsOfStep(Backend* backend, Model* model, StepRows rows, int steps) {
   return times[1];
 }
 
-// Of a step that takes so many rows through the layers, for so many sequences, each of which is
-// sampled from.
+// The floor of a step that takes so many rows through the layers, for so many sequences, each of
+// which is sampled from.
 double FloorSeconds(const GpuLimits& limits, int rows, int sequences) {
   const double states = sequences * kStateBytes / limits.copy_rate;
   const double flop = 2 * (rows * (kWeights - kHeadWeights) + sequences * kHeadWeights);

@@ -1,4 +1,5 @@
-// What benchmarks on a GPU share: memory, times, the limits of this GPU, the shape measured.
+// Code that benchmarks on a GPU share: memory, times, the limits of this GPU, the shape that is
+// measured.
 #ifndef SLUICE_TESTS_BENCH_CUDA_TIMING_H_
 #define SLUICE_TESTS_BENCH_CUDA_TIMING_H_
 
@@ -19,7 +20,7 @@ namespace sluice {
 void Ok(cudaError_t error);
 void Ok(const absl::Status& status);
 
-// What this GPU does at most, measured; every floor is computed from it.
+// The most that this GPU does, measured; every floor is computed from it.
 struct GpuLimits {
   double copy_rate = 0.0;  // bytes read and written a second
   double gemm_rate = 0.0;  // FLOP a second

@@ -18,7 +18,7 @@ std::string AffinityOf(const grpc::ServerContext& context);
 // One call at a time.
 class FakeSessions : public v1::SessionService::Service {
  public:
-  // Of the last call.
+  // Facts of the last call.
   std::string affinity;
   v1::SessionOptions options;       // of Create, Fork and Import
   v1::UpdateSessionRequest update;  // of Update

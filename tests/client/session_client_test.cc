@@ -50,7 +50,7 @@ TEST_F(SessionClientTest, CallsCarryTheAffinity) {
   EXPECT_EQ(fake_.affinity, "story");
   EXPECT_TRUE(sessions_.Get("story", {.affinity = "shelf"}).ok());
   EXPECT_EQ(fake_.affinity, "shelf");
-  // What no metadata can hold is left for the daemon to refuse.
+  // The client leaves an id that no metadata can hold for the daemon to refuse.
   EXPECT_TRUE(absl::IsNotFound(sessions_.Get("no\nid", {}).status()));
   EXPECT_EQ(fake_.affinity, "");
 }

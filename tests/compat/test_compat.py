@@ -44,7 +44,7 @@ def sections(changelog):
 
 
 def allows(permitted, changelog, difference):
-    """Whether `difference` ("flag --x", "metric y: labels", ...) was announced as it must be."""
+    """True if `difference` ("flag --x", "metric y: labels", ...) was announced as it must be."""
     if difference not in permitted:
         return False
     name = re.match(r"\w+ ([^\s:{]+)", difference)[1]

@@ -26,7 +26,7 @@ def edge(tmp_path, certificate):  # noqa: F811
 
 @pytest.fixture(scope="module")
 def shared_edge(tmp_path_factory, certificate):  # noqa: F811
-    """Of tests that leave both daemons as they were."""
+    """The edge of tests that leave both daemons as they were."""
     with two_daemons(tmp_path_factory.mktemp("edge"), certificate) as edge:
         yield edge
 

@@ -73,7 +73,7 @@ def commits(daemon):
 
 
 def homes(client, daemons, ids):
-    """Where each session's next turn is computed; the turn is one of its own."""
+    """The daemon that computes each session's next turn; the turn is one of its own."""
     home, said = {}, {}
     for id in ids:
         before = {address: commits(daemon) for address, daemon in daemons.items()}

@@ -16,7 +16,7 @@ def key_file(directory, name="state.key", keys=("a" * 64,)):
 
 
 class Sessions:
-    """Of one daemon."""
+    """The sessions of one daemon."""
 
     def __init__(self, daemon):
         self.daemon = daemon

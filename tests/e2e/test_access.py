@@ -34,7 +34,7 @@ def bearer(token):
 
 
 def replace(path, text):
-    """As a secret's mount does: the new file takes the old one's place at once."""
+    """Does what a secret's mount does: the new file takes the old one's place at once."""
     fresh = path.with_suffix(".new")
     fresh.write_text(text)
     os.replace(fresh, path)

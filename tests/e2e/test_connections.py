@@ -38,7 +38,7 @@ def test_runs_out_of_file_descriptors_and_serves_again(start_daemon):
     daemon = start_daemon(wrapper=("bash", "-c", 'ulimit -n 64; exec "$@"', "bash"))
     daemon.channel.close()
     connections = [connect(daemon) for _ in range(150)]
-    # Of those that never call the oldest make room for the newest; some never had a descriptor.
+    # The oldest of those that never call make room for the newest; some never had a descriptor.
     ended = [read_to_the_end(c) for c in connections[:100]]
     assert all(ended), "the oldest are closed"
     shed = ended.count("at once")

@@ -200,7 +200,7 @@ def drained_without_loss(calls):
 
 
 def is_from_daemon(error):
-    """Whether a status was sent by the daemon, and not made up by the client's own library."""
+    """True if a status was sent by the daemon, and not made up by the client's own library."""
     made_up = ("socket", "connection", "goaway", "transport", "stream removed", "broken pipe", "rst_stream")
     return error.code() == grpc.StatusCode.UNAVAILABLE and not any(w in error.details().lower() for w in made_up)
 

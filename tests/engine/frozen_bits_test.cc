@@ -1,5 +1,5 @@
-// What gla computes on the CPU to the bit, and what its checkpoints are called, as commit 71a9137
-// had it: for each instruction set that the CPU runs, lower ones forced, hashes of the logits of
+// Compares gla's results on the CPU to the bit, and the names of its checkpoints, with commit
+// 71a9137: for each instruction set that the CPU runs, lower ones forced, hashes of the logits of
 // every golden checkpoint by decode, by prompt, and by several cuts.
 //
 // The records lie in tests/goldens/frozen. tests/goldens/frozen/record.sh builds this very file at
@@ -38,7 +38,7 @@ constexpr SamplingConfig kDrawn = {.temperature = 0.8f, .top_k = 40, .top_p = 0.
 // Line by line: a key of several words, and what was recorded for it.
 using Record = std::map<std::string, std::string>;
 
-// Where records are written to; empty: they are compared.
+// The folder that records are written to; if empty, they are compared.
 std::string RecordDir() {
   const char* dir = std::getenv("SLUICE_RECORD_FROZEN");
   return dir == nullptr ? "" : dir;

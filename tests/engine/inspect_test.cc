@@ -167,7 +167,8 @@ TEST(Inspect, NoDirectory) {
   }
 }
 
-// What is measured without reading is what a load hands over, for every layout of a checkpoint.
+// Sizes that are measured without reading are those that a load hands over, for every layout of a
+// checkpoint.
 TEST(Inspect, WeightsAreMeasuredAsTheyAreLoaded) {
   int variants = 0;
   std::vector<std::filesystem::path> dirs(std::begin(kSpecModels), std::end(kSpecModels));

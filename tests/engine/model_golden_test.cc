@@ -126,7 +126,8 @@ class Sequence {
             position_};
   }
 
-  // What is wanted of the rows just taken, the first of which is `row` of the step.
+  // Adds the logits that are wanted of the rows just taken, the first of which is `row` of the
+  // step.
   void AddLogitRows(int32_t row, std::vector<LogitRow>* rows) {
     first_result_ = rows->size();
     const auto n = static_cast<int64_t>(golden_->ids.size());

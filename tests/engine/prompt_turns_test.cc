@@ -1,4 +1,4 @@
-// How prompts share the steps' room, counted in steps of the fake device.
+// Tests how prompts share the steps' room, counted in steps of the fake device.
 #include "engine/prompt_turns.h"
 
 #include <algorithm>
@@ -95,7 +95,7 @@ TEST_F(PromptTurnsTest, TheOldestHasHalfWhoeverComes) {
     Step(16);
   }
   EXPECT_NEAR(static_cast<double>(old->prompt_launched), 200 * 8, 200);
-  // With room for one chunk alone the two take turns.
+  // The two take turns if there is room for one chunk only.
   const int64_t before = old->prompt_launched;
   int64_t all = 0;
   for (int step = 0; step < 200; ++step) {

@@ -52,7 +52,7 @@ class StepPacerTest : public testing::Test {
   void StepUntil(const Running& call, size_t tokens) {
     while (call.sink->token_ids[0].size() < tokens) ASSERT_TRUE(fake_.engine->Step());
   }
-  // Of the steps since `begin`, how long the p-th took.
+  // The p-th quantile of the times of the steps since `begin`.
   absl::Duration Quantile(size_t begin, double p) {
     std::vector<absl::Duration> times(steps_.begin() + static_cast<ptrdiff_t>(begin), steps_.end());
     std::sort(times.begin(), times.end());

@@ -29,10 +29,10 @@ class FakeBackend : public Backend {
 
   explicit FakeBackend(const Options& options);
 
-  // What the fake model says: the token that follows `tokens`, for a sampler keyed so.
+  // The fake model's answer: the token that follows `tokens`, for a sampler keyed so.
   static int32_t NextToken(const std::vector<int32_t>& tokens, int64_t vocab, uint64_t seed,
                            uint32_t sequence, uint64_t position);
-  // Of the state after `tokens`.
+  // The hash that stands for the state after `tokens`.
   static uint64_t HashOf(const std::vector<int32_t>& tokens);
   static float Logprob(const std::vector<int32_t>& tokens, int32_t next);
 

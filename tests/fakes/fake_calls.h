@@ -31,7 +31,7 @@ inline std::vector<int32_t> RandomPrompt(std::mt19937_64* rng, int64_t length) {
   return prompt;
 }
 
-// What a request must generate, from the definition of the fake model alone.
+// The tokens that a request must generate, from the definition of the fake model alone.
 inline std::vector<int32_t> Expected(const Request& request, uint32_t sequence) {
   std::vector<int32_t> history = request.prompt;
   std::vector<int32_t> out;

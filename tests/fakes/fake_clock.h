@@ -17,7 +17,7 @@ class FakeClock : public Clock {
     return absl::UnixEpoch() + Now() + absl::Nanoseconds(wall_offset_ns_.load());
   }
   FakeClock() = default;
-  // As late as another one.
+  // Starts at the time of another clock.
   FakeClock(const FakeClock& other)
       : now_ns_(other.now_ns_.load()), wall_offset_ns_(other.wall_offset_ns_.load()) {}
   void Advance(absl::Duration by) { now_ns_.fetch_add(absl::ToInt64Nanoseconds(by)); }

@@ -44,18 +44,18 @@ class FakeFiles : public Files {
     locks_.clear();
     for (auto& [path, table] : byte_locks_) table->clear();
   }
-  // As Restart, but one of several processes alone died: the others keep their locks, and its own
-  // go with its objects.
+  // Restarts like Restart, but only one of several processes died: the others keep their locks, and
+  // its own go with its objects.
   void RestartOne() {
     die_at_ = fail_at_ = -1;
     full_ = broken_ = false;
   }
-  // As Restart, after the power went: names and bytes that were not synced are gone.
+  // Restarts like Restart, after the power went: names and bytes that were not synced are gone.
   void PowerLoss() {
     Restart();
     Forget(root_.get(), nullptr);
   }
-  // As PowerLoss, but of the names that were not synced each may have made it to the disk or not.
+  // Restarts like PowerLoss, but each name that was not synced may have made it to the disk or not.
   void PowerLoss(uint64_t seed) {
     Restart();
     std::mt19937_64 random(seed);

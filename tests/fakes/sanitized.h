@@ -1,5 +1,5 @@
-// Whether this is a sanitized build: it looks for races and bad accesses, which a few rounds show,
-// and all of a long test's rounds would take it minutes.
+// Tells whether this is a sanitized build. It looks for races and bad accesses, which a few rounds
+// show; all rounds of a long test would take it minutes.
 #ifndef SLUICE_TESTS_FAKES_SANITIZED_H_
 #define SLUICE_TESTS_FAKES_SANITIZED_H_
 

@@ -1,5 +1,5 @@
 // Golden checkpoints that stand for all: one of each kind of decay and of each shape of a state.
-// What holds for every model is tested on each of them.
+// Tests of properties that hold for every model run on each of them.
 #ifndef SLUICE_TESTS_FAKES_SPEC_MODELS_H_
 #define SLUICE_TESTS_FAKES_SPEC_MODELS_H_
 

@@ -1,4 +1,4 @@
-// Where the source tree is, for tests that read its models and goldens.
+// The place of the source tree, for tests that read its models and goldens.
 #ifndef SLUICE_TESTS_FAKES_TEST_PATHS_H_
 #define SLUICE_TESTS_FAKES_TEST_PATHS_H_
 

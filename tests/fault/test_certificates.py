@@ -211,7 +211,7 @@ def test_a_flurry_of_good_sets(start_daemon, tmp_path, pki):
 
 
 def folder_of(daemon):
-    """Where gRPC reads from: the daemon holds a lock on it."""
+    """The folder that gRPC reads from: the daemon holds a lock on it."""
     links = (os.readlink(link) for link in pathlib.Path(f"/proc/{daemon.process.pid}/fd").iterdir())
     return next(pathlib.Path(link) for link in links if "/sluiced-tls-" in link)
 

@@ -76,7 +76,7 @@ class Flood:
         self.after = daemon.rss_kib() / 1024
 
     def _busy(self, peer):
-        """Whether the daemon still answers within a second."""
+        """True if the daemon still answers within a second."""
         readable, _, _ = select.select([peer.socket], [], [], 1)
         if readable and not peer.socket.recv(1 << 18):
             raise ConnectionError

@@ -78,7 +78,7 @@ def test_what_a_rejected_call_costs(start_daemon, kind):
         for _ in range(count):
             with pytest.raises(grpc.RpcError) as error:
                 list(REJECTED[kind](stub))
-            # Of large metadata gRPC itself says so, and closes the connection now and then.
+            # gRPC itself refuses large metadata, and closes the connection now and then.
             closed = kind == "metadata" and error.value.code() == Code.UNAVAILABLE
             assert closed or error.value.code() in (Code.RESOURCE_EXHAUSTED, Code.INVALID_ARGUMENT), error.value
         daemon.wait_idle()

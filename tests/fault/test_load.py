@@ -214,7 +214,7 @@ def light_tenant(daemon, promise):
     running = daemon.slots()[1]
 
     def measure():
-        """Of two runs the one less disturbed by others on the machine."""
+        """The one of two runs that was less disturbed by others on the machine."""
         runs = [bench(daemon, *light, token="b") for _ in range(2)]
         for run in runs:
             assert run["failed"] == run["rejected"] == 0

@@ -11,7 +11,7 @@ from harness import PATIENCE, request, wait_until
 from load import assert_alive
 from sessions import Sessions
 
-# Where a group may be made, the file with its bound, and that with how often it was over it.
+# The folder in which a group may be made, the file of its bound, and the file that counts how often it was over it.
 VERSIONS = ((pathlib.Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes", "memory.oom_control"),
             (pathlib.Path("/sys/fs/cgroup"), "memory.max", "memory.events"))
 MIB = 1 << 20

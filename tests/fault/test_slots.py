@@ -45,7 +45,7 @@ class Client:
 
 
 def closed(peer):
-    """Whether the daemon has closed it; nothing is waited for."""
+    """True if the daemon has closed it; nothing is waited for."""
     peer.socket.setblocking(False)
     try:
         while peer.socket.recv(1 << 16):

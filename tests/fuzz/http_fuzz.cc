@@ -25,7 +25,7 @@ void CheckHead(const HttpHead& head) {
   }
 }
 
-// What the parser makes of `text`, which comes in pieces of `piece` bytes.
+// The parser's view of `text`, which comes in pieces of `piece` bytes.
 std::string Parse(absl::string_view text, size_t piece) {
   HttpParser parser(kMaxHeadBytes);
   std::string seen;

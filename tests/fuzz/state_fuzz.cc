@@ -36,7 +36,7 @@ void File(absl::string_view bytes) {
 
 void Record(absl::string_view bytes) {
   const absl::StatusOr<SessionRecord> record = ParseRecordFile(bytes);
-  // What is accepted is written as it was read.
+  // A record that is accepted is written as it was read.
   if (record.ok() && record->labels.size() < 2) SLUICE_CHECK(EncodeRecordFile(*record) == bytes);
 }
 

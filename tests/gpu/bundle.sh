@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Gathers what a GPU host needs to run the tests: programs, stripped, with the libraries that it may lack, and the Python
 # packages of PyPI that run.sh wants there (PYTHON_VERSION, default 3.12, is that host's).
-# With PORTABLE_BUILD, made with -DCMAKE_CUDA_ARCHITECTURES=80-virtual, the kernels of other GPUs than Hopper are tested too.
+# PORTABLE_BUILD, a build with -DCMAKE_CUDA_ARCHITECTURES=80-virtual, adds tests of the kernels of GPUs other than Hopper.
 # usage: tests/gpu/bundle.sh BUILD_DIR [BUNDLE_DIR [PORTABLE_BUILD]]
 set -euo pipefail
 build=${1:?usage: bundle.sh BUILD_DIR [BUNDLE_DIR [PORTABLE_BUILD]]}

@@ -62,7 +62,7 @@ def load(name):
 
 
 def fla_errors(name, long):
-    """Of the goldens' cases, and of every so many-th token of a long prompt."""
+    """The logits of the goldens' cases, and of every so many-th token of a long prompt."""
     import torch
     model = load(name)
     pairs = []

@@ -149,7 +149,7 @@ TEST(FailureLimit, RemembersABoundedNumberOfAddresses) {
   FailureLimit limit(2);
   const absl::Duration now = absl::Hours(1);
   for (size_t i = 0; i < 3 * FailureLimit::kMaxPeers; ++i) limit.Fail(absl::StrCat(i), now);
-  // Those above share a bucket, which is over its bound; those remembered failed once.
+  // The addresses above share a bucket, which is over its bound; those remembered failed once.
   EXPECT_GT(limit.Wait("new", now), absl::ZeroDuration());
   EXPECT_EQ(limit.Wait("0", now), absl::ZeroDuration());
   // Later, all is forgotten.
@@ -172,7 +172,7 @@ TEST(PeerAddress, IsWithoutThePort) {
 class AuthenticatorTest : public testing::Test {
  protected:
   void Write(const std::string& text) {
-    // As an editor or a secret's mount does: a new file in the old one's place.
+    // An editor or a secret's mount does the same: a new file takes the old one's place.
     std::ofstream(path_ + ".new") << text;
     ASSERT_EQ(std::rename((path_ + ".new").c_str(), path_.c_str()), 0);
   }
@@ -260,7 +260,7 @@ TEST(AuthTable, ANearGuessTakesAsLongAsAFarOne) {
   }
   std::sort(near.begin(), near.end());
   std::sort(far.begin(), far.end());
-  // Of those that nobody else on the machine held up.
+  // The median is of calls that nobody else on the machine held up.
   const double difference = std::abs(near[50] - far[50]);
   std::printf("a wrong token: %.0f ns; near and far differ by %.1f ns\n", near[50], difference);
   EXPECT_LT(difference, 0.1 * near[50]);

@@ -170,7 +170,7 @@ TEST_F(ConnectionsTest, EndsWhoSendsMoreThanItsCallsTook) {
   all_.Look(kStart);
   EXPECT_EQ(Ended(3), Numbers{0});
   EXPECT_EQ(all_.stats().evicted_unclaimed.value(), 1u);
-  // Those that have called are looked at once a second.
+  // Connections that have called are looked at once a second.
   sockets_.SendToDaemon(2, 1);
   all_.Look(kStart + absl::Milliseconds(100));
   EXPECT_EQ(Ended(3), Numbers{0});

@@ -61,7 +61,7 @@ int Connect(const Listener& listener) {
   return fd;
 }
 
-// Whether the peer has closed; waits for that or for a byte.
+// True if the peer has closed; waits for that or for a byte.
 bool IsClosedByPeer(int fd) {
   char byte;
   return recv(fd, &byte, 1, 0) <= 0;

@@ -336,7 +336,7 @@ TEST(ValidateGenerate, SessionFieldsAreTaken) {
   EXPECT_EQ(request->etag, "e1");
   EXPECT_TRUE(request->durable);
   EXPECT_EQ(request->on_conflict, OnConflict::kCancelRunning);
-  // What no session can have matches none, and is not echoed.
+  // An etag that no session can have matches none, and is not echoed.
   message.set_etag("line\nbreak");
   EXPECT_EQ(Parse(message, bounds)->etag, "something-else");
   EXPECT_TRUE(absl::IsFailedPrecondition(Parse(message).status()));

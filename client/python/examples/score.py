@@ -1,4 +1,4 @@
-"""Which of these does the model find most likely? Usage: score.py [ADDRESS [TEXT...]]"""
+"""Finds the text that the model thinks most likely. Usage: score.py [ADDRESS [TEXT...]]"""
 
 import sys
 

@@ -33,7 +33,7 @@ async def _pause(seconds: float) -> None:
 
 
 class _Stream:
-    """As _sync._Stream."""
+    """The same as _sync._Stream."""
 
     def __init__(self, client: AsyncClient, call: Call) -> None:
         self._client = client
@@ -64,7 +64,7 @@ class _Stream:
                     yield message
                 return
             except asyncio.CancelledError:
-                # Of our own cancel(); else of the task that reads.
+                # Either our own cancel() was called, or the task that reads was cancelled.
                 if self._stopped:
                     break
                 raise
@@ -80,7 +80,7 @@ class _Stream:
 
 
 class AsyncGeneration(GenerationBase):
-    """As Generation, with `async for` and `async with`."""
+    """The same as Generation, with `async for` and `async with`."""
 
     def __init__(self, client: AsyncClient, call: Call, session: AsyncSession | None) -> None:
         assert isinstance(call.request, generate_pb2.GenerateRequest)
@@ -131,7 +131,7 @@ class AsyncGeneration(GenerationBase):
 
 
 class AsyncSession(SessionInfo):
-    """As Session."""
+    """The same as Session."""
 
     def __init__(self, client: AsyncClient, info: Any) -> None:
         super().__init__(info)
@@ -181,7 +181,7 @@ class AsyncSession(SessionInfo):
 
 
 class AsyncSessions:
-    """As Sessions."""
+    """The same as Sessions."""
 
     def __init__(self, client: AsyncClient) -> None:
         self._client = client
@@ -246,7 +246,7 @@ class AsyncSessions:
 
 
 class AsyncClient:
-    """As Client, for the event loop that it is made in."""
+    """The same as Client, for the event loop that it is made in."""
 
     def __init__(
         self,

@@ -120,7 +120,7 @@ def cancelled() -> SluiceError:
 
 
 def from_rpc(error: Any, target: str) -> SluiceError:
-    """Of the grpc.RpcError of a call that grpc or grpc.aio made."""
+    """The error for the grpc.RpcError of a call that grpc or grpc.aio made."""
     code = error.code()
     rich = status_pb2.Status()
     for key, value in error.trailing_metadata() or ():
@@ -142,7 +142,7 @@ def from_rpc(error: Any, target: str) -> SluiceError:
 
 
 def from_status(status: status_pb2.Status) -> SluiceError:
-    """Of one sequence of a call."""
+    """The error for the status of one sequence of a call."""
     return _from_status(_CODES.get(status.code, grpc.StatusCode.UNKNOWN), status)
 
 

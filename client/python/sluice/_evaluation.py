@@ -12,7 +12,7 @@ _MAX_TOKENS_NAMES = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_comple
 
 
 class Evaluation:
-    """Of the model that a daemon serves. Threads may share one."""
+    """Evaluates the model that a daemon serves. Threads may share one."""
 
     def __init__(self, client: Client, max_length: int | None = None) -> None:
         """`max_length`: tokens that a score may look back over; None: what the daemon allows."""
@@ -32,7 +32,7 @@ class Evaluation:
     def loglikelihood(
         self, context: Sequence[int], continuation: Sequence[int]
     ) -> tuple[float, bool]:
-        """Of the continuation, and whether greedy decoding gives it. `context` is not empty."""
+        """The log-probability of the continuation, and whether greedy decoding gives it. `context` is not empty."""
         if not continuation:
             return 0.0, True
         tokens = [*context, *continuation][-(self.max_length + 1) :]
@@ -45,7 +45,7 @@ class Evaluation:
         return math.fsum(p.logprob for p in logprobs), all(p.rank == 1 for p in logprobs)
 
     def loglikelihood_rolling(self, text: str) -> float:
-        """Of a text of any length: every token has one score, after as many as fit before it."""
+        """The log-probability of a text of any length. Every token is scored once, after as many as fit."""
         tokens = self.client.tokenize(text, add_special_tokens=False).ids
         if not tokens:
             return 0.0

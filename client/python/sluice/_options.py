@@ -18,7 +18,7 @@ SessionRef: TypeAlias = "str | SessionInfo"
 
 
 class GenerateOptions(TypedDict, total=False):
-    """Of generate() and complete(). generate.proto states each one's range and default."""
+    """The options of generate() and complete(). generate.proto states each one's range and default."""
 
     # SamplingParams
     temperature: float
@@ -63,7 +63,7 @@ class GenerateOptions(TypedDict, total=False):
 
 
 class ScoreOptions(TypedDict, total=False):
-    """Of score(); see score.proto."""
+    """The options of score(); see score.proto."""
 
     model: str
     add_special_tokens: bool

@@ -81,7 +81,7 @@ class GenerateResult:
 
     @property
     def etag(self) -> str | None:
-        """Of the session after the commit."""
+        """The etag of the session after the commit."""
         return self.session.etag if self.session else None
 
 

@@ -153,7 +153,7 @@ class Session(SessionInfo):
         return self.generate(prompt, **options).read()
 
     def score(self, input: Prompt, **options: Unpack[ScoreOptions]) -> ScoreResult:
-        """Of a continuation of its history, which is not changed."""
+        """The score of a continuation of its history, which is not changed."""
         options["session"] = self
         return self._client.score(input, **options)
 

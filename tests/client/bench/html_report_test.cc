@@ -66,7 +66,7 @@ TEST(HtmlReportTest, ThePageNeedsNoNetwork) {
   }
   // The one address is the name of a namespace.
   EXPECT_EQ(Count(page, "http"), Count(page, "http://www.w3.org/2000/svg"));
-  // What is read from the data is text.
+  // The page shows everything from the data as text.
   EXPECT_THAT(page, Not(HasSubstr("innerHTML")));
 }
 

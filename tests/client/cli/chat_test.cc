@@ -30,7 +30,7 @@ TEST_F(ChatTest, EachLineContinuesTheSession) {
   EXPECT_THAT(err_, IsEmpty());
   EXPECT_EQ(server_.generate_request.prompt_case(), v1::GenerateRequest::PROMPT_NOT_SET);
   EXPECT_EQ(server_.generate_request.session_id(), "story");
-  // What /undo would need is gone with the chat.
+  // The session that /undo would need is gone with the chat.
   EXPECT_THAT(server_.sessions.all(), ElementsAre(Key("story")));
   EXPECT_EQ(server_.sessions.all()["story"].position(), 20);
 }

@@ -14,7 +14,7 @@ namespace sluice {
 
 class CliTest : public ::testing::Test {
  protected:
-  // With the server's address in the environment. The exit code.
+  // Runs a command with the server's address in the environment, and returns the exit code.
   int Run(const std::vector<std::string>& args) {
     std::istringstream in(in_);
     std::ostringstream out;

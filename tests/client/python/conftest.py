@@ -45,7 +45,7 @@ def wheel():
 
 @pytest.fixture
 def site():
-    """Where the wheel lies unpacked."""
+    """The folder in which the wheel lies unpacked."""
     return pathlib.Path(_directory.name) / "site"
 
 

@@ -25,7 +25,7 @@ def test_rolling_is_the_score_of_the_whole_text(client, evaluation):
 
 
 def test_rolling_in_windows_scores_each_token_once(client):
-    """As lm-eval's own windows: disjoint, and the last one with as much before it as fits."""
+    """The same windows as lm-eval's own: disjoint, and the last one with as much before it as fits."""
     tokens = client.tokenize(TEXT, add_special_tokens=False).ids
     size = len(tokens) // 3 + 5
     assert 2 * size < len(tokens) < 3 * size

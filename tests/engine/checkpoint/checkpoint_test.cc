@@ -28,7 +28,7 @@ std::string Variant(const std::string& name) {
   return SourcePath(absl::StrCat("tests/goldens/variants/", name));
 }
 
-// Of a variant's weights, as its name says.
+// The dtype of a variant's weights, as its name says.
 std::string Dtype(const std::string& variant) {
   if (variant == "float32" || variant == "sqrelu_no_decay_mqa") return "fp32";
   return variant == "fp16_sigmoid_conv2" || variant == "gelu_wide_no_gate" ? "fp16" : "bf16";

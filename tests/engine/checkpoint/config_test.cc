@@ -204,7 +204,7 @@ TEST(Config, RefusalsNameFieldAndRule) {
       {R"("rms_norm_eps": -1)", "rms_norm_eps is -1, must be"},
       {R"("norm_eps": NaN)", "norm_eps is NaN, must be a number in"},
       {R"("clamp_min": 0.1)", "clamp_min is 0.1, must be a number in [-1e+30, 0]"},
-      // How the numbers fit together.
+      // Numbers that do not fit together.
       {R"("hidden_size": 64, "num_heads": 3)",
        "hidden_size 64 times expand_k 0.5 is 32, must be a multiple of num_heads 3"},
       {R"("hidden_size": 60, "num_heads": 2, "expand_v": 0.55)",

@@ -1,5 +1,5 @@
-// What config.json of each family means, and what is refused: every refusal names the field, what
-// it says and what it must be. Starts from the golden checkpoints' own files.
+// Tests the meaning of each family's config.json, and its refusals: every refusal names the field,
+// what it says and what it must be. The tests start from the golden checkpoints' own files.
 #include "engine/checkpoint/families.h"
 
 #include <cmath>
@@ -45,7 +45,7 @@ absl::StatusOr<ModelConfig> ParseChanged(const std::string& variant, const Json&
   absl::StatusOr<ModelConfig> base = ReadModelConfig(Golden(variant));
   if (!base.ok()) return base;
   std::string text = ReadFile(Golden(variant) + "/config.json");
-  // What Python writes and JSON has no word for.
+  // Python writes a value that JSON has no word for.
   for (size_t at; (at = text.find(" Infinity")) != std::string::npos;)
     text.replace(at, 9, " 1e999");
   Json config = Json::parse(text, nullptr, /*allow_exceptions=*/false);
@@ -67,7 +67,7 @@ struct Refusal {
 };
 
 constexpr Refusal kRefusals[] = {
-    // What all of flash-linear-attention's models share.
+    // Refusals that all of flash-linear-attention's models share.
     {"retnet/base", R"({"hidden_act": "powlu"})", "hidden_act is \"powlu\", must be \"swish\""},
     {"retnet/base", R"({"attn": {"layers": [0]}})", "softmax attention layers are not supported"},
     {"hgrn2/base", R"({"attn": {"layers": [0]}})", "attn is "},

@@ -25,7 +25,7 @@ class RecordingBackend : public Backend {
   };
 
   const std::vector<Load>& loads() const { return loads_; }
-  // What is behind a handle that this backend gave; an empty vector has none.
+  // The values behind a handle that this backend gave; an empty vector has none.
   template <typename Handle>
   const Load& at(const Handle& handle) const {
     return loads_[reinterpret_cast<uintptr_t>(handle.data) - 1];

@@ -17,7 +17,7 @@ void Append(uint32_t bits, int bytes, std::string* out) {
   for (int i = 0; i < bytes; ++i) out->push_back(static_cast<char>(bits >> (8 * i)));
 }
 
-// Of a normal fp16 number or zero, exactly representable.
+// Converts a normal fp16 number, or zero, that is exactly representable.
 uint32_t ToF16(float value) {
   const auto bits = std::bit_cast<uint32_t>(value);
   if (value == 0) return 0;

@@ -213,7 +213,7 @@ TEST(Tokenizer, LoadTimes) {
   const std::chrono::duration<double, std::milli> took = std::chrono::steady_clock::now() - start;
   std::printf("bundled model: %.1f ms\n", took.count());
 
-  // As large as they come: 128 Ki pieces, 280 Ki merges.
+  // The largest that real ones have: 128 Ki pieces, 280 Ki merges.
   json large = SmallByteLevelJson();
   int32_t next = 258;
   large["added_tokens"] = json::array();

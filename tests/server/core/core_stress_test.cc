@@ -86,7 +86,7 @@ std::shared_ptr<FakeTransport> MakeTransport(Peer peer, uint64_t moment, RandomE
     const bool ok = !(now && peer == Peer::kFails);
     if (peer != Peer::kReads) later([ok](FakeTransport* t) { t->Complete(ok); });
   });
-  // What gRPC does with a cancelled call: both reactions, on its own threads, in any order.
+  // Does what gRPC does with a cancelled call: both reactions, on its own threads, in any order.
   transport->set_on_try_cancel([later] {
     later([](FakeTransport* t) { t->Leave(); });
     later([](FakeTransport* t) { t->Complete(false); });
@@ -101,7 +101,7 @@ void RunRound(uint64_t seed, bool fault) {
   StreamLimits limits;
   limits.ring_events = 16;
   limits.write_stall = absl::Milliseconds(40);
-  // What the transports of streams still hold must be gone before the rig is: the rig is first.
+  // The rig outlives the transports, which still hold parts of it: it is made first.
   ServerRig rig(limits, &clock, fault ? 300 : -1);
   std::vector<std::weak_ptr<Stream>> streams(kClients * kStreamsEach);
   std::vector<std::shared_ptr<FakeTransport>> transports(kClients * kStreamsEach);

@@ -1,4 +1,5 @@
-// What a stop does about sessions that are not on disk yet, on disks that are slow, hang or refuse.
+// Tests what a stop does about sessions that are not on disk yet, on disks that are slow, hang or
+// refuse.
 
 #include <algorithm>
 #include <atomic>
@@ -79,7 +80,7 @@ class FlushTest : public testing::Test {
     emitter.Stop();
   }
 
-  // Of a new session, whose answer is OK.
+  // Creates a new session, and expects OK.
   void Create(int i) {
     std::atomic<bool> done{false};
     ASSERT_TRUE(device->Post([&](Sessions& sessions) {

@@ -31,7 +31,7 @@ TEST(WatchdogTest, NoticesAStepThatDoesNotEnd) {
   fake.clock.Advance(absl::Seconds(1));
   device.Submit(MakeTestRequest(4), std::move(stream));
   hanging.get_future().wait();
-  // As long as the bound is no hang.
+  // A step as long as the bound is no hang.
   fake.clock.Advance(absl::Seconds(5));
   std::future<absl::Duration> told = stuck.get_future();
   EXPECT_EQ(told.wait_for(std::chrono::milliseconds(600)), std::future_status::timeout);

@@ -18,7 +18,7 @@ absl::StatusOr<OpenAiRequest> Complete(const std::string& body) {
   return ParseCompletion(body, kMaxSequences);
 }
 
-// Of a body that must be right, and has one prompt.
+// Parses a body that must be right and has one prompt.
 v1::GenerateRequest One(const std::string& body) {
   absl::StatusOr<OpenAiRequest> parsed = Complete(body);
   EXPECT_TRUE(parsed.ok()) << body << ": " << parsed.status();

@@ -52,7 +52,7 @@ TokenLogprob Scored(int32_t token, float logprob) {
   return out;
 }
 
-// What the server-sent events hold; "[DONE]" is checked and left out.
+// The JSON of the server-sent events; "[DONE]" is checked and left out.
 std::vector<Json> Chunks(absl::string_view text) {
   std::vector<Json> out;
   for (absl::string_view event : absl::StrSplit(text, "\n\n", absl::SkipEmpty())) {
