@@ -51,8 +51,8 @@ std::string DescribeMixer(const MixerSpec& m) {
   return text;
 }
 
-// Multiply-adds of the matrices, and of the state, which is decayed, updated and read; the delta rule
-// also reads it by its key.
+// Multiply-adds of the matrices, and of the state, which is decayed, updated and read; the delta
+// rule also reads it by its key.
 int64_t MixerCost(const MixerSpec& m, int64_t hidden) {
   const int64_t state = m.state_heads * m.dk * m.dv;
   const int64_t read = m.heads() * m.dk * m.dv;
