@@ -112,28 +112,23 @@ void NormOutput(const MixerSpec& spec, const MixerWeights& w, float* y) {
 
 }  // namespace
 
-int64_t LinearBackScratch(const MixerSpec& spec) {
-  return spec.low_rank_gate ? PaddedCols(spec.out_dim()) : 0;
+void ProjectOutGate(const MixerSpec& spec, const MixerWeights& w, const float* in,
+                    int64_t in_stride, int64_t rows, int64_t gate_stride, float* gate) {
+  GemmArgs gemm;
+  gemm.a = in + spec.out_gate.offset;
+  gemm.lda = in_stride;
+  gemm.m = rows;
+  gemm.w = w.out_gate;
+  gemm.c = gate;
+  gemm.ldc = gate_stride;
+  if (w.out_gate_bias.size > 0) gemm.bias = w.out_gate_bias.data;
+  GemmBlock(gemm, 0, rows, 0, GemmPanels(gemm));
 }
 
-void RunLinearBack(const MixerSpec& spec, const MixerWeights& w, const BackRow& row,
-                   float* scratch) {
-  const float* gate = row.in + spec.out_gate.offset;
-  if (spec.low_rank_gate) {
-    GemmArgs gemm;
-    gemm.a = gate;
-    gemm.lda = w.out_gate.k;
-    gemm.m = 1;
-    gemm.w = w.out_gate;
-    gemm.c = scratch;
-    gemm.ldc = PaddedCols(w.out_gate.n);
-    if (w.out_gate_bias.size > 0) gemm.bias = w.out_gate_bias.data;
-    GemmBlock(gemm, 0, 1, 0, GemmPanels(gemm));
-    gate = scratch;
-  }
+void RunLinearBack(const MixerSpec& spec, const MixerWeights& w, const BackRow& row) {
   Collect(spec, w, row);
   const auto apply_gate = [&] {
-    HWY_DYNAMIC_DISPATCH(GateSimd)(spec.out_act, gate, spec.out_dim(), row.out);
+    HWY_DYNAMIC_DISPATCH(GateSimd)(spec.out_act, row.gate, spec.out_dim(), row.out);
   };
   if (spec.gated() && spec.gate_before_norm) apply_gate();
   NormOutput(spec, w, row.out);

@@ -10,8 +10,8 @@
 namespace sluice {
 
 struct BackRow {
-  const float* in = nullptr;  // the row of the input projection: for the output gate
-  const float* o = nullptr;   // (heads, o_stride)
+  const float* gate = nullptr;  // (out_dim), with an output gate
+  const float* o = nullptr;     // (heads, o_stride)
   int64_t o_stride = 0;
   const float* den = nullptr;  // (heads, den_stride), with a normaliser
   int64_t den_stride = 0;
@@ -19,11 +19,12 @@ struct BackRow {
   float* out = nullptr;         // out: (out_dim), padded to a whole line
 };
 
-// Floats of scratch that RunLinearBack needs.
-int64_t LinearBackScratch(const MixerSpec& spec);
+// An output gate of low rank, of rows [0, rows) from `in` (rows, in_stride) on:
+// gate (rows, gate_stride) = out_gate c + out_gate_bias.
+void ProjectOutGate(const MixerSpec& spec, const MixerWeights& weights, const float* in,
+                    int64_t in_stride, int64_t rows, int64_t gate_stride, float* gate);
 
-void RunLinearBack(const MixerSpec& spec, const MixerWeights& weights, const BackRow& row,
-                   float* scratch);
+void RunLinearBack(const MixerSpec& spec, const MixerWeights& weights, const BackRow& row);
 
 }  // namespace sluice
 

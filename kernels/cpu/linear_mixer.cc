@@ -14,6 +14,8 @@ namespace {
 
 // Chunks whose scratch exists at a time: enough for all threads, few enough for the caches.
 constexpr int64_t kMinBlockChunks = 8;
+// Decode rows whose fronts or backs make a task, where there are enough.
+constexpr int64_t kTaskRows = 8;
 // Columns of the state that make a task of their own.
 constexpr int64_t kTaskCols = 64;
 
@@ -96,6 +98,8 @@ LinearMixer::Layout LinearMixer::MakeLayout(const MixerSpec& s) {
   at.decay = take(kChunk * at.decay_cols);
   at.skip = take(kChunk * at.skip_cols);
   at.beta = take(kChunk * at.beta_cols);
+  at.gate_cols = s.low_rank_gate ? PaddedCols(s.out_dim()) : 0;
+  at.gate = take(kChunk * at.gate_cols);
   at.o = take(kChunk * s.heads() * dv_padded);
   at.den = take(s.normaliser ? kChunk * s.heads() : 0);
   const int64_t readers = s.state_heads * Readers(s);
@@ -111,7 +115,7 @@ int64_t LinearMixer::ThreadFloats(const MixerSpec& s) {
       s.decay == Decay::kKey ? LinearChunkScratch(s.dk, Readers(s)) : ScalarChunkScratch(s.dk);
   if (s.core == Core::kDelta) scores += kChunk * 2 * s.dk;
   const int64_t decode = Queries(s) * PaddedCols(s.dv) + Queries(s);
-  return PaddedCols(std::max({LinearFrontScratch(s), LinearBackScratch(s), scores, decode}));
+  return PaddedCols(std::max({LinearFrontScratch(s), scores, decode}));
 }
 
 absl::Status LinearMixer::Allocate(const ModelSpec& spec, int32_t max_rows) {
@@ -198,20 +202,26 @@ void LinearMixer::Front(int64_t chunk, int64_t begin, int64_t end, const MixArgs
   }
 }
 
-void LinearMixer::Back(int64_t chunk, int64_t begin, int64_t end, const MixArgs& args,
-                       float* scratch) {
-  const int64_t dv_padded = PaddedCols(args.spec->dv);
+void LinearMixer::Back(int64_t chunk, int64_t begin, int64_t end, const MixArgs& args) {
+  const MixerSpec& s = *args.spec;
+  const int64_t dv_padded = PaddedCols(s.dv);
+  float* gates = Buffer(chunk, at_.gate);
+  if (s.low_rank_gate) {
+    ProjectOutGate(s, *args.weights, InRow(args, chunks_[chunk].row + begin),
+                   PaddedCols(args.in.cols), end - begin, at_.gate_cols,
+                   gates + begin * at_.gate_cols);
+  }
   for (int64_t t = begin; t < end; ++t) {
     const int64_t row = chunks_[chunk].row + t;
     BackRow back;
-    back.in = InRow(args, row);
+    back.gate = s.low_rank_gate ? gates + t * at_.gate_cols : InRow(args, row) + s.out_gate.offset;
     back.o = Buffer(chunk, at_.o) + t * dv_padded;
     back.o_stride = kChunk * dv_padded;
     back.den = Buffer(chunk, at_.den) + t;
     back.den_stride = kChunk;
     back.skip = Buffer(chunk, at_.skip) + t * at_.skip_cols;
     back.out = static_cast<float*>(args.out.data) + row * PaddedCols(args.out.cols);
-    RunLinearBack(*args.spec, *args.weights, back, scratch);
+    RunLinearBack(s, *args.weights, back);
   }
 }
 
@@ -221,19 +231,29 @@ void LinearMixer::RunDecodeBlock(const MixArgs& args) {
   if (num_chunks_ == 0) return;
   const MixerSpec& spec = *args.spec;
   const int64_t rows = (num_chunks_ - 1) * kChunk + chunks_[num_chunks_ - 1].tokens;
-  pool_->ParallelFor(rows, [&](int64_t row, int thread) {
-    const int64_t chunk = row / kChunk, t = row % kChunk;
-    Front(chunk, t, t + 1, args, Scratch(thread));
-    AdvanceTails(spec, args.layer, RowOf(chunks_[chunk], t, args), 1, states_);
+  // Rows of one task share what it reads of the gates' matrices; how many there are changes no bit.
+  const int64_t group = std::clamp<int64_t>(rows / (2 * pool_->threads()), 1, kTaskRows);
+  const auto for_rows = [&](const auto& run) {
+    pool_->ParallelFor((rows + group - 1) / group, [&](int64_t task, int thread) {
+      const int64_t end = std::min((task + 1) * group, rows);
+      for (int64_t row = task * group; row < end;) {
+        const int64_t t = row % kChunk, count = std::min(end - row, kChunk - t);
+        run(row / kChunk, t, t + count, thread);
+        row += count;
+      }
+    });
+  };
+  for_rows([&](int64_t chunk, int64_t begin, int64_t end, int thread) {
+    Front(chunk, begin, end, args, Scratch(thread));
+    for (int64_t t = begin; t < end; ++t) {
+      AdvanceTails(spec, args.layer, RowOf(chunks_[chunk], t, args), 1, states_);
+    }
   });
   pool_->ParallelFor(rows * spec.state_heads, [&](int64_t task, int thread) {
     const int64_t row = task / spec.state_heads;
     DecodeHead(args, row / kChunk, row % kChunk, task % spec.state_heads, Scratch(thread));
   });
-  pool_->ParallelFor(rows, [&](int64_t row, int thread) {
-    const int64_t t = row % kChunk;
-    Back(row / kChunk, t, t + 1, args, Scratch(thread));
-  });
+  for_rows([&](int64_t chunk, int64_t begin, int64_t end, int) { Back(chunk, begin, end, args); });
   num_chunks_ = 0;
 }
 
@@ -314,9 +334,8 @@ void LinearMixer::RunPromptBlock(const MixArgs& args) {
     AdvanceState(args, pieces_[task / col_tasks / spec.state_heads],
                  task / col_tasks % spec.state_heads, col, std::min(col + kTaskCols, dv_padded));
   });
-  pool_->ParallelFor(num_chunks_, [&](int64_t chunk, int thread) {
-    Back(chunk, 0, chunks_[chunk].tokens, args, Scratch(thread));
-  });
+  pool_->ParallelFor(num_chunks_,
+                     [&](int64_t chunk, int) { Back(chunk, 0, chunks_[chunk].tokens, args); });
   num_chunks_ = num_pieces_ = 0;
 }
 

@@ -47,8 +47,9 @@ class LinearMixer {
   };
   // Where the parts of a chunk's scratch begin, and the widths of their rows, in floats.
   struct Layout {
-    int64_t q_cols = 0, k_cols = 0, v_cols = 0, decay_cols = 0, skip_cols = 0, beta_cols = 0;
-    int64_t q = 0, k = 0, v = 0, decay = 0, skip = 0, beta = 0, o = 0, den = 0;
+    int64_t q_cols = 0, k_cols = 0, v_cols = 0, decay_cols = 0, skip_cols = 0, beta_cols = 0,
+            gate_cols = 0;
+    int64_t q = 0, k = 0, v = 0, decay = 0, skip = 0, beta = 0, gate = 0, o = 0, den = 0;
     int64_t q_decayed = 0, k_decayed = 0, whole_decay = 0, scores = 0;
     int64_t floats = 0;
   };
@@ -66,7 +67,7 @@ class LinearMixer {
   // One state head and columns [col, col_end) of it through neighbouring chunks.
   void AdvanceState(const MixArgs& args, const Piece& piece, int64_t head, int64_t col,
                     int64_t col_end);
-  void Back(int64_t chunk, int64_t begin, int64_t end, const MixArgs& args, float* scratch);
+  void Back(int64_t chunk, int64_t begin, int64_t end, const MixArgs& args);
 
   FrontRow RowOf(const Chunk& chunk, int64_t t, const MixArgs& args) const;
   LinearChunk StateOfChunk(const MixerSpec& spec, int64_t chunk, int64_t head) const;

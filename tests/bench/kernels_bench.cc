@@ -5,9 +5,7 @@
 #include "tests/bench/kernels_bench.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
-#include <functional>
 #include <memory>
 #include <random>
 #include <string>
@@ -22,32 +20,14 @@
 #include "kernels/cpu/pack.h"
 #include "kernels/cpu/state_pool.h"
 #include "kernels/cpu/thread_pool.h"
+#include "tests/bench/best_time.h"
 #include "tests/bench/machine_peak.h"
+#include "tests/bench/mixers_bench.h"
 
 namespace sluice {
 namespace {
 
-using Clock = std::chrono::steady_clock;
-
 constexpr int64_t kLayers = 6;
-
-// Seconds of one call of `run`, the best of five rounds.
-double Time(const std::function<void()>& run) {
-  run();
-  double best = 1e30;
-  for (int round = 0; round < 5; ++round) {
-    const Clock::time_point begin = Clock::now();
-    double seconds = 0.0;
-    int64_t calls = 0;
-    while (seconds < 0.03) {
-      run();
-      ++calls;
-      seconds = std::chrono::duration<double>(Clock::now() - begin).count();
-    }
-    best = std::min(best, seconds / static_cast<double>(calls));
-  }
-  return best;
-}
 
 std::vector<uint16_t> RandomBF16(int64_t count) {
   std::mt19937 random(1);
@@ -87,7 +67,7 @@ void BenchGemm(ThreadPool* pool, const GemmShape& shape) {
   for (int64_t m : {1, 2, 4, 8, 16, 64, 512}) {
     const std::vector<float> a = RandomFloats(m * PaddedCols(shape.k));
     std::vector<float> c(m * PaddedCols(shape.n));
-    const double seconds = Time([&] {
+    const double seconds = BestTime([&] {
                              for (const PackedMatrix& w : weights) {
                                Gemm(pool, {.a = a.data(),
                                            .lda = PaddedCols(shape.k),
@@ -142,7 +122,7 @@ void BenchMixer(ThreadPool* pool) {
   args.weights = &weights;
   args.out = {out.data(), kMaxRows, shape.out_dim()};
   const auto run = [&](const StepRows& rows) {
-    return Time([&] {
+    return BestTime([&] {
       for (args.layer = 0; args.layer < kLayers; ++args.layer) mixer.Run(rows, args);
     });
   };
@@ -172,7 +152,7 @@ void BenchSampler() {
   std::printf("\nOne token of 131,072             us\n");
   const auto row = [&](const char* name, const SamplingConfig& config, int32_t table) {
     LogitRow logit_row = {.sampling = &config, .counts = table};
-    const double seconds = Time([&] {
+    const double seconds = BestTime([&] {
       ++logit_row.position;
       sampler.Sample(logit_row, logits.data(), Summarize(logits.data(), kVocab), counts);
     });
@@ -185,7 +165,7 @@ void BenchSampler() {
   row("min-p 0.05", {.min_p = 0.05f}, -1);
   row("typical 0.95", {.typical_p = 0.95f}, -1);
   row("penalties", {.repetition_penalty = 1.1f}, 0);
-  const double seconds = Time([&] {
+  const double seconds = BestTime([&] {
     int32_t best[kMaxAlternatives];
     sampler.TopTokens(logits.data(), kMaxAlternatives, best);
   });
@@ -221,6 +201,7 @@ int RunKernelsBench(int threads, bool avx2_only) {
     BenchGemm(&pool, shape);
   }
   BenchMixer(&pool);
+  BenchMixers(&pool);
   BenchSampler();
   return 0;
 }
