@@ -10,7 +10,8 @@
 namespace sluice {
 
 struct BackRow {
-  const float* gate = nullptr;  // (out_dim), with an output gate
+  const float* in = nullptr;    // the row of the input projection: for the output gate
+  const float* gate = nullptr;  // (out_dim): a gate of low rank that ProjectOutGate has written
   const float* o = nullptr;     // (heads, o_stride)
   int64_t o_stride = 0;
   const float* den = nullptr;  // (heads, den_stride), with a normaliser
@@ -24,7 +25,12 @@ struct BackRow {
 void ProjectOutGate(const MixerSpec& spec, const MixerWeights& weights, const float* in,
                     int64_t in_stride, int64_t rows, int64_t gate_stride, float* gate);
 
-void RunLinearBack(const MixerSpec& spec, const MixerWeights& weights, const BackRow& row);
+// Floats of scratch that RunLinearBack needs.
+int64_t LinearBackScratch(const MixerSpec& spec);
+
+// A gate of low rank that the row does not come with is projected into `scratch`.
+void RunLinearBack(const MixerSpec& spec, const MixerWeights& weights, const BackRow& row,
+                   float* scratch);
 
 }  // namespace sluice
 

@@ -214,14 +214,15 @@ void LinearMixer::Back(int64_t chunk, int64_t begin, int64_t end, const MixArgs&
   for (int64_t t = begin; t < end; ++t) {
     const int64_t row = chunks_[chunk].row + t;
     BackRow back;
-    back.gate = s.low_rank_gate ? gates + t * at_.gate_cols : InRow(args, row) + s.out_gate.offset;
+    back.in = InRow(args, row);
+    if (s.low_rank_gate) back.gate = gates + t * at_.gate_cols;
     back.o = Buffer(chunk, at_.o) + t * dv_padded;
     back.o_stride = kChunk * dv_padded;
     back.den = Buffer(chunk, at_.den) + t;
     back.den_stride = kChunk;
     back.skip = Buffer(chunk, at_.skip) + t * at_.skip_cols;
     back.out = static_cast<float*>(args.out.data) + row * PaddedCols(args.out.cols);
-    RunLinearBack(s, *args.weights, back);
+    RunLinearBack(s, *args.weights, back, nullptr);
   }
 }
 
