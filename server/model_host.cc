@@ -209,6 +209,7 @@ absl::StatusOr<ModelHost> LoadModel(const ServerOptions& options, const Clock* c
   absl::StatusOr<std::unique_ptr<Checkpoint>> checkpoint = Checkpoint::Open(options.model);
   if (!checkpoint.ok()) return InModel(options, checkpoint.status());
   const ModelConfig& config = (*checkpoint)->config();
+  for (const std::string& note : config.notes) Log(LogLevel::kWarn, "config", {{"note", note}});
   timer->Done("checkpoint");
 
   absl::StatusOr<std::unique_ptr<const Tokenizer>> tokenizer = OpenTokenizer(options, config);

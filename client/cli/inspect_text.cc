@@ -104,7 +104,10 @@ void AddConfig(const Inspection& model, Lines* lines) {
              intermediate == 0 ? "" : absl::StrCat(", intermediate ", WithCommas(intermediate)),
              ", vocabulary ", WithCommas(spec.vocab));
   const MixerSpec& m = *FirstMixer(spec);
-  lines->Add("heads", m.q_heads, " of dk ", m.dk, " and dv ", m.dv, ", ", m.k_heads, " kv heads");
+  lines->Add("heads", m.heads(), " of dk ", m.dk, " and dv ", m.dv, ", ",
+             m.k_heads == m.v_heads
+                 ? absl::StrCat(m.k_heads, " kv heads")
+                 : absl::StrCat(m.k_heads, m.k_heads == 1 ? " group" : " groups", " of keys"));
   std::vector<std::string> variant;
   variant.push_back(absl::StrCat("feature map ", FeatureMapName(m.q_map)));
   variant.push_back(m.conv.taps > 0 ? absl::StrCat("short convolution of ", m.conv.taps)
@@ -122,6 +125,7 @@ void AddConfig(const Inspection& model, Lines* lines) {
     variant.push_back(model.layout->has_lm_head ? "tied, with an lm_head in the file" : "tied");
   }
   lines->Add("variant", absl::StrJoin(variant, ", "));
+  for (const std::string& note : config.notes) lines->Add("note", note);
   for (const Inspection::Layers& kind : model.layers) {
     lines->Add("layers", kind.count, " with ", kind.mixer, ": state ", WithCommas(kind.state_bytes),
                " bytes, ", WithCommas(kind.multiply_adds), " multiply-adds a token");
@@ -171,7 +175,7 @@ Json ConfigJson(const ModelConfig& config) {
                {"hidden_size", spec.hidden},
                {"intermediate_size", FirstIntermediate(spec)},
                {"vocab_size", spec.vocab},
-               {"heads", m.q_heads},
+               {"heads", m.heads()},
                {"kv_heads", m.k_heads},
                {"dk", m.dk},
                {"dv", m.dv},

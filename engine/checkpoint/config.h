@@ -34,6 +34,7 @@ struct ModelConfig {
   int32_t default_eos = 2;
   std::optional<int32_t> bos_token_id;
   std::vector<int32_t> eos_token_ids;   // empty: the model never ends by itself
+  std::vector<std::string> notes;       // fields that promise what their maker's class does not do
   int64_t max_position_embeddings = 0;  // for information: these layers have no limit
 };
 

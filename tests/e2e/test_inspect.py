@@ -70,6 +70,15 @@ def test_every_variant_is_served(tmp_path, variant):
     assert cuda["served"] == (shape["dk"] % 8 == 0 and shape["dv"] % 8 == 0), cuda["refusal"]
 
 
+def test_heads_of_models_that_share_keys():
+    """mamba2 has a state for each head and keys for each group; a field that changes nothing is told of."""
+    end = run("sluice", "inspect", "--tokenizer=none", ROOT / "tests/goldens/mamba2/groups")
+    assert end.returncode == 0, end.stdout + end.stderr
+    assert re.search(r"^heads +4 of dk 16 and dv 16, 2 groups of keys$", end.stdout, re.MULTILINE), end.stdout
+    end = run("sluice", "inspect", "--tokenizer=none", ROOT / "tests/goldens/retnet/odd")
+    assert re.search(r"^note +use_short_conv is true and changes nothing", end.stdout, re.MULTILINE), end.stdout
+
+
 def test_a_synthetic_model_starts(model, start_daemon):
     code, seen = inspect("--check-values", model)
     assert code == 0

@@ -34,7 +34,10 @@ void Parse(ConfigReader* reader, ModelConfig* config) {
       "null, \"relu\", \"relu2\", \"sigmoid\", \"silu\", \"swish\", \"tanh\", \"gelu\", "
       "\"gelu_new\", \"gelu_pytorch_tanh\" or \"linear\"");
   const bool gated = reader->Boolean({"use_output_gate"}, true);
-  // use_short_conv changes nothing: the class never hands it to its layers.
+  if (reader->OptionalBoolean({"use_short_conv"}).value_or(false)) {
+    config->notes.push_back(
+        "use_short_conv is true and changes nothing: RetNet's class never hands it to its layers");
+  }
   if (h.dk % 2 != 0 || h.dk > 256) {
     reader->Refuse(absl::StrCat("keys of a head (hidden_size times expand_k by num_heads) are ",
                                 h.dk, ", must be even and at most 256"));

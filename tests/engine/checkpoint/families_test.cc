@@ -90,6 +90,7 @@ constexpr Refusal kRefusals[] = {
      "feature_map is \"sqrelu\", must be null, \"relu\""},
     {"retnet/base", R"({"feature_map": 3})", "feature_map is 3"},
     {"retnet/base", R"({"use_output_gate": 1})", "use_output_gate is 1, must be true or false"},
+    {"retnet/base", R"({"use_short_conv": 1})", "use_short_conv is 1, must be true"},
     // hgrn2
     {"hgrn2/base", R"({"expand_ratio": 24})", "expand_ratio is 24, must divide hidden_size 64"},
     {"hgrn2/no_bound_odd", R"({"num_heads": 7})", "num_heads is 7, must divide hidden_size 60"},
@@ -262,6 +263,9 @@ TEST(FamiliesTest, RetNetIgnoresShortConvAndHasAStateForEachQueryHead) {
   const auto config = ParseChanged("retnet/gqa_relu", {{"use_short_conv", true}});
   ASSERT_TRUE(config.ok()) << config.status();
   EXPECT_EQ(FirstMixer(*config).conv.taps, 0);
+  EXPECT_THAT(config->notes,
+              testing::ElementsAre(StartsWith("use_short_conv is true and changes")));
+  EXPECT_THAT(ParseChanged("retnet/gqa_relu", Json::object())->notes, testing::IsEmpty());
   EXPECT_EQ(FirstMixer(*config).k_heads, 2);
   EXPECT_EQ(FirstMixer(*config).state_heads, 4);
   EXPECT_EQ(MakeStateTable(config->spec).Find(0, StatePartKind::kMatrix)->shape,

@@ -3,6 +3,11 @@
 // let in, nothing else. The disk is full or broken at times, the process dies, the power goes, the
 // device breaks, rows are not finite.
 //
+// The fake model's state is a hash of its tokens, whatever spec it is told of, so that a list of
+// specs would take the same steps of the engine again. What differs from spec to spec is the bytes
+// of the states that move: session_identity_test.cc is the seeded simulation over each of them
+// (tests/fakes/spec_models.h), on the CPU backend.
+//
 // A failure prints its seed: SLUICE_SIM_SEED=N runs that one alone; SLUICE_SIM_SECONDS says for how
 // long.
 
