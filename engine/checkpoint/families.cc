@@ -9,14 +9,16 @@
 #include "engine/checkpoint/families/linear_attn.h"
 #include "engine/checkpoint/families/mamba2.h"
 #include "engine/checkpoint/families/retnet.h"
+#include "engine/checkpoint/families/simple_gla.h"
 #include "engine/checkpoint/families/transnormer.h"
 
 namespace sluice {
 namespace {
 
 constexpr const Family* kFamilies[] = {
-    &kGlaFamily,         &kRetNetFamily, &kHgrn2Family,    &kLinearAttnFamily,    &kLightNetFamily,
-    &kTransNormerFamily, &kMamba2Family, &kDeltaNetFamily, &kGatedDeltaNetFamily, &kKdaFamily,
+    &kGlaFamily,           &kRetNetFamily,      &kHgrn2Family,     &kLinearAttnFamily,
+    &kLightNetFamily,      &kTransNormerFamily, &kMamba2Family,    &kDeltaNetFamily,
+    &kGatedDeltaNetFamily, &kKdaFamily,         &kSimpleGlaFamily,
 };
 
 }  // namespace

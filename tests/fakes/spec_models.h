@@ -14,6 +14,7 @@ inline constexpr const char* kSpecModels[] = {
     "tests/goldens/lightnet/conv_tied",    // the same with a log sum
     "tests/goldens/transnormer/odd",       // constant decay, other positions in each layer
     "tests/goldens/mamba2/groups",         // a decay per head, keys that heads share
+    "tests/goldens/simple_gla/gqa_bias",   // the same with a gate, values that heads share
     "tests/goldens/delta_net/base",        // the delta rule without a decay
     "tests/goldens/gated_deltanet/gva",    // a decay per head, more heads of values than of keys
     "tests/goldens/kda/bounded",           // a decay per key

@@ -7,6 +7,7 @@ With bf16 rounding it tells what an implementation in that type may miss by (`--
 
   model_type     class        recurrence, per head (rows of S: key channels, columns: value channels)
   retnet         RetNet       S = g_h S + k v^T,  g_h = 1 - 2^(-5-h),  q and k rotated;  o = (dk^-1/2 q)^T S
+  simple_gla     SimpleGla    S = exp(logsigmoid(g_h) / 16) S + k v^T;  o = (dk^-1/2 q)^T S
   linear_attn    LinearAttn   S = S + f(k) v^T,  z = z + f(k);  o = (s f(q))^T S [/ ((s f(q)).z + 1e-10)]
   hgrn2          Hgrn2        S = diag(f) S + (1-f) i^T,  f = lb + (1-lb) sigmoid(.);  o = (e^-1/2 silu(q))^T S
   lightnet       LightNet     z' = logaddexp(z, k);  S = diag(exp(z-z')) S + exp(k-z') v^T;  o = (e^-1/2 silu(q))^T S
@@ -185,6 +186,42 @@ class RetNet(FlaModel):
         o = rms_norm(o, w.get(p + "g_norm_swish_gate.weight", w.get(p + "g_norm.weight")), self.eps)
         if self.output_gate:
             o = o * silu(self.linear(p + "g_proj", x)).reshape(self.heads, self.dv)
+        return self.linear(p + "o_proj", self.act(o.reshape(-1)))
+
+
+class SimpleGla(FlaModel):
+    """FLA's layer SimpleGatedLinearAttention in FLA's decoder: the library has no model of it."""
+    ACT = {"relu": lambda x: np.maximum(x, 0), "sigmoid": sigmoid, "logsigmoid": logsigmoid, "silu": silu, "swish": silu,
+           "sqrelu": lambda x: np.maximum(x, 0) ** 2, "gelu": gelu_tanh}
+
+    def __init__(self, c, w):
+        super().__init__(c, w)
+        self.heads_from(1.0, 1.0, 4)
+        self.taps = self.get(4, "conv_size") if self.get(True, "use_short_conv") else 0
+        name = c.get("feature_map")
+        self.map = self.ACT[name] if name else (lambda x: x)
+        self.normalizer = self.get(16, "gate_logit_normalizer")
+
+    def state_shapes(self):
+        dims = (("q", self.heads * self.dk), ("k", self.kv_heads * self.dk), ("v", self.kv_heads * self.dv))
+        convs = [("conv_" + n, (self.taps - 1, d)) for n, d in dims] if self.taps else []
+        return [("S", (self.heads, self.dk, self.dv))] + convs  # a gate, so a state, for each QUERY head
+
+    def mixer(self, x, state, i, p):
+        w = self.w
+        q, k, v = (self.linear(p + n + "_proj", x) for n in "qkv")
+        if self.taps:
+            q, k, v = (self.conv(state, f"layers.{i}.conv_{n}", f"{p}{n}_conv1d", y, silu)
+                       for n, y in zip("qkv", (q, k, v)))
+        q = self.map(q).reshape(self.heads, self.dk) * self.dk ** -0.5
+        k = np.repeat(self.map(k).reshape(self.kv_heads, self.dk), self.group, 0)
+        v = np.repeat(v.reshape(self.kv_heads, self.dv), self.group, 0)
+        S = state[f"layers.{i}.S"]
+        S *= np.exp(logsigmoid(self.linear(p + "gk_proj", x)) / self.normalizer)[:, None, None]
+        S += k[:, :, None] * v[:, None, :]
+        o = np.einsum("hk,hkv->hv", q, S)
+        o = rms_norm(o, w.get(p + "g_norm_swish_gate.weight", w.get(p + "g_norm.weight")), self.eps)
+        o = o * silu(self.linear(p + "g_proj", x)).reshape(self.heads, self.dv)
         return self.linear(p + "o_proj", self.act(o.reshape(-1)))
 
 
@@ -487,7 +524,7 @@ class Mamba2(MambaBase):
 
 
 MODELS = {"retnet": RetNet, "linear_attn": LinearAttn, "hgrn2": Hgrn2, "lightnet": LightNet, "transnormer": TransNormer,
-          "mamba2": Mamba2}
+          "mamba2": Mamba2, "simple_gla": SimpleGla}
 
 
 # Small parameters that implementations keep in fp32 whatever the weights' type is.

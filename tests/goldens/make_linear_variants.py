@@ -98,6 +98,19 @@ class Maker:
             fused = c["fuse_norm"] and c["use_output_gate"]
             self.vec(p + ("g_norm_swish_gate" if fused else "g_norm") + ".weight", dv)
 
+    def simple_gla(self, c, p):
+        h, heads = c["hidden_size"], c["num_heads"]
+        kv = c["num_kv_heads"] or heads
+        dk, dv, vd = self.grouped(c, p)
+        self.mat(p + "g_proj.weight", vd, h)
+        self.mat(p + "gk_proj.weight", heads, h, gain=c.get("_gate_gain", 1.5))
+        self.vec(p + "gk_proj.bias", heads, 0.0, 0.5)
+        if c["use_short_conv"]:
+            for n, d in (("q", heads * dk), ("k", kv * dk), ("v", kv * dv)):
+                self.conv(f"{p}{n}_conv1d", d, c["conv_size"], c["conv_bias"])
+        if c["elementwise_affine"]:
+            self.vec(p + ("g_norm_swish_gate" if c["fuse_norm"] else "g_norm") + ".weight", dv)
+
     def linear_attn(self, c, p):
         dk, dv, _ = self.grouped(c, p)
         if c["elementwise_affine"]:
@@ -215,6 +228,9 @@ FLA = dict(attn=None, attn_mode="chunk", bos_token_id=1, eos_token_id=2, element
 RETNET = dict(FLA, architectures=["RetNetForCausalLM"], model_type="retnet", num_heads=4, num_kv_heads=None,
               expand_k=1.0, expand_v=2.0, hidden_ratio=2, feature_map=None, use_short_conv=False, conv_size=4,
               use_output_gate=True)
+SIMPLE_GLA = dict(FLA, model_type="simple_gla", num_heads=4, num_kv_heads=None, expand_k=1.0, expand_v=1.0,
+                  feature_map=None, use_short_conv=True, conv_size=4, conv_bias=False, gate_fn="swish",
+                  gate_logit_normalizer=16)
 LINEAR = dict(FLA, architectures=["LinearAttentionForCausalLM"], model_type="linear_attn", attn_mode="fused_chunk",
               num_heads=4, num_kv_heads=None, expand_k=1.0, expand_v=1.0, feature_map="elementwise_product",
               tie_feature_map_qk=False, norm_q=False, norm_k=False, norm_feature_map=False)
@@ -288,13 +304,19 @@ VARIANTS = {
     "mamba2/long": (MAMBA2, dict(_lengths=(3000,))),
     "mamba2/strong": (MAMBA2, dict(n_groups=2, _most_dt=5.0, _most_a=100)),
     "mamba2/prime_heads": (MAMBA2, dict(hidden_size=39, num_heads=3, head_dim=13, state_size=11, vocab_size=37)),
+    "simple_gla/base": (SIMPLE_GLA, {}),
+    "simple_gla/gqa_bias": (SIMPLE_GLA, dict(num_kv_heads=2, feature_map="gelu", conv_bias=True, fuse_norm=False, expand_v=2.0)),
+    "simple_gla/no_conv_tied": (SIMPLE_GLA, dict(use_short_conv=False, tie_word_embeddings=True, elementwise_affine=False, feature_map="sqrelu")),
+    "simple_gla/strong": (SIMPLE_GLA, dict(_gate_gain=200, use_short_conv=False, expand_k=0.5)),
+    "simple_gla/long": (SIMPLE_GLA, dict(_lengths=(3000,))),
+    "simple_gla/prime_heads": (SIMPLE_GLA, dict(PRIME, num_kv_heads=1, feature_map="silu", conv_size=3)),
 }
 
 
 def build(name, c, rng):
     m = Maker(rng)
     kind = c.get("model_type")
-    if kind in ("retnet", "linear_attn", "hgrn2", "lightnet"):
+    if kind in ("retnet", "linear_attn", "hgrn2", "lightnet", "simple_gla"):
         m.fla(c, getattr(m, kind))
     elif kind == "transnormer":
         m.transnormer(c)

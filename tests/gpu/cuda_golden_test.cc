@@ -319,7 +319,7 @@ std::vector<GoldenModel> Relatives() {
   const std::string goldens = PathFrom("SLUICE_GOLDENS", "tests/goldens");
   std::vector<GoldenModel> models;
   for (const char* family :
-       {"hgrn2", "lightnet", "linear_attn", "mamba2", "retnet", "transnormer"}) {
+       {"hgrn2", "lightnet", "linear_attn", "mamba2", "retnet", "simple_gla", "transnormer"}) {
     std::error_code error;
     for (const auto& entry : std::filesystem::directory_iterator(goldens + "/" + family, error)) {
       const std::string dir = entry.path().string();

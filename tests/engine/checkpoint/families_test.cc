@@ -91,6 +91,14 @@ constexpr Refusal kRefusals[] = {
     {"retnet/base", R"({"feature_map": 3})", "feature_map is 3"},
     {"retnet/base", R"({"use_output_gate": 1})", "use_output_gate is 1, must be true or false"},
     {"retnet/base", R"({"use_short_conv": 1})", "use_short_conv is 1, must be true"},
+    // simple_gla
+    {"simple_gla/base", R"({"gate_logit_normalizer": 8})",
+     "gate_logit_normalizer is 8, must be 16"},
+    {"simple_gla/base", R"({"gate_fn": "relu"})", "gate_fn is \"relu\", must be \"swish\""},
+    {"simple_gla/base", R"({"feature_map": "elu"})", "feature_map is \"elu\", must be null"},
+    {"simple_gla/base", R"({"num_kv_heads": 3})", "num_kv_heads is 3, must divide num_heads 4"},
+    {"simple_gla/base", R"({"conv_size": 65})", "conv_size is 65"},
+    {"simple_gla/base", R"({"conv_bias": 1})", "conv_bias is 1, must be true or false"},
     // hgrn2
     {"hgrn2/base", R"({"expand_ratio": 24})", "expand_ratio is 24, must divide hidden_size 64"},
     {"hgrn2/no_bound_odd", R"({"num_heads": 7})", "num_heads is 7, must divide hidden_size 60"},
