@@ -93,7 +93,7 @@ absl::StatusOr<TenantRef> Authenticator::Find(const Credentials& credentials) co
     return std::make_shared<const Tenant>(Tenant{std::string(credentials.subject), {}});
   }
   if (credentials.authorization.size() > 1) {
-    return absl::UnauthenticatedError("the metadata 'authorization' is there more than once");
+    return absl::UnauthenticatedError("the metadata 'authorization' appears more than once");
   }
   TenantRef tenant;
   if (credentials.authorization.size() == 1) {
@@ -107,7 +107,8 @@ absl::StatusOr<TenantRef> Authenticator::Find(const Credentials& credentials) co
       return absl::UnauthenticatedError(
           "this daemon wants the metadata 'authorization: Bearer TOKEN'");
     }
-    if (tenant == nullptr) return absl::UnauthenticatedError("the certificate is no tenant's");
+    if (tenant == nullptr)
+      return absl::UnauthenticatedError("the certificate belongs to no tenant");
   }
   return tenant;
 }
@@ -166,7 +167,7 @@ absl::Status Authenticator::Revoked() {
 LiveCalls::Place Authenticator::Watch(const TenantRef& tenant, LiveCalls::End end) const {
   if (options_.tokens_file.empty() || options_.finish_revoked_calls) return {};
   LiveCalls::Place place = calls_.Add(tenant, end);
-  // A reload since the call showed who it is may have missed it.
+  // A reload since the call showed its credentials may have missed this call.
   if (!table()->Admits(*tenant)) {
     stats_.revoked_calls.Add();
     end(Revoked());

@@ -16,7 +16,7 @@ absl::StatusOr<std::unique_ptr<Backend>> OpenCuda(const ServerOptions& options,
   CudaOptions cuda;
   cuda.batch_invariant = options.batch_invariant;
   absl::string_view ordinal = options.device;
-  // What is not cuda:N (options.cc has checked it) is the first.
+  // Everything but cuda:N means the first GPU; flag_table.cc lists the choices.
   if (!absl::ConsumePrefix(&ordinal, "cuda:") || !absl::SimpleAtoi(ordinal, &cuda.device))
     cuda.device = 0;
   absl::StatusOr<std::unique_ptr<Backend>> backend = MakeCudaBackend(cuda);

@@ -1,4 +1,4 @@
-// How sluiced ends: the codes that main.cc returns, and what --help says of them.
+// The exit codes that main.cc returns, and what --help says about them.
 #ifndef SLUICE_SERVER_EXIT_CODES_H_
 #define SLUICE_SERVER_EXIT_CODES_H_
 
@@ -16,11 +16,11 @@ struct ExitCode {
 };
 
 inline constexpr ExitCode kExitCodes[] = {
-    {kExitDrained, "drained"},
-    {kExitBadInput, "bad flags, model or tokenizer"},
-    {kExitMemory, "not enough memory or threads"},
-    {kExitDeviceFault, "device fault"},
-    {kExitNotWritten, "drained but not every session written"},
+    {kExitDrained, "The daemon drained."},
+    {kExitBadInput, "A flag, the model or the tokenizer is bad."},
+    {kExitMemory, "There is not enough memory, or there are too few threads."},
+    {kExitDeviceFault, "The device failed."},
+    {kExitNotWritten, "The daemon drained, but not every session was written."},
 };
 
 }  // namespace sluice

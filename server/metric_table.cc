@@ -99,7 +99,7 @@ double OfPorts(const Sources& s, Counter ConnectionStats::*counter) {
 std::vector<Metric> OfDaemon() {
   return {
       MakeGauge("sluice_build_info", "1", {"version", "model", "device", "numerics_id"},
-                "What runs, in labels; always 1.",
+                "Always 1; the labels say what runs.",
                 [](const Sources& s, Samples* out) {
                   out->Add(1, {Version(), s.model, s.device, s.numerics_id});
                 }),
@@ -117,7 +117,7 @@ std::vector<Metric> OfDaemon() {
                   }
                 }),
       MakeCounter("sluice_protobuf_errors_total", "count", {},
-                  "Messages that libprotobuf complained of, such as bad UTF-8.",
+                  "Messages that libprotobuf found faulty, for instance with bad UTF-8.",
                   [](const Sources&, Samples* out) { out->Add(ProtobufErrors()); }),
   };
 }
@@ -129,13 +129,14 @@ std::vector<Metric> OfRequests() {
       MakeCounter("sluice_sequences_finished_total", "count", {"reason"},
                   "Sequences that ended, by reason.", Engine(&EngineStats::finished, kReasons)),
       MakeCounter("sluice_requests_cancelled_total", "count", {"stage"},
-                  "Requests whose client left, by where they were.",
+                  "Requests whose client left, by the stage they had reached.",
                   Engine(&EngineStats::cancelled, kStages)),
       MakeCounter("sluice_deadline_exceeded_total", "count", {"stage"},
-                  "Requests whose time was over, by where they were.",
+                  "Requests whose time ran out, by the stage they had reached.",
                   Engine(&EngineStats::deadline_exceeded, kStages)),
       MakeCounter("sluice_requests_failed_total", "count", {},
-                  "Requests that ended with another error.", Engine(&EngineStats::failed)),
+                  "Requests that ended with an error other than a cancel or a deadline.",
+                  Engine(&EngineStats::failed)),
       MakeCounter("sluice_prompt_tokens_total", "tokens", {}, "Prompt tokens computed.",
                   Engine(&EngineStats::prompt_tokens)),
       MakeCounter("sluice_generated_tokens_total", "tokens", {}, "Tokens generated.",
@@ -186,7 +187,7 @@ std::vector<Metric> OfEngine() {
       MakeHistogram("sluice_step_rows", "tokens", {}, "Tokens computed in one step.",
                     Engine(&EngineStats::step_rows)),
       MakeCounter("sluice_orphan_rows_total", "tokens", {},
-                  "Rows of steps formed after their call had ended: a bug where it is not 0.",
+                  "Rows of steps formed after their call had ended; any is a bug.",
                   Engine(&EngineStats::orphan_rows)),
       MakeCounter("sluice_discarded_rows_total", "tokens", {},
                   "Rows of steps that were in flight when their call ended.",
@@ -230,17 +231,17 @@ std::vector<Metric> OfSessions() {
                   out->Add(busy, {"busy"});
                   out->Add(Value(s.engine->sessions) - busy, {"idle"});
                 }),
-      MakeCounter("sluice_sessions_created_total", "count", {}, "Sessions made empty.",
+      MakeCounter("sluice_sessions_created_total", "count", {}, "Sessions that were created empty.",
                   Engine(&EngineStats::sessions_created)),
       MakeCounter("sluice_sessions_ended_total", "count", {"reason"},
-                  "Sessions that ended, by why.",
+                  "Sessions that ended, by reason.",
                   Engine(Counters{{"expired", &EngineStats::sessions_expired},
                                   {"deleted", &EngineStats::sessions_deleted}})),
       MakeHistogram("sluice_session_age_seconds", "s", {}, "Age of sessions at their end.",
                     Engine(&EngineStats::session_age_seconds)),
       MakeCounter("sluice_commits_total", "count", {}, "Calls that moved their session on.",
                   Engine(&EngineStats::commits)),
-      MakeCounter("sluice_forks_total", "count", {}, "Sessions forked from another.",
+      MakeCounter("sluice_forks_total", "count", {}, "Sessions that were forked from another.",
                   Engine(&EngineStats::forks)),
       MakeCounter(
           "sluice_snapshots_total", "count", {"direction"}, "Sessions exported and imported.",
@@ -263,7 +264,7 @@ std::vector<Metric> OfSessions() {
 std::vector<Metric> OfStates() {
   return {
       MakeGauge("sluice_states", "count", {"tier"},
-                "States of sessions and of prompts' beginnings, by the places that have them.",
+                "States of sessions and of the prefix cache, by the places that have them.",
                 Engine(Gauges{{"device", &EngineStats::device_states},
                               {"host", &EngineStats::host_states},
                               {"disk", &EngineStats::disk_states}})),
@@ -273,11 +274,11 @@ std::vector<Metric> OfStates() {
                                   {"host", &EngineStats::host_restores},
                                   {"disk", &EngineStats::disk_restores}})),
       MakeCounter("sluice_state_evictions_total", "count", {"tier"},
-                  "States that lost a place to others, by the place.",
+                  "States that lost their place to others, by the place.",
                   Engine(Counters{{"device", &EngineStats::slot_evictions},
                                   {"host", &EngineStats::host_evictions}})),
       MakeCounter("sluice_state_refusals_total", "count", {},
-                  "Calls refused for want of room for a state.",
+                  "Calls refused because there was no room for a state.",
                   Engine(&EngineStats::room_refusals)),
       MakeHistogram("sluice_state_spill_seconds", "s", {},
                     "Time to copy a state from a slot to host memory.",
@@ -295,17 +296,18 @@ std::vector<Metric> OfStates() {
 std::vector<Metric> OfPrefixCache() {
   return {
       MakeCounter("sluice_prefix_cache_queries_total", "tokens", {},
-                  "Prompt tokens of calls that looked for theirs in the prefix cache.",
+                  "Prompt tokens of calls that looked in the prefix cache.",
                   Engine(&EngineStats::prefix_queries)),
-      MakeCounter("sluice_prefix_cache_hits_total", "tokens", {},
-                  "Those of them whose state was there, so that they were not computed again.",
-                  Engine(&EngineStats::prefix_hits)),
+      MakeCounter(
+          "sluice_prefix_cache_hits_total", "tokens", {},
+          "Prompt tokens that were not computed again because the prefix cache had their state.",
+          Engine(&EngineStats::prefix_hits)),
       MakeCounter("sluice_prefix_cache_calls_total", "count", {"result"},
                   "Calls that looked in the prefix cache, by whether they reused anything.",
                   Engine(Counters{{"hit", &EngineStats::prefix_hit_calls},
                                   {"miss", &EngineStats::prefix_miss_calls}})),
       MakeCounter("sluice_prefix_cache_waits_total", "count", {},
-                  "Calls that waited for another one to compute what both begin with.",
+                  "Calls that waited for another call to compute the prefix that both begin with.",
                   Engine(&EngineStats::prefix_waits)),
       MakeCounter("sluice_prefix_cache_evictions_total", "count", {},
                   "States that the prefix cache gave up to make room.",
@@ -326,16 +328,18 @@ std::vector<Metric> OfStreams() {
       MakeGauge(
           "sluice_permits", "count", {}, "Admissions held by calls.",
           Number([](const Sources& s) { return static_cast<double>(s.admission->permits()); })),
-      MakeGauge("sluice_queued_requests", "count", {}, "Calls admitted that have no output yet.",
+      MakeGauge("sluice_queued_requests", "count", {}, "Admitted calls that have no output yet.",
                 Number([](const Sources& s) {
                   return static_cast<double>(s.admission->queued_requests());
                 })),
-      MakeGauge("sluice_queued_tokens", "tokens", {}, "Prompt tokens of those calls.",
+      MakeGauge("sluice_queued_tokens", "tokens", {},
+                "Prompt tokens of admitted calls that have no output yet.",
                 Number([](const Sources& s) {
                   return static_cast<double>(s.admission->queued_tokens());
                 })),
       MakeCounter("sluice_admission_refused_total", "count", {"reason"},
-                  "Calls that were not let in, by the bound, everybody's or their tenant's.",
+                  "Calls that were not admitted, by the bound that was reached, the daemon's or "
+                  "their tenant's.",
                   [](const Sources& s, Samples* out) {
                     for (size_t i = 0; i < kRefusals.size(); ++i) {
                       const auto refusal = static_cast<AdmissionRefusal>(i);
@@ -377,7 +381,7 @@ std::vector<Metric> OfConnections() {
                     out->Add(OfPorts(s, &ConnectionStats::evicted_unclaimed), {"unclaimed_bytes"});
                   }),
       MakeCounter("sluice_connections_shed_total", "count", {"reason"},
-                  "Connections that were closed at once, by what there was too much of.",
+                  "Connections that were closed at once, by the bound that was reached.",
                   [](const Sources& s, Samples* out) {
                     out->Add(OfPorts(s, &ConnectionStats::shed_connections), {"max_connections"});
                     out->Add(OfPorts(s, &ConnectionStats::shed_peer), {"max_connections_per_peer"});
@@ -392,7 +396,7 @@ std::vector<Metric> OfHttp() {
                   "Requests over HTTP, those to the admin port included.",
                   [](const Sources& s, Samples* out) { out->Add(s.http->requests); }),
       MakeCounter("sluice_http_refused_total", "count", {"reason"},
-                  "Requests over HTTP that are no proper ones, by what is wrong with them.",
+                  "Requests over HTTP that are malformed, by fault.",
                   [](const Sources& s, Samples* out) {
                     out->Add(s.http->malformed, {"malformed"});
                     out->Add(s.http->unknown_coding, {"unknown_coding"});
@@ -413,7 +417,7 @@ std::vector<Metric> OfAuth() {
       MakeGauge("sluice_tenants", "count", {}, "Tenants in --auth_tokens_file.",
                 Number([](const Sources& s) { return static_cast<double>(s.auth->tenants()); })),
       MakeCounter("sluice_auth_refused_total", "count", {"reason"},
-                  "Calls that were refused for who called.",
+                  "Calls that were refused because of their caller, by reason.",
                   [](const Sources& s, Samples* out) {
                     out->Add(s.auth->stats().failures, {"unauthenticated"});
                     out->Add(s.auth->stats().limited, {"too_many_failures"});
@@ -431,7 +435,7 @@ std::vector<Metric> OfAuth() {
   };
 }
 
-// Without TLS there is nothing to tell.
+// There are no metrics of TLS without TLS.
 std::vector<Metric> OfTls() {
   return {
       MakeCounter("sluice_tls_reloads_total", "count", {"result"},
@@ -461,7 +465,7 @@ void ReadHandled(const Sources& s, Samples* out) {
   }
 }
 
-// Methods that nobody called have none of the two dozen samples.
+// A method that nobody called exports no samples; each would have two dozen.
 void ReadHandlingSeconds(const Sources& s, Samples* out) {
   for (size_t i = 0; i < kNumMethods; ++i) {
     const Histogram& seconds = s.calls->seconds(static_cast<Method>(i));

@@ -184,7 +184,7 @@ int Run(const Command& command, Invocation* call) {
 
 const Command kBenchCommand = {
     "bench",
-    "load on the daemon: throughput, latencies, objectives; compares runs",
+    "makes load and measures throughput and latencies; compares runs",
     "[FLAGS] | --compare A.json B.json",
     "Runs Generate calls and prints what clients see. first token: from the moment a request was\n"
     "due (in an open loop that may be before it could be sent) to its first tokens. inter-token:\n"

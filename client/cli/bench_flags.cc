@@ -59,56 +59,59 @@ absl::Status SetJson(BenchOptions* options, absl::string_view text) {
 void AddLoadFlags(BenchOptions* options, FlagSet* flags) {
   LoadOptions* load = &options->load;
   flags->Section("Load");
-  flags->Add({"concurrency", "N", "Closed loop: N streams at any time. Default: 1.",
+  flags->Add({"concurrency", "N", "Makes a closed loop: N streams run at any time. Default: 1.",
               ToInt32([load](int32_t value) { load->concurrency = value; })});
   flags->Add({"rate", "R",
-              "Open loop instead: R requests a second on average, whatever still runs.",
+              "Makes an open loop: R requests come each second on average, whatever still runs.",
               ToDouble([load](double value) { load->arrivals.rate = value; })});
   flags->Add({"arrivals", "poisson|uniform",
-              "How they come: at random, or evenly. Default: poisson.",
+              "Says how requests come: at random, or evenly. Default: poisson.",
               [load](absl::string_view text) { return SetArrivals(&load->arrivals, text); }});
   flags->Add({"burstiness", "B",
-              "Shape of the gaps' gamma distribution: 1 is Poisson, less comes in bursts, more is "
-              "even. Default: 1.",
+              "Shapes the gamma distribution of the gaps between requests: 1 is Poisson, less "
+              "comes in bursts, more is even. Default: 1.",
               ToDouble([load](double value) { load->arrivals.burstiness = value; })});
-  flags->Add({"requests", "N", "Ends after N requests.",
+  flags->Add({"requests", "N", "Ends the run after N requests.",
               ToInt64([load](int64_t value) { load->requests = value; })});
   flags->Add({"duration", "DURATION",
-              "Ends after this long, cutting off what runs. Default: 10s, or none with --requests.",
+              "Ends the run after this long, and cuts off what still runs. Default: 10s, or none "
+              "with --requests.",
               ToDuration([load](absl::Duration value) { load->duration = value; })});
   flags->Add({"warmup", "N|DURATION",
-              "Not measured: N requests before the load, or its first part, such as 5s. Default: "
-              "--concurrency, at most 4 requests.",
+              "Leaves out of the figures: N requests before the load, or its first part, such as "
+              "5s. Default: --concurrency, at most 4 requests.",
               [options](absl::string_view text) { return SetWarmup(options, text); }});
 }
 
 void AddRequestFlags(BenchOptions* options, FlagSet* flags) {
   flags->Section("Requests");
-  flags->Add({"shapes", "FILE",
-              "Requests from a file, in its order and over again. A line is {\"prompt_tokens\": "
-              "220, \"output_tokens\": 85}, {\"prompt\": \"A text\", \"output_tokens\": 85}, or "
-              "220,85.",
-              ToString([options](std::string text) { options->shapes_file = std::move(text); })});
+  flags->Add(
+      {"shapes", "FILE",
+       "Takes the requests from a file, in its order and over again. A line is {\"prompt_tokens\": "
+       "220, \"output_tokens\": 85}, {\"prompt\": \"A text\", \"output_tokens\": 85}, or "
+       "220,85.",
+       ToString([options](std::string text) { options->shapes_file = std::move(text); })});
   flags->Add({"prompt-tokens", "LENGTH",
-              "Tokens of each prompt, drawn at random: N, uniform:MIN:MAX or "
-              "lognormal:MEDIAN:SIGMA:MAX. Default: 128.",
+              "Sets the number of tokens of each prompt, which are drawn at random: N, "
+              "uniform:MIN:MAX or lognormal:MEDIAN:SIGMA:MAX. Default: 128.",
               ToLengths(&options->prompt_tokens)});
-  flags->Add({"prompt", "TEXT", "This prompt instead.",
+  flags->Add({"prompt", "TEXT", "Sends this prompt instead of random tokens.",
               ToString([options](std::string text) { options->prompt = std::move(text); })});
   flags->Add({"max-new-tokens", "LENGTH",
-              "Tokens that each request generates, in the same forms; EOS does not end it. "
-              "Default: 128.",
+              "Sets the number of tokens that each request generates, in the forms of "
+              "--prompt-tokens; EOS does not end it. Default: 128.",
               ToLengths(&options->new_tokens)});
   flags->Add({"turns", "K",
-              "Each stream or arrival is a session that K requests continue, one after the other. "
-              "Sessions are removed at the end. Default: 1, no sessions.",
+              "Makes each stream or arrival a session that K requests continue, one after the "
+              "other. Sessions are removed at the end. Default: 1, no sessions.",
               ToInt32([options](int32_t value) { options->load.turns = value; })});
-  flags->Add({"temperature", "X", "Of the sampling; 0 is greedy. Default: 1.",
+  flags->Add({"temperature", "X", "Sets the temperature of the sampling; 0 is greedy. Default: 1.",
               ToFloat([options](float value) { options->temperature = value; })});
-  flags->Add({"seed", "N", "Of lengths, prompts, sampling and arrivals. Default: 1.",
+  flags->Add({"seed", "N", "Seeds lengths, prompts, sampling and arrivals. Default: 1.",
               ToUint64([options](uint64_t value) { options->seed = value; })});
   flags->Add({"bypass-prefix-cache", "",
-              "Computes every prompt whole. Else a run finds what one of the same seed left there.",
+              "Computes every prompt whole. Without it, a run finds the prefixes that a run of the "
+              "same seed left in the cache.",
               ToBool([options](bool value) { options->bypass_prefix_cache = value; })});
   flags->Add({"model", "NAME", "Refuses to run on another model than this.",
               ToString([options](std::string text) { options->model = std::move(text); })});
@@ -117,16 +120,18 @@ void AddRequestFlags(BenchOptions* options, FlagSet* flags) {
 void AddOutputFlags(BenchOptions* options, FlagSet* flags) {
   SloTargets* targets = &options->targets;
   flags->Section("Objectives (a request that misses one is not in the goodput)");
-  flags->Add({"slo-ttft", "DURATION", "Time to the first token.",
+  flags->Add({"slo-ttft", "DURATION", "Sets the objective for the time to the first token.",
               ToDuration([targets](absl::Duration value) { targets->first_token = value; })});
-  flags->Add({"slo-itl", "DURATION", "Time per token after the first ones, mean of the request.",
-              ToDuration([targets](absl::Duration value) { targets->inter_token = value; })});
-  flags->Add({"slo-e2e", "DURATION", "Time of the whole request.",
+  flags->Add(
+      {"slo-itl", "DURATION",
+       "Sets the objective for the time per token after the first ones, as the mean of a request.",
+       ToDuration([targets](absl::Duration value) { targets->inter_token = value; })});
+  flags->Add({"slo-e2e", "DURATION", "Sets the objective for the time of the whole request.",
               ToDuration([targets](absl::Duration value) { targets->whole = value; })});
   flags->Section("Output");
   flags->Add({"json", "",
-              "The report as one JSON object. --json=FILE writes it there beside the table, and "
-              "each request with it.",
+              "Prints the report as one JSON object. --json=FILE writes it to a file, with each "
+              "request, and still prints the table.",
               [options](absl::string_view text) { return SetJson(options, text); }});
   flags->Add({"html", "FILE", "Writes a page with plots, which needs no network.",
               ToString([options](std::string text) { options->html_file = std::move(text); })});
@@ -157,7 +162,7 @@ std::string CheckOptions(const BenchOptions& options) {
   return "";
 }
 
-// Of one request: a line of the file, or what the flags say.
+// The shape of one request: a line of the file, or what the flags say.
 RequestShape ShapeOf(const BenchOptions& options, int64_t index, Random* random) {
   if (!options.shapes.empty()) {
     return options.shapes[static_cast<size_t>(index) % options.shapes.size()];

@@ -10,31 +10,34 @@ namespace sluice {
 void AddConnectionFlags(FlagSet* flags, Connection* connection) {
   flags->Section("Connection (these may stand before the command)");
   flags->Add({"address", "HOST:PORT",
-              "The daemon. Default: $SLUICE_ADDRESS, or 127.0.0.1:50051. unix:PATH works too.",
+              "Calls the daemon at this address; unix:PATH works too. Default: $SLUICE_ADDRESS, or "
+              "127.0.0.1:50051.",
               ToString([connection](std::string text) { connection->address = std::move(text); })});
-  flags->Add({"timeout", "DURATION",
-              "Deadline of each call, such as 500ms or 1m. Default: $SLUICE_TIMEOUT, or none.",
-              ToDuration([connection](absl::Duration value) { connection->timeout = value; })});
   flags->Add(
-      {"token", "TOKEN",
-       "Bearer token, for a daemon that wants one. Default: $SLUICE_TOKEN, which other users "
-       "cannot see in the list of processes.",
-       ToString([connection](std::string text) { connection->token = std::move(text); })});
+      {"timeout", "DURATION",
+       "Sets the deadline of each call, such as 500ms or 1m. Default: $SLUICE_TIMEOUT, or none.",
+       ToDuration([connection](absl::Duration value) { connection->timeout = value; })});
+  flags->Add({"token", "TOKEN",
+              "Sends this bearer token, for a daemon that wants one. Default: $SLUICE_TOKEN, which "
+              "other users cannot see in the list of processes.",
+              ToString([connection](std::string text) { connection->token = std::move(text); })});
   flags->Add(
       {"traceparent", "HEADER",
-       "The trace that the call belongs to (W3C Trace Context); the daemon logs it. Default: "
+       "Names the trace that the call belongs to (W3C Trace Context); the daemon logs it. Default: "
        "$SLUICE_TRACEPARENT.",
        ToString([connection](std::string text) { connection->traceparent = std::move(text); })});
   flags->Add({"tls", "",
-              "TLS, with the system's authorities unless --tls-ca. Default: $SLUICE_TLS.",
+              "Uses TLS, with the system's authorities unless --tls-ca names others. Default: "
+              "$SLUICE_TLS.",
               ToBool([connection](bool value) { connection->tls = value; })});
   TlsFiles* files = &connection->tls_files;
-  flags->Add({"tls-ca", "FILE", "TLS with these authorities (PEM). Default: $SLUICE_TLS_CA.",
+  flags->Add({"tls-ca", "FILE", "Uses TLS with these authorities (PEM). Default: $SLUICE_TLS_CA.",
               ToString([files](std::string text) { files->ca = std::move(text); })});
   flags->Add({"tls-cert", "FILE",
-              "TLS with a certificate of ours (PEM). Default: $SLUICE_TLS_CERT.",
+              "Uses TLS with this certificate of the client (PEM). Default: $SLUICE_TLS_CERT.",
               ToString([files](std::string text) { files->cert = std::move(text); })});
-  flags->Add({"tls-key", "FILE", "Its private key (PEM). Default: $SLUICE_TLS_KEY.",
+  flags->Add({"tls-key", "FILE",
+              "Holds the private key (PEM) of --tls-cert. Default: $SLUICE_TLS_KEY.",
               ToString([files](std::string text) { files->key = std::move(text); })});
 }
 

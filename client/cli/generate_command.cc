@@ -26,40 +26,41 @@ void AddPromptFlags(GenerateOptions* options, FlagSet* flags) {
   flags->Section("Prompt");
   flags->Add({"prompt-file", "FILE", "Reads the prompt from a file; - is standard input.",
               ToString([options](std::string text) { options->prompt_file = std::move(text); })});
-  flags->Add({"token-ids", "ID,ID,...", "The prompt as tokens, used as they are.",
+  flags->Add({"token-ids", "ID,ID,...", "Takes the prompt as token ids, and adds nothing to them.",
               ToTokenIds([request](int32_t id) { request->mutable_tokens()->add_ids(id); })});
   flags->Add({"add-special-tokens", "", "Adds BOS and the like to a text prompt. Default: true.",
               ToBool([request](bool value) { request->set_add_special_tokens(value); })});
   flags->Add({"model", "NAME", "Refuses to run on another model than this.",
               ToString([request](std::string text) { request->set_model(std::move(text)); })});
-  flags->Add({"request-id", "ID", "Name of this call in the daemon's log.",
+  flags->Add({"request-id", "ID", "Names this call in the daemon's log.",
               ToString([request](std::string text) { request->set_request_id(std::move(text)); })});
-  flags->Add({"n", "N", "Sequences to generate from the prompt. Default: 1.",
+  flags->Add({"n", "N", "Generates N sequences from the prompt. Default: 1.",
               ToInt32([request](int32_t value) { request->set_n(value); })});
-  flags->Add({"priority", "N", "-100 to 100; higher leaves the queue first. Default: 0.",
+  flags->Add({"priority", "N",
+              "Sets the place in the queue, -100 to 100; a higher number leaves first. Default: 0.",
               ToInt32([request](int32_t value) { request->set_priority(value); })});
-  flags->Add({"bypass-prefix-cache", "", "Computes the whole prompt.",
+  flags->Add({"bypass-prefix-cache", "", "Computes the whole prompt, and uses no cached prefix.",
               ToBool([request](bool value) { request->set_bypass_prefix_cache(value); })});
 }
 
 void AddOutputFlags(GenerateOptions* options, FlagSet* flags) {
   v1::OutputOptions* output = options->request.mutable_output();
   flags->Section("Output");
-  flags->Add({"json", "", "One JSON object per event and line, with the API's field names.",
+  flags->Add({"json", "", "Prints one JSON object per event and line, with the API's field names.",
               ToBool([options](bool value) { options->json = value; })});
   flags->Add({"stats", "",
               "Ends with a line of counts and times on stderr. Default: on a terminal.",
               ToBool([options](bool value) { options->stats = value; })});
   flags->Add({"echo", "", "Prints the prompt first.",
               ToBool([output](bool value) { output->set_echo(value); })});
-  flags->Add({"output-token-ids", "", "Token ids of the output (with --json).",
+  flags->Add({"output-token-ids", "", "Adds the token ids of the output (with --json).",
               ToBool([output](bool value) { output->set_token_ids(value); })});
   flags->Add({"logprobs", "N",
-              "Log-probabilities of the output, N alternatives each (with --json).",
+              "Adds log-probabilities of the output, with N alternatives each (with --json).",
               ToInt32([output](int32_t value) { output->set_logprobs(value); })});
-  flags->Add({"prompt-logprobs", "", "Log-probabilities of the prompt, too (with --json).",
+  flags->Add({"prompt-logprobs", "", "Adds log-probabilities of the prompt (with --json).",
               ToBool([output](bool value) { output->set_prompt_logprobs(value); })});
-  flags->Add({"text", "", "Text of the output; --notext leaves it out (with --json).",
+  flags->Add({"text", "", "Prints the text of the output; --notext leaves it out (with --json).",
               ToBool([output](bool value) { output->set_text(value); })});
 }
 

@@ -50,49 +50,57 @@ absl::Status SetConflict(v1::GenerateRequest* request, absl::string_view text) {
 
 void AddSamplingFlags(v1::SamplingParams* sampling, FlagSet* flags) {
   flags->Section("Sampling");
-  flags->Add({"temperature", "X", "0 to 100; 0 takes the most likely token. Default: 1.",
+  flags->Add({"temperature", "X",
+              "Divides the logits by X, 0 to 100; 0 takes the most likely token. Default: 1.",
               ToFloat([sampling](float value) { sampling->set_temperature(value); })});
-  flags->Add({"top-k", "K", "Only the K most likely tokens. Default: 0, off.",
+  flags->Add({"top-k", "K", "Draws from the K most likely tokens only. Default: 0, off.",
               ToInt32([sampling](int32_t value) { sampling->set_top_k(value); })});
   flags->Add({"top-p", "P",
-              "Only the most likely tokens that reach probability P. Default: 1, off.",
+              "Draws from the most likely tokens that reach probability P. Default: 1, off.",
               ToFloat([sampling](float value) { sampling->set_top_p(value); })});
   flags->Add({"min-p", "P",
-              "Only tokens with P times the most likely one's probability. Default: 0, off.",
+              "Draws from tokens with at least P times the most likely one's probability. Default: "
+              "0, off.",
               ToFloat([sampling](float value) { sampling->set_min_p(value); })});
   flags->Add({"typical-p", "P",
-              "Only tokens of typical information that reach probability P. Default: 1, off.",
+              "Draws from the tokens of most typical information that reach probability P. "
+              "Default: 1, off.",
               ToFloat([sampling](float value) { sampling->set_typical_p(value); })});
   flags->Add({"repetition-penalty", "X",
               "Divides the logits of tokens in the prompt and the output. Default: 1, off.",
               ToFloat([sampling](float value) { sampling->set_repetition_penalty(value); })});
   flags->Add({"presence-penalty", "X", "Lowers the logits of generated tokens. Default: 0.",
               ToFloat([sampling](float value) { sampling->set_presence_penalty(value); })});
-  flags->Add({"frequency-penalty", "X",
-              "Lowers them once for each time they were generated. Default: 0.",
-              ToFloat([sampling](float value) { sampling->set_frequency_penalty(value); })});
-  flags->Add({"logit-bias", "ID:BIAS", "Adds BIAS to a token's logit. May be repeated.",
+  flags->Add(
+      {"frequency-penalty", "X",
+       "Lowers the logits of generated tokens once for each time they were generated. Default: 0.",
+       ToFloat([sampling](float value) { sampling->set_frequency_penalty(value); })});
+  flags->Add({"logit-bias", "ID:BIAS", "Adds BIAS to a token's logit. The flag may be repeated.",
               [sampling](absl::string_view text) { return AddBias(sampling, text); }});
-  flags->Add({"seed", "N", "Same seed, same tokens. Default: random, and printed with --stats.",
+  flags->Add({"seed", "N",
+              "Seeds the sampling: the same seed gives the same tokens. Default: random, and "
+              "printed with --stats.",
               ToUint64([sampling](uint64_t value) { sampling->set_seed(value); })});
 }
 
 void AddStopFlags(v1::StopConditions* stop, FlagSet* flags) {
   flags->Section("When to stop");
-  flags->Add({"max-new-tokens", "N", "At the latest after N tokens. Default: 256.",
+  flags->Add({"max-new-tokens", "N", "Stops after N tokens at the latest. Default: 256.",
               ToInt32([stop](int32_t value) { stop->set_max_new_tokens(value); })});
-  flags->Add({"min-new-tokens", "N", "No EOS and no stop before N tokens. Default: 0.",
+  flags->Add({"min-new-tokens", "N",
+              "Generates at least N tokens before EOS or another stop. Default: 0.",
               ToInt32([stop](int32_t value) { stop->set_min_new_tokens(value); })});
-  flags->Add({"stop", "TEXT", "Where TEXT appears; C escapes such as \\n work. May be repeated.",
+  flags->Add({"stop", "TEXT",
+              "Stops where TEXT appears; C escapes such as \\n work. The flag may be repeated.",
               [stop](absl::string_view text) { return AddStop(stop, text); }});
-  flags->Add({"stop-token-ids", "ID,ID,...", "At one of these tokens.",
+  flags->Add({"stop-token-ids", "ID,ID,...", "Stops at any of these tokens.",
               ToTokenIds([stop](int32_t id) { stop->add_token_ids(id); })});
   flags->Add({"ignore-eos", "", "Goes on after the model's end of text.",
               ToBool([stop](bool value) { stop->set_ignore_eos(value); })});
   flags->Add({"include-stop", "", "Prints what ended the text, too.",
               ToBool([stop](bool value) { stop->set_include_stop(value); })});
   flags->Add(
-      {"time-limit", "DURATION", "After this long, keeping what there is.",
+      {"time-limit", "DURATION", "Stops after this long, and keeps what there is.",
        ToDuration([stop](absl::Duration limit) { *stop->mutable_time_limit() = ToProto(limit); })});
 }
 
@@ -109,8 +117,8 @@ void AddSessionFlags(v1::GenerateRequest* request, FlagSet* flags) {
   flags->Add({"durable", "", "Ends only when the session's new state is safe on disk.",
               ToBool([request](bool value) { request->set_durable(value); })});
   flags->Add({"on-conflict", "fail|wait|cancel",
-              "When another call writes to the session: fail, wait for it, or cancel it. Default: "
-              "fail.",
+              "Says what to do when another call writes to the session: fail, wait for it, or "
+              "cancel it. Default: fail.",
               [request](absl::string_view text) { return SetConflict(request, text); }});
 }
 

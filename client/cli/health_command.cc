@@ -25,12 +25,12 @@ int Run(const Command& command, Invocation* call) {
   bool watch = false;
   bool json = false;
   FlagSet flags;
-  flags.Add({"service", "NAME", "One service. Default: the daemon as a whole.",
+  flags.Add({"service", "NAME", "Asks about one service. Default: the daemon as a whole.",
              ToString([&service](std::string text) { service = std::move(text); })});
   flags.Add({"watch", "", "Prints the status now and at every change, until Ctrl-C.",
              ToBool([&watch](bool value) { watch = value; })});
-  flags.Add(
-      {"json", "", "JSON objects, one a line.", ToBool([&json](bool value) { json = value; })});
+  flags.Add({"json", "", "Prints JSON objects, one a line.",
+             ToBool([&json](bool value) { json = value; })});
   if (const std::optional<int> exit_code = ParseCommandLine(command, &flags, call))
     return *exit_code;
   const Io& io = call->io;
@@ -55,7 +55,7 @@ int Run(const Command& command, Invocation* call) {
 
 const Command kHealthCommand = {
     "health",
-    "whether the daemon serves",
+    "says whether the daemon serves",
     "[FLAGS]",
     "Asks grpc.health.v1.Health. Exits with 0 when the answer is SERVING, with 1 otherwise.",
     "  sluice health\n"

@@ -18,16 +18,16 @@ int Run(const Command& command, Invocation* call) {
   FlagSet flags;
   flags.Add({"memory", "BYTES",
              "Says how many working states fit into this much memory of a device beside the "
-             "weights. What a step's activations take comes on top.",
+             "weights. The activations of a step need more on top.",
              ToInt64([&memory](int64_t value) { memory = value; })});
   flags.Add({"check-values", "",
              "Reads all weights, as a start does: a NaN or an infinity among them is refused, and "
              "the fingerprint is known.",
              ToBool([&options](bool value) { options.check_values = value; })});
   flags.Add({"tokenizer", "DIR|none",
-             "Takes another directory's tokenizer, or none, as the daemon's flag of that name.",
+             "Takes another directory's tokenizer, or none, like the daemon's flag of that name.",
              ToString([&options](std::string value) { options.tokenizer = std::move(value); })});
-  flags.Add({"json", "", "One JSON object.", ToBool([&json](bool value) { json = value; })});
+  flags.Add({"json", "", "Prints one JSON object.", ToBool([&json](bool value) { json = value; })});
   if (const std::optional<int> exit_code = ParseLocalCommandLine(command, &flags, call))
     return *exit_code;
   if (call->args.size() != 1) return UsageError(command, call->io, "takes one directory");
@@ -42,7 +42,7 @@ int Run(const Command& command, Invocation* call) {
 
 const Command kInspectCommand = {
     "inspect",
-    "what a model directory holds, costs, and whether it can be served",
+    "says what a model directory holds, costs, and whether it can be served",
     "[FLAGS] DIR",
     "Reads a checkpoint as sluiced would, without loading it, and calls no daemon. Prints what it\n"
     "is, what weights and states take, and what the loaders refuse. Exit code 2 when it cannot be\n"

@@ -41,7 +41,7 @@ int Run(const Command& command, Invocation* call) {
   FlagSet flags;
   flags.Add({"model", "NAME", "Asks for this model. Default: the one that is loaded.",
              ToString([&request](std::string text) { request.set_model(std::move(text)); })});
-  flags.Add({"json", "", "The answer as one JSON object, with the API's field names.",
+  flags.Add({"json", "", "Prints the answer as one JSON object, with the API's field names.",
              ToBool([&json](bool value) { json = value; })});
   if (const std::optional<int> exit_code = ParseCommandLine(command, &flags, call))
     return *exit_code;
@@ -60,7 +60,7 @@ int Run(const Command& command, Invocation* call) {
 }  // namespace
 
 const Command kModelCommand = {"model",
-                               "what is loaded, and the limits on a request",
+                               "prints what is loaded, and the limits on a request",
                                "[FLAGS]",
                                "Prints the model the daemon serves and its limits.",
                                "  sluice model\n"

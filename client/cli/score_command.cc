@@ -29,7 +29,7 @@ void AddScoreFlags(ScoreOptions* options, FlagSet* flags) {
   flags->Section("Input");
   flags->Add({"file", "FILE", "Reads the text from a file; - is standard input.",
               ToString([options](std::string text) { options->file = std::move(text); })});
-  flags->Add({"token-ids", "ID,ID,...", "The input as tokens, used as they are.",
+  flags->Add({"token-ids", "ID,ID,...", "Takes the input as token ids, and adds nothing to them.",
               ToTokenIds([request](int32_t id) { request->mutable_tokens()->add_ids(id); })});
   flags->Add({"add-special-tokens", "", "Adds BOS and the like to a text. Default: true.",
               ToBool([request](bool value) { request->set_add_special_tokens(value); })});
@@ -38,11 +38,11 @@ void AddScoreFlags(ScoreOptions* options, FlagSet* flags) {
   flags->Add({"session", "ID", "Scores the input as a continuation of this session.",
               ToString([request](std::string text) { request->set_session_id(std::move(text)); })});
   flags->Section("Output");
-  flags->Add({"summary", "", "The totals alone: counts, log-probability, perplexity.",
+  flags->Add({"summary", "", "Prints the totals alone: counts, log-probability, perplexity.",
               ToBool([request](bool value) { request->set_summary_only(value); })});
-  flags->Add({"top-logprobs", "N", "The N most likely tokens at each place. Default: 0.",
+  flags->Add({"top-logprobs", "N", "Prints the N most likely tokens at each place. Default: 0.",
               ToInt32([request](int32_t value) { request->set_top_logprobs(value); })});
-  flags->Add({"json", "", "One JSON object per event and line, with the API's field names.",
+  flags->Add({"json", "", "Prints one JSON object per event and line, with the API's field names.",
               ToBool([options](bool value) { options->json = value; })});
 }
 
@@ -95,7 +95,7 @@ class ScoreTable {
   bool has_heading_ = false;
 };
 
-// How many tokens a session's history has.
+// The number of tokens in a session's history.
 absl::StatusOr<int64_t> Position(const Client& client, const Invocation& call,
                                  const std::string& session_id) {
   const absl::StatusOr<v1::Session> session = SessionClient(client).Get(session_id, call.Call());
@@ -166,7 +166,7 @@ int Run(const Command& command, Invocation* call) {
 
 const Command kScoreCommand = {
     "score",
-    "log-probabilities and perplexity of a text",
+    "prints log-probabilities and perplexity of a text",
     "[FLAGS] [TEXT ... | --file=FILE | --token-ids=IDS]",
     "Prints a row per token, the first one excepted, then the totals: the log-probability is the\n"
     "model's own (natural logarithm), rank 1 is its first choice, and after | come its favourites\n"

@@ -21,7 +21,7 @@ namespace {
 
 void AddJsonFlag(bool* json, FlagSet* flags) {
   flags->Section("Output");
-  flags->Add({"json", "", "JSON with the API's field names; one object a line.",
+  flags->Add({"json", "", "Prints JSON with the API's field names, one object a line.",
               ToBool([json](bool value) { *json = value; })});
 }
 
@@ -58,7 +58,8 @@ int RunList(const Command& command, Invocation* call) {
   request.set_page_size(1000);
   bool json = false;
   FlagSet flags;
-  AddLabelFlag("Only sessions with this label. May be repeated.", request.mutable_labels(), &flags);
+  AddLabelFlag("Lists only sessions with this label. The flag may be repeated.",
+               request.mutable_labels(), &flags);
   AddJsonFlag(&json, &flags);
   if (const std::optional<int> code = ParseCommandLine(command, &flags, call)) return *code;
   if (!call->args.empty()) return UsageError(command, call->io, "takes no arguments");
@@ -90,11 +91,11 @@ int RunUpdate(const Command& command, Invocation* call) {
   bool clear_labels = false;
   FlagSet flags;
   flags.Section("Change");
-  flags.Add({"ttl", "DURATION", "Ends when unused for this long, from now on.",
+  flags.Add({"ttl", "DURATION", "Ends the session when it is unused for this long, from now on.",
              ToDuration([&](absl::Duration ttl) { *request.mutable_ttl() = ToProto(ttl); })});
-  AddLabelFlag("Its labels become those given here. May be repeated.",
+  AddLabelFlag("Replaces the session's labels by those given here. The flag may be repeated.",
                request.mutable_session()->mutable_labels(), &flags);
-  flags.Add({"clear-labels", "", "It has no labels any more.",
+  flags.Add({"clear-labels", "", "Removes all labels of the session.",
              ToBool([&](bool value) { clear_labels = value; })});
   AddEtagFlag(request.mutable_session()->mutable_etag(), &flags);
   AddJsonFlag(&json, &flags);
@@ -216,7 +217,7 @@ constexpr std::array<Command, 8> kSessionCommands = {{
      "  sluice session export story story.state\n"
      "  sluice session export story - | sluice --address=gpu-3:50051 session import -",
      RunExport},
-    {"session import", "makes a session of such a file", "[FLAGS] FILE [ID]",
+    {"session import", "makes a session from such a file", "[FLAGS] FILE [ID]",
      "Makes a session of an exported file, on any daemon with the same model and state key.",
      "  sluice session import story.state story", RunImport},
     {"session delete", "ends sessions", "[FLAGS] ID ...",

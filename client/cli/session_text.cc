@@ -20,7 +20,7 @@ std::string ShowTime(const google::protobuf::Timestamp& time) {
   return absl::FormatTime("%Y-%m-%d %H:%M:%S", FromProto(time), absl::LocalTimeZone());
 }
 
-// Of the caller's own making, and still not to be trusted with a terminal.
+// Labels come from the caller, and still are not trusted with a terminal.
 std::string ShowLabels(const LabelMap& labels) {
   const std::map<std::string, std::string> ordered(labels.begin(), labels.end());
   return EscapeControls(absl::StrJoin(ordered, " ", absl::PairFormatter("=")));
@@ -88,12 +88,14 @@ void AddLabelFlag(absl::string_view help, LabelMap* labels, FlagSet* flags) {
 void AddSessionOptionFlags(v1::SessionOptions* options, FlagSet* flags) {
   flags->Section("New session");
   flags->Add(
-      {"ttl", "DURATION", "Ends when unused for this long. Default: the daemon's.",
+      {"ttl", "DURATION",
+       "Ends the session when it is unused for this long. Default: the daemon's --session_ttl.",
        ToDuration([options](absl::Duration ttl) { *options->mutable_ttl() = ToProto(ttl); })});
   flags->Add({"affinity", "TEXT",
-              "Metadata x-sluice-affinity of its calls. Default: its id; a fork's: its parent's.",
+              "Sets the metadata x-sluice-affinity of the session's calls. Default: its id, for a "
+              "fork its parent's.",
               ToString([options](std::string text) { options->set_affinity(std::move(text)); })});
-  AddLabelFlag("A note. May be repeated.", options->mutable_labels(), flags);
+  AddLabelFlag("Adds a label. The flag may be repeated.", options->mutable_labels(), flags);
 }
 
 }  // namespace sluice

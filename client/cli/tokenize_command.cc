@@ -25,7 +25,7 @@ void AddTextFlags(TextOptions* options, FlagSet* flags) {
               ToString([options](std::string text) { options->file = std::move(text); })});
   flags->Add({"model", "NAME", "Refuses to run on another model than this.",
               ToString([options](std::string text) { options->model = std::move(text); })});
-  flags->Add({"json", "", "The answer as one JSON object, with the API's field names.",
+  flags->Add({"json", "", "Prints the answer as one JSON object, with the API's field names.",
               ToBool([options](bool value) { options->json = value; })});
 }
 
@@ -37,7 +37,7 @@ int RunTokenize(const Command& command, Invocation* call) {
   AddTextFlags(&options, &flags);
   flags.Add({"add-special-tokens", "", "Adds BOS and the like. Default: true.",
              ToBool([&request](bool value) { request.set_add_special_tokens(value); })});
-  flags.Add({"pieces", "", "One token a line: its id and the vocabulary's name of it.",
+  flags.Add({"pieces", "", "Prints one token a line: its id and the vocabulary's name for it.",
              ToBool([&pieces](bool value) { pieces = value; })});
   if (const std::optional<int> exit_code = ParseCommandLine(command, &flags, call))
     return *exit_code;
@@ -93,7 +93,7 @@ int RunDetokenize(const Command& command, Invocation* call) {
 
 const Command kTokenizeCommand = {
     "tokenize",
-    "token ids of a text",
+    "prints the token ids of a text",
     "[FLAGS] [TEXT ... | --file=FILE]",
     "Prints the ids on one line, ready for `sluice detokenize`.",
     "  sluice tokenize \"Hello there\"\n"
@@ -103,7 +103,7 @@ const Command kTokenizeCommand = {
 
 const Command kDetokenizeCommand = {
     "detokenize",
-    "text of token ids",
+    "prints the text of token ids",
     "[FLAGS] [ID ... | --file=FILE]",
     "Prints the text of token ids, which spaces, commas or line breaks separate.",
     "  sluice detokenize 1 523 42\n"

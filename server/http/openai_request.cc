@@ -17,13 +17,13 @@ namespace {
 
 using Json = nlohmann::json;
 
-// What a request can use is four deep.
+// Requests use at most four levels of nesting.
 constexpr int kMaxDepth = 32;
 constexpr int32_t kDefaultMaxTokens = 16;  // of a completion, as OpenAI's
 constexpr size_t kMaxBiases = 1024;
 constexpr size_t kMaxMessages = 65536;
 
-// How deep arrays and objects are nested at most. Says nothing of whether it is JSON.
+// The deepest nesting of arrays and objects. It does not check that the text is JSON.
 int DepthOf(absl::string_view text) {
   int depth = 0;
   int deepest = 0;
@@ -159,11 +159,11 @@ void RefuseUnsupported(const Fields& fields, bool chat) {
   }
   if (const Json* format = fields.Find("response_format");
       format != nullptr && !(format->is_object() && format->value("type", Json()) == "text")) {
-    fields.Refuse("response_format", "is not supported but for {\"type\": \"text\"}");
+    fields.Refuse("response_format", "is supported only as {\"type\": \"text\"}");
   }
   if (const Json* modalities = fields.Find("modalities");
       modalities != nullptr && *modalities != Json::array({"text"})) {
-    fields.Refuse("modalities", "is not supported but for [\"text\"]");
+    fields.Refuse("modalities", "is supported only as [\"text\"]");
   }
   if (chat && fields.Bool("echo")) fields.Refuse("echo", "is not supported for a chat");
 }
@@ -242,7 +242,7 @@ void TakeCommon(const Fields& fields, v1::GenerateRequest* message, OpenAiReques
   if (fields.Int("priority", &whole)) message->set_priority(whole);
   if (fields.Find("best_of") != nullptr && fields.Int("best_of", &whole) &&
       whole != (message->has_n() ? message->n() : 1)) {
-    fields.Refuse("best_of", "is not supported but where it is n");
+    fields.Refuse("best_of", "is supported only when it equals n");
   }
   out->token_ids = fields.Bool("return_token_ids");
   message->mutable_output()->set_token_ids(out->token_ids);
@@ -250,7 +250,8 @@ void TakeCommon(const Fields& fields, v1::GenerateRequest* message, OpenAiReques
   const Json* options = fields.Find("stream_options");
   if (options == nullptr) return;
   if (!options->is_object() || !out->stream) {
-    return fields.Refuse("stream_options", "must be an object, and only where stream is true");
+    return fields.Refuse("stream_options",
+                         "must be an object, and is allowed only when stream is true");
   }
   out->include_usage = Fields(*options, fields.violations()).Bool("include_usage");
 }
@@ -384,7 +385,7 @@ absl::StatusOr<OpenAiRequest> ParseCompletion(absl::string_view body, int32_t ma
   if (fields.Int("logprobs", &whole)) {
     output->set_logprobs(whole);
     output->set_prompt_logprobs(output->echo());
-    // Each of the n would repeat the prompt's.
+    // Each of the n sequences would repeat the prompt's log-probabilities.
     if (output->echo() && common.n() > 1) fields.Refuse("n", "must be 1 with echo and logprobs");
   }
   TakePrompts(fields, max_sequences, common, &out);

@@ -109,7 +109,8 @@ TEST(Options, HelpNeedsNoModelAndNamesEveryFlag) {
 }
 
 TEST(Options, HelpNamesEveryExitCode) {
-  for (const char* line : {"\n  0   drained\n", "\n  2   ", "\n  3   ", "\n  70  ", "\n  74  "}) {
+  for (const char* line :
+       {"\n  0   The daemon drained.\n", "\n  2   ", "\n  3   ", "\n  70  ", "\n  74  "}) {
     EXPECT_THAT(HelpText(), HasSubstr(line));
   }
 }
