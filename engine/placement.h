@@ -12,10 +12,10 @@
 #include "engine/clock.h"
 #include "engine/device_places.h"
 #include "engine/prefix_cache.h"
-#include "engine/scheduler.h"
 #include "engine/slow_readers.h"
 #include "engine/stats.h"
 #include "engine/tokenizer/tokenizer.h"
+#include "engine/waiting_queue.h"
 
 namespace sluice {
 

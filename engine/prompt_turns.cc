@@ -3,10 +3,14 @@
 #include <algorithm>
 #include <limits>
 
-#include "engine/scheduler.h"
 #include "engine/step_pacer.h"
 
 namespace sluice {
+
+int64_t PromptShare(int64_t prompt_left, int64_t budget_left, int64_t grid) {
+  if (prompt_left <= budget_left) return prompt_left;
+  return budget_left / grid * grid;
+}
 
 const std::vector<PromptTurns::Turn>& PromptTurns::Divide(absl::Span<Call* const> calls,
                                                           Room room) {

@@ -23,6 +23,11 @@
 
 namespace sluice {
 
+// Tokens of a prompt to compute next, given how many are left of it and of the step's budget: all
+// that is left if it fits, else a multiple of `grid` (0: nothing fits). So a prompt is only ever
+// cut on the grid of its call.
+int64_t PromptShare(int64_t prompt_left, int64_t budget_left, int64_t grid);
+
 class PromptTurns {
  public:
   // Tokens that a step can compute.

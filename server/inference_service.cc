@@ -2,10 +2,11 @@
 
 #include <chrono>
 #include <utility>
+#include <vector>
 
-#include "server/admit_request.h"
 #include "server/convert.h"
 #include "server/grpc_stream.h"
+#include "server/start_call.h"
 #include "server/status.h"
 #include "server/trace.h"
 
@@ -102,15 +103,17 @@ grpc::ServerWriteReactor<typename Converter::Response>* InferenceService::StartS
     if (!status.ok()) return reactor->Finish(std::move(status));
     absl::StatusOr<Request> request = parse();
     if (!request.ok()) return reactor->Finish(request.status());
-    absl::StatusOr<Permit> permit = AdmitRequest(*tenant, parts_.admission, &*request);
-    if (!permit.ok()) return reactor->Finish(permit.status());
     request->request_id = request_id;
     request->deadline = deadline;
-    std::shared_ptr<Stream> stream =
-        Stream::Create(reactor, parts_.emitter, *std::move(permit), request->n);
-    reactor->Attach(stream);
-    reactor->Hold(parts_.auth->Watch(tenant, EndOf(stream)));
-    parts_.device->Submit(*std::move(request), std::move(stream));
+    std::vector<Request> requests;
+    requests.push_back(*std::move(request));
+    status = StartCall(parts_, tenant, std::move(requests),
+                       {[&](size_t) { return reactor; },
+                        [&](std::vector<std::shared_ptr<Stream>> streams) {
+                          reactor->Attach(std::move(streams.front()));
+                        },
+                        [&](LiveCalls::Place place) { reactor->Hold(std::move(place)); }});
+    if (!status.ok()) reactor->Finish(std::move(status));
   };
   if (!Run(text_bytes, start)) reactor->Finish(WorkerBusy());
   return reactor.get();

@@ -11,32 +11,12 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "engine/clock.h"
 #include "engine/request.h"
-#include "engine/tokenizer/tokenizer.h"
-#include "server/auth.h"
-#include "server/call_stats.h"
-#include "server/core/admission.h"
-#include "server/core/device_thread.h"
-#include "server/core/emitter.h"
+#include "server/inference_parts.h"
 #include "server/validate.h"
-#include "server/worker.h"
 #include "sluice/v1/inference.grpc.pb.h"
 
 namespace sluice {
-
-// The parts that the service works with; all of them outlive the service.
-struct InferenceParts {
-  const Authenticator* auth = nullptr;
-  const Tokenizer* tokenizer = nullptr;
-  Admission* admission = nullptr;
-  Emitter* emitter = nullptr;
-  DeviceThread* device = nullptr;
-  Worker* worker = nullptr;  // encodes large texts
-  CallStats* stats = nullptr;
-  const Clock* clock = nullptr;
-  Listener* listener = nullptr;  // is told of gRPC's calls; null: nobody is
-};
 
 // Its methods run on gRPC's few callback threads: none of them waits.
 class InferenceService final : public v1::InferenceService::CallbackService {

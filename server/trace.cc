@@ -3,7 +3,7 @@
 #include <iterator>
 #include <optional>
 
-#include "server/admit_request.h"
+#include "server/start_call.h"
 
 namespace sluice {
 

@@ -211,12 +211,16 @@ void ParsePrompt(const Message& message, const char* oneof_name, int64_t min_tok
     if (!tokenizer.has_text()) violations->Add(field, kNoText);
     if (!violations->empty()) return;
     const bool chosen = message.has_add_special_tokens();
-    const auto encode = [&](bool add_special, bool continuation) {
-      return tokenizer.Encode(message.text(),
-                              {chosen ? message.add_special_tokens() : add_special, continuation});
-    };
-    out->prompt = encode(!has_session, has_session);
-    if (has_session) out->prompt_if_empty = encode(true, false);
+    if (has_session) {
+      SessionIds ids =
+          tokenizer.EncodeForSession(message.text(), chosen ? message.add_special_tokens() : true,
+                                     chosen ? message.add_special_tokens() : false);
+      out->prompt = std::move(ids.continued);
+      out->prompt_if_empty = std::move(ids.start);
+    } else {
+      out->prompt =
+          tokenizer.Encode(message.text(), {chosen ? message.add_special_tokens() : true});
+    }
   } else if (!has_session || out->kind == RequestKind::kScore) {
     violations->Add(oneof_name, "is required: set text or tokens");
     return;

@@ -127,9 +127,10 @@ std::vector<int32_t> Tokenizer::Encode(absl::string_view text, EncodeOptions opt
     const PiecePosition position = !at_start              ? PiecePosition::kInside
                                    : options.continuation ? PiecePosition::kContinued
                                                           : PiecePosition::kStart;
-    if (!EncodeSegment({segment.text, position}, options.enough, &storage, &scratch, &ids)) {
-      return ids;
+    for (const Unit& unit : Cut({segment.text, position}, &storage)) {
+      if (!EncodeUnit(unit, options.enough, &scratch, &ids)) return ids;
     }
+    storage.clear();
   }
   if (options.add_special_tokens) {
     ids.insert(ids.end(), parts_.after.begin(), parts_.after.end());
@@ -137,29 +138,84 @@ std::vector<int32_t> Tokenizer::Encode(absl::string_view text, EncodeOptions opt
   return ids;
 }
 
-bool Tokenizer::EncodeSegment(TextPiece segment, const EnoughIds& enough,
-                              std::deque<std::string>* storage, BpeScratch* scratch,
-                              std::vector<int32_t>* ids) const {
+SessionIds Tokenizer::EncodeForSession(absl::string_view text, bool start_special_tokens,
+                                       bool continued_special_tokens) const {
+  std::string repaired;
+  if (!IsValidUtf8(text)) {
+    repaired = ToValidUtf8(text);
+    text = repaired;
+  }
+  SessionIds out;
+  if (start_special_tokens) out.start = parts_.before;
+  std::deque<std::string> storage;
+  BpeScratch scratch;
+  const auto encode = [&](const Unit& unit, std::vector<int32_t>* ids) {
+    EncodeUnit(unit, nullptr, &scratch, ids);
+  };
+  const auto encode_for_both = [&](const Unit& unit) {
+    const size_t before = out.start.size();
+    encode(unit, &out.start);
+    out.continued.insert(out.continued.end(), out.start.begin() + static_cast<int64_t>(before),
+                         out.start.end());
+  };
+  std::vector<AddedSegment> segments;
+  parts_.added.Split(text, &segments);
+  for (const AddedSegment& segment : segments) {
+    if (segment.id != kNoId) {
+      encode_for_both({segment.id, {}});
+      continue;
+    }
+    const bool at_start = segment.text.data() == text.data();
+    const std::vector<Unit> units =
+        Cut({segment.text, at_start ? PiecePosition::kStart : PiecePosition::kInside}, &storage);
+    const std::vector<Unit> continued =
+        at_start ? Cut({segment.text, PiecePosition::kContinued}, &storage) : units;
+    const bool alike = units.size() == continued.size();
+    for (size_t i = 0; i < units.size(); ++i) {
+      if (alike && units[i] == continued[i]) {
+        encode_for_both(units[i]);
+      } else {
+        encode(units[i], &out.start);
+        if (alike) encode(continued[i], &out.continued);
+      }
+    }
+    for (size_t i = 0; !alike && i < continued.size(); ++i) encode(continued[i], &out.continued);
+    storage.clear();
+  }
+  for (const auto& [wanted, ids] : {std::pair(start_special_tokens, &out.start),
+                                    std::pair(continued_special_tokens, &out.continued)}) {
+    if (wanted) ids->insert(ids->end(), parts_.after.begin(), parts_.after.end());
+  }
+  return out;
+}
+
+std::vector<Tokenizer::Unit> Tokenizer::Cut(TextPiece segment,
+                                            std::deque<std::string>* storage) const {
+  std::vector<Unit> units;
   std::vector<TextPiece> normalized = {segment};
   parts_.normalizer.Apply(&normalized, storage);
-  if (normalized.empty()) return true;
+  if (normalized.empty()) return units;
   const absl::string_view text = normalized[0].text;
   std::vector<AddedSegment> segments;
   parts_.added_normalized.Split(text, &segments);
   for (const AddedSegment& part : segments) {
     if (part.id != kNoId) {
-      ids->push_back(part.id);
+      units.push_back({part.id, {}});
       continue;
     }
     const bool at_start = part.text.data() == text.data();
     std::vector<TextPiece> pieces = {
         {part.text, at_start ? segment.position : PiecePosition::kInside}};
     parts_.pre_tokenizer.Apply(&pieces, storage);
-    for (const TextPiece& piece : pieces) {
-      if (!parts_.bpe.Encode(piece.text, scratch, ids, enough)) return false;
-    }
+    for (const TextPiece& piece : pieces) units.push_back({kNoId, piece.text});
   }
-  storage->clear();
+  return units;
+}
+
+bool Tokenizer::EncodeUnit(const Unit& unit, const EnoughIds& enough, BpeScratch* scratch,
+                           std::vector<int32_t>* ids) const {
+  if (unit.id == kNoId) return parts_.bpe.Encode(unit.text, scratch, ids, enough);
+  ids->push_back(unit.id);
   return true;
 }
 

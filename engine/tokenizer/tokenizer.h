@@ -26,6 +26,12 @@ struct EncodeOptions {
   EnoughIds enough = nullptr;
 };
 
+// A text as the beginning of a history, and as what goes on with one.
+struct SessionIds {
+  std::vector<int32_t> start;
+  std::vector<int32_t> continued;
+};
+
 // Immutable, so any thread may use it at any time. Equal, id for id, to the libraries that define
 // the two formats: Hugging Face `tokenizers` and SentencePiece.
 class Tokenizer {
@@ -49,6 +55,12 @@ class Tokenizer {
   // O(n log n) in the bytes of `text`, which are below 2^31. What is not UTF-8 in it counts as
   // U+FFFD.
   std::vector<int32_t> Encode(absl::string_view text, EncodeOptions options = {}) const;
+
+  // Encode without and with `continuation`, special tokens added to each as said. What the two have
+  // in common is encoded once: all of it for byte-level vocabularies, and all but the first word
+  // where words are split before they are encoded.
+  SessionIds EncodeForSession(absl::string_view text, bool start_special_tokens,
+                              bool continued_special_tokens) const;
 
   // The text of a whole sequence, without its control tokens and without the space that Encode made
   // up in front. Bytes that are no character become U+FFFD; ids that name no piece are skipped.
@@ -81,9 +93,17 @@ class Tokenizer {
   Tokenizer(TokenizerParts parts, int32_t vocab_size)
       : parts_(std::move(parts)), vocab_size_(vocab_size) {}
 
+  // What is encoded by itself: an added token, or a text.
+  struct Unit {
+    int32_t id;  // kNoId: a text
+    absl::string_view text;
+    bool operator==(const Unit& other) const { return id == other.id && text == other.text; }
+  };
+  // The units of a segment; texts that the pipelines make live in `storage`.
+  std::vector<Unit> Cut(TextPiece segment, std::deque<std::string>* storage) const;
   // False: `enough` said so.
-  bool EncodeSegment(TextPiece segment, const EnoughIds& enough, std::deque<std::string>* storage,
-                     BpeScratch* scratch, std::vector<int32_t>* ids) const;
+  bool EncodeUnit(const Unit& unit, const EnoughIds& enough, BpeScratch* scratch,
+                  std::vector<int32_t>* ids) const;
 
   bool InRange(int32_t id) const {
     return id >= 0 && static_cast<size_t>(id) < parts_.pieces.size();

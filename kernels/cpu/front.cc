@@ -10,7 +10,7 @@
 
 namespace sluice {
 
-struct Front::Stream {
+struct Front::Input {
   const Columns* columns;  // of the input projection
   int64_t channel;         // the first of those wanted
   int64_t channels;
@@ -36,19 +36,19 @@ HeadRange Scaled(HeadRange range, int64_t heads, int64_t state_heads) {
 
 }  // namespace
 
-Front::Stream Front::Q(HeadRange heads) const {
+Front::Input Front::Q(HeadRange heads) const {
   const HeadRange own = Scaled(heads, spec_.q_heads, spec_.state_heads);
   return {&spec_.q, own.begin * spec_.key_width, (own.end - own.begin) * spec_.key_width,
           &weights_.conv_q, StatePartKind::kConvQ};
 }
 
-Front::Stream Front::K(HeadRange heads) const {
+Front::Input Front::K(HeadRange heads) const {
   const HeadRange own = Scaled(heads, spec_.k_heads, spec_.state_heads);
   return {&spec_.k, own.begin * spec_.key_width, (own.end - own.begin) * spec_.key_width,
           &weights_.conv_k, StatePartKind::kConvK};
 }
 
-Front::Stream Front::V(HeadRange heads) const {
+Front::Input Front::V(HeadRange heads) const {
   const HeadRange own = Scaled(heads, spec_.v_heads, spec_.state_heads);
   return {&spec_.v, own.begin * spec_.dv, (own.end - own.begin) * spec_.dv, &weights_.conv_v,
           StatePartKind::kConvV};
@@ -73,7 +73,7 @@ ShortConvArgs ConvArgs(const MixArgs& args, const Columns& columns, int64_t chan
 
 }  // namespace
 
-void Front::Fetch(const Stream& s, const RowSpan& span, int64_t t, float* to) const {
+void Front::Fetch(const Input& s, const RowSpan& span, int64_t t, float* to) const {
   if (spec_.conv.taps == 0) {
     std::memcpy(to, RowOf(args_.in, span.row() + t) + s.columns->offset + s.channel,
                 s.channels * sizeof(float));
@@ -83,7 +83,7 @@ void Front::Fetch(const Stream& s, const RowSpan& span, int64_t t, float* to) co
                span.begin + t, to);
 }
 
-void Front::Advance(const Stream& s, const RowSpan& span, int64_t rows) const {
+void Front::Advance(const Input& s, const RowSpan& span, int64_t rows) const {
   ShortConvAdvance(
       ConvArgs(args_, *s.columns, s.channel, s.channels, *s.conv, s.tail, span, states_), rows);
 }
@@ -102,9 +102,9 @@ void Front::FetchValues(const RowSpan& span, HeadRange heads, int64_t t, float* 
   for (int64_t head = own.begin; head < own.end; ++head) {
     float* to = v + head * padded;
     std::fill(to + spec_.dv, to + padded, 0.0f);
-    const Stream stream = {&spec_.v, head * spec_.dv, spec_.dv, &weights_.conv_v,
-                           StatePartKind::kConvV};
-    Fetch(stream, span, t, to);
+    const Input input = {&spec_.v, head * spec_.dv, spec_.dv, &weights_.conv_v,
+                         StatePartKind::kConvV};
+    Fetch(input, span, t, to);
   }
 }
 
@@ -126,7 +126,7 @@ void Front::Decay(const RowSpan& span, HeadRange heads, const CoreInputs& to) co
 }
 
 void Front::Run(const RowSpan& span, HeadRange heads, const CoreInputs& to) const {
-  const Stream q = Q(heads), k = K(heads);
+  const Input q = Q(heads), k = K(heads);
   for (int64_t t = 0; t < span.tokens; ++t) {
     float* q_row = to.q + t * to.q_stride + q.channel;
     Fetch(q, span, t, q_row);

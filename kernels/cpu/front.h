@@ -52,13 +52,13 @@ class Front {
   void AdvanceTails(const RowSpan& span, HeadRange heads, int64_t rows) const;
 
  private:
-  struct Stream;  // q, k or v as it enters
+  struct Input;  // q, k or v as it enters
 
-  Stream Q(HeadRange heads) const;
-  Stream K(HeadRange heads) const;
-  Stream V(HeadRange heads) const;
-  void Fetch(const Stream& stream, const RowSpan& span, int64_t t, float* to) const;
-  void Advance(const Stream& stream, const RowSpan& span, int64_t rows) const;
+  Input Q(HeadRange heads) const;
+  Input K(HeadRange heads) const;
+  Input V(HeadRange heads) const;
+  void Fetch(const Input& input, const RowSpan& span, int64_t t, float* to) const;
+  void Advance(const Input& input, const RowSpan& span, int64_t rows) const;
   void FetchValues(const RowSpan& span, HeadRange heads, int64_t t, float* v) const;
   void Decay(const RowSpan& span, HeadRange heads, const CoreInputs& to) const;
 

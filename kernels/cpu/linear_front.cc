@@ -13,32 +13,32 @@ namespace sluice {
 namespace {
 
 // One of q, k, v as it enters the mixer.
-struct Stream {
+struct Input {
   Columns columns;
   const Vector* weight;  // of the convolution
   const Vector* bias;
   StatePartKind tail;
 };
 
-constexpr int kStreams = 3;
+constexpr int kInputs = 3;
 
-void Streams(const MixerSpec& spec, const MixerWeights& w, Stream (&streams)[kStreams]) {
-  streams[0] = {spec.q, &w.conv_q, &w.conv_q_bias, StatePartKind::kConvQ};
-  streams[1] = {spec.k, &w.conv_k, &w.conv_k_bias, StatePartKind::kConvK};
-  streams[2] = {spec.v, &w.conv_v, &w.conv_v_bias, StatePartKind::kConvV};
+void Inputs(const MixerSpec& spec, const MixerWeights& w, Input (&inputs)[kInputs]) {
+  inputs[0] = {spec.q, &w.conv_q, &w.conv_q_bias, StatePartKind::kConvQ};
+  inputs[1] = {spec.k, &w.conv_k, &w.conv_k_bias, StatePartKind::kConvK};
+  inputs[2] = {spec.v, &w.conv_v, &w.conv_v_bias, StatePartKind::kConvV};
 }
 
-ShortConvArgs ConvArgs(const MixerSpec& spec, const Stream& stream, int64_t layer,
+ShortConvArgs ConvArgs(const MixerSpec& spec, const Input& input, int64_t layer,
                        const FrontRow& row, StatePool* states) {
   ShortConvArgs conv;
-  conv.weight = stream.weight->data;
-  if (spec.conv.bias && stream.bias->size > 0) conv.bias = stream.bias->data;
+  conv.weight = input.weight->data;
+  if (spec.conv.bias && input.bias->size > 0) conv.bias = input.bias->data;
   conv.silu = spec.conv.silu;
   conv.taps = spec.conv.taps;
-  conv.channels = stream.columns.width;
-  if (conv.taps > 1) conv.tail = states->Part(row.slot, layer, stream.tail);
-  conv.tail_stride = stream.columns.width;
-  conv.in = row.in + stream.columns.offset;
+  conv.channels = input.columns.width;
+  if (conv.taps > 1) conv.tail = states->Part(row.slot, layer, input.tail);
+  conv.tail_stride = input.columns.width;
+  conv.in = row.in + input.columns.offset;
   conv.in_stride = row.in_stride;
   return conv;
 }
@@ -254,18 +254,18 @@ void ProjectGate(const MixerSpec& spec, const MixerWeights& w, const float* in, 
 void RunLinearFront(const MixerSpec& spec, const MixerWeights& w, int64_t layer,
                     const FrontRow& row, StatePool* states, float* scratch,
                     const FrontOutput& out) {
-  Stream streams[kStreams];
-  Streams(spec, w, streams);
-  float* raw[kStreams];
+  Input inputs[kInputs];
+  Inputs(spec, w, inputs);
+  float* raw[kInputs];
   float* next = scratch;
   const float* in = row.in + row.row * row.in_stride;
-  for (int i = 0; i < kStreams; ++i) {
+  for (int i = 0; i < kInputs; ++i) {
     raw[i] = next;
-    next += PaddedCols(streams[i].columns.width);
+    next += PaddedCols(inputs[i].columns.width);
     if (spec.conv.taps > 0) {
-      ShortConvRow(ConvArgs(spec, streams[i], layer, row, states), row.row, raw[i]);
+      ShortConvRow(ConvArgs(spec, inputs[i], layer, row, states), row.row, raw[i]);
     } else {
-      std::memcpy(raw[i], in + streams[i].columns.offset, streams[i].columns.width * sizeof(float));
+      std::memcpy(raw[i], in + inputs[i].columns.offset, inputs[i].columns.width * sizeof(float));
     }
   }
   const HeadMap q_map = {spec.q_map,     &w.q_map,    &w.q_map_bias, &w.q_map2,
@@ -301,10 +301,10 @@ void AdvanceTails(const MixerSpec& spec, int64_t layer, const FrontRow& first, i
                   StatePool* states) {
   if (spec.conv.taps < 2) return;
   const MixerWeights none;
-  Stream streams[kStreams];
-  Streams(spec, none, streams);
-  for (const Stream& stream : streams) {
-    ShortConvAdvance(ConvArgs(spec, stream, layer, first, states), rows);
+  Input inputs[kInputs];
+  Inputs(spec, none, inputs);
+  for (const Input& input : inputs) {
+    ShortConvAdvance(ConvArgs(spec, input, layer, first, states), rows);
   }
 }
 

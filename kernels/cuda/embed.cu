@@ -1,6 +1,6 @@
 #include "kernels/cuda/device.cuh"
 #include "kernels/cuda/layout.h"
-#include "kernels/cuda/rows.h"
+#include "kernels/cuda/row_ops.h"
 
 namespace sluice::cuda {
 namespace {

@@ -46,7 +46,7 @@ struct Stage {
 // kSums: only what the span adds to a state of zeros, into the span's carry.
 template <int kKeys, bool kSums>
 __global__ void __launch_bounds__(kMaxWarps * 32, 1)
-    GlaChunkKernel(const __grid_constant__ MixerArgs a, const __grid_constant__ ChunkBuffers b,
+    GlaChunkKernel(const __grid_constant__ MixerLaunch a, const __grid_constant__ ChunkBuffers b,
                    const __grid_constant__ Params p) {
   using S = Stage<kKeys>;
   constexpr int kTiles = kKeys / 8, kStages = Stages(SLUICE_HOPPER);
@@ -265,7 +265,7 @@ __global__ void __launch_bounds__(kMaxWarps * 32, 1)
 }
 
 template <int kKeys, bool kSums>
-cudaError_t LaunchPass(const MixerArgs& a, const ChunkBuffers& b, const Params& p, int spans,
+cudaError_t LaunchPass(const MixerLaunch& a, const ChunkBuffers& b, const Params& p, int spans,
                        cudaStream_t stream) {
   const bool hopper = HasHopperCode();
   const int all = (a.dv + 63) / 64 * kGroupWarps, most = hopper ? kMaxWarps : kGroupWarps;
@@ -279,7 +279,7 @@ cudaError_t LaunchPass(const MixerArgs& a, const ChunkBuffers& b, const Params& 
 }
 
 template <bool kSums>
-cudaError_t LaunchPasses(const MixerArgs& a, const ChunkBuffers& b, const ChunkRange& range,
+cudaError_t LaunchPasses(const MixerLaunch& a, const ChunkBuffers& b, const ChunkRange& range,
                          int first_span, int spans, int member, cudaStream_t stream) {
   if (spans == 0) return cudaSuccess;
   for (int key = 0; key < b.key_stride; key += kPassKeys) {
@@ -297,12 +297,12 @@ cudaError_t LaunchPasses(const MixerArgs& a, const ChunkBuffers& b, const ChunkR
 
 }  // namespace
 
-cudaError_t LaunchGlaSpanSums(const MixerArgs& args, const ChunkBuffers& buffers,
+cudaError_t LaunchGlaSpanSums(const MixerLaunch& args, const ChunkBuffers& buffers,
                               const ChunkRange& range, cudaStream_t stream) {
   return LaunchPasses<true>(args, buffers, range, range.first_span, range.whole_spans, 0, stream);
 }
 
-cudaError_t LaunchGlaChunks(const MixerArgs& args, const ChunkBuffers& buffers,
+cudaError_t LaunchGlaChunks(const MixerLaunch& args, const ChunkBuffers& buffers,
                             const ChunkRange& range, cudaStream_t stream) {
   cudaError_t error = cudaSuccess;
   for (int member = 0; member < args.heads / args.kv_heads && error == cudaSuccess; ++member)

@@ -77,7 +77,7 @@ __host__ __device__ inline Shared SharedLayout(int groups, int dk, int dv, int c
 
 // Input channel `c` of the row after the short convolution, if any. `tail` points at the channel's
 // oldest input.
-__device__ __forceinline__ float ConvInput(const MixerArgs& a, float x, const float* weight,
+__device__ __forceinline__ float ConvInput(const MixerLaunch& a, float x, const float* weight,
                                            const float* tail, int tail_stride) {
   if (a.taps == 0) return x;
   float sum = 0.0f;
@@ -87,7 +87,7 @@ __device__ __forceinline__ float ConvInput(const MixerArgs& a, float x, const fl
   return Silu(sum);
 }
 
-__device__ __forceinline__ void AdvanceTail(const MixerArgs& a, float x, float* tail,
+__device__ __forceinline__ void AdvanceTail(const MixerLaunch& a, float x, float* tail,
                                             int tail_stride) {
   for (int j = 0; j < a.taps - 2; ++j) {
     tail[static_cast<int64_t>(j) * tail_stride] = tail[static_cast<int64_t>(j + 1) * tail_stride];
@@ -104,7 +104,7 @@ __device__ __forceinline__ float Dot8(const uint4& x, const uint4& y) {
 
 // log2 of key channel `c`'s decay; c counts over all kv heads. Past the rank, the weights' zeros
 // cancel what the inputs hold.
-__device__ __forceinline__ float GateOf(const MixerArgs& a, const bf16* low_rank, int c) {
+__device__ __forceinline__ float GateOf(const MixerLaunch& a, const bf16* low_rank, int c) {
   const uint4* w = reinterpret_cast<const uint4*>(a.gate + c * a.gate_stride);
   const uint4* x = reinterpret_cast<const uint4*>(low_rank);
   float z = a.gate_bias[c];
@@ -138,7 +138,7 @@ __device__ __forceinline__ void SumColumns(float4 o, float* red, float* total, b
 // is the same for every kPasses.
 template <int kPasses, int kBlocks, bool kSingle>
 __global__ void __launch_bounds__(kThreads, kBlocks)
-    GlaDecodeKernel(const __grid_constant__ MixerArgs a, int cluster_size) {
+    GlaDecodeKernel(const __grid_constant__ MixerLaunch a, int cluster_size) {
   extern __shared__ __align__(16) float shared[];
   const int groups = a.heads / a.kv_heads;
   const Shared at = SharedLayout(groups, a.dk, a.dv, cluster_size);
@@ -300,7 +300,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks)
 }
 
 template <int kPasses, int kBlocks, bool kSingle>
-cudaError_t LaunchPasses(const MixerArgs& args, int grid_rows, size_t shared_bytes,
+cudaError_t LaunchPasses(const MixerLaunch& args, int grid_rows, size_t shared_bytes,
                          cudaStream_t stream) {
   const int cluster = ClusterSize(args.dv);
   const auto kernel = GlaDecodeKernel<kPasses, kBlocks, kSingle>;
@@ -315,12 +315,12 @@ cudaError_t LaunchPasses(const MixerArgs& args, int grid_rows, size_t shared_byt
 
 }  // namespace
 
-size_t GlaDecodeSharedBytes(const MixerArgs& args) {
+size_t GlaDecodeSharedBytes(const MixerLaunch& args) {
   return SharedLayout(args.heads / args.kv_heads, args.dk, args.dv, ClusterSize(args.dv)).total *
          sizeof(float);
 }
 
-cudaError_t LaunchGlaDecode(const MixerArgs& args, int grid_rows, cudaStream_t stream) {
+cudaError_t LaunchGlaDecode(const MixerLaunch& args, int grid_rows, cudaStream_t stream) {
   const size_t bytes = GlaDecodeSharedBytes(args);
   if (args.heads != args.kv_heads) return LaunchPasses<8, 3, false>(args, grid_rows, bytes, stream);
   // With few blocks, each has more loads in flight; with many, more blocks hide each other's

@@ -9,7 +9,7 @@ namespace {
 constexpr int kAhead = 4;  // spans whose loads are in flight together
 
 __global__ void __launch_bounds__(256)
-    GlaScanKernel(const __grid_constant__ MixerArgs a, const __grid_constant__ ChunkBuffers b,
+    GlaScanKernel(const __grid_constant__ MixerLaunch a, const __grid_constant__ ChunkBuffers b,
                   int first_scan) {
   WaitForPredecessor();
   const int64_t size = static_cast<int64_t>(a.dk) * a.dv;
@@ -48,7 +48,7 @@ __global__ void __launch_bounds__(256)
 
 }  // namespace
 
-cudaError_t LaunchGlaScan(const MixerArgs& args, const ChunkBuffers& buffers,
+cudaError_t LaunchGlaScan(const MixerLaunch& args, const ChunkBuffers& buffers,
                           const ChunkRange& range, cudaStream_t stream) {
   if (range.scans == 0) return cudaSuccess;
   const int blocks = static_cast<int>((static_cast<int64_t>(args.dk) * args.dv / 4 + 255) / 256);

@@ -102,7 +102,7 @@ __device__ __noinline__ void DiagonalByDifferences(FeatureMap map, float scale, 
 }
 
 // A lane's log decays of its two tokens, laid out as the gate's product.
-__device__ __forceinline__ void LoadDecays(const MixerArgs& a, int64_t row0, int64_t row1,
+__device__ __forceinline__ void LoadDecays(const MixerLaunch& a, int64_t row0, int64_t row1,
                                            int kv_head, int first, bool valid,
                                            float (&z)[kPairs][4]) {
   if (!valid) return;
@@ -122,7 +122,7 @@ __device__ __forceinline__ void LoadDecays(const MixerArgs& a, int64_t row0, int
 // kGiven: the log decays are a.log_decay; else they come from the low-rank gate.
 template <bool kGiven>
 __global__ void __launch_bounds__(128, 4)
-    GlaScoresKernel(const __grid_constant__ MixerArgs a, const __grid_constant__ ChunkBuffers b,
+    GlaScoresKernel(const __grid_constant__ MixerLaunch a, const __grid_constant__ ChunkBuffers b,
                     int first_chunk) {
   __shared__ Shared shared;
   WaitForPredecessor();
@@ -391,7 +391,7 @@ __global__ void __launch_bounds__(128, 4)
 
 }  // namespace
 
-cudaError_t LaunchGlaScores(const MixerArgs& args, const ChunkBuffers& buffers,
+cudaError_t LaunchGlaScores(const MixerLaunch& args, const ChunkBuffers& buffers,
                             const ChunkRange& range, cudaStream_t stream) {
   const auto kernel = args.log_decay == nullptr ? GlaScoresKernel<false> : GlaScoresKernel<true>;
   return Launch(kernel, dim3(range.chunks, args.heads), 128, 0, stream, 1, args, buffers,

@@ -15,7 +15,7 @@ __device__ __forceinline__ float Square(uint32_t pair) {
 }
 
 __global__ void __launch_bounds__(256)
-    HeadNormKernel(const __grid_constant__ MixerArgs a, int first, int rows) {
+    HeadNormKernel(const __grid_constant__ MixerLaunch a, int first, int rows) {
   WaitForPredecessor();
   const int64_t item = static_cast<int64_t>(blockIdx.x) * 8 + threadIdx.x / 32;
   const int lane = threadIdx.x % 32;
@@ -66,7 +66,7 @@ __global__ void __launch_bounds__(256)
 
 }  // namespace
 
-cudaError_t LaunchHeadNorm(const MixerArgs& args, const ChunkBuffers&, int first, int rows,
+cudaError_t LaunchHeadNorm(const MixerLaunch& args, const ChunkBuffers&, int first, int rows,
                            cudaStream_t stream) {
   if (rows == 0) return cudaSuccess;
   const int64_t blocks = (static_cast<int64_t>(rows) * args.heads + 7) / 8;

@@ -134,7 +134,7 @@ cudaError_t LaunchLinearBack(const LinearArgs& args, const LinearBack& back,
                              cudaStream_t stream);
 
 // The same layer as the kernels of mixer.h see it.
-MixerArgs AsMixerArgs(const LinearArgs& args, const LinearBack& back);
+MixerLaunch AsMixerArgs(const LinearArgs& args, const LinearBack& back);
 
 }  // namespace sluice::cuda
 

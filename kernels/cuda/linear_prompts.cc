@@ -20,8 +20,8 @@ class Launches {
 
 }  // namespace
 
-MixerArgs AsMixerArgs(const LinearArgs& a, const LinearBack& back) {
-  MixerArgs m;
+MixerLaunch AsMixerArgs(const LinearArgs& a, const LinearBack& back) {
+  MixerLaunch m;
   m.meta = a.meta;
   m.log_decay = a.log_decay;
   m.min_log_decay2 = kMinLogDecay2;
@@ -41,7 +41,7 @@ MixerArgs AsMixerArgs(const LinearArgs& a, const LinearBack& back) {
 cudaError_t LaunchLinearPrompts(const LinearArgs& args, const LinearBack& back,
                                 const LinearBuffers& buffers, std::span<const ChunkRange> waves,
                                 int first, int rows, cudaStream_t stream) {
-  const MixerArgs mixer = AsMixerArgs(args, back);
+  const MixerLaunch mixer = AsMixerArgs(args, back);
   ChunkBuffers chunk = buffers.chunk;
   chunk.conv = const_cast<__nv_bfloat16*>(args.prompt_front);  // read in place of the projection
   chunk.conv_stride = args.front_stride;

@@ -14,7 +14,7 @@
 namespace sluice::cuda {
 
 // One layer's mixer. A slot's state lies as kernels/state_table.h says, slots one after another.
-struct MixerArgs {
+struct MixerLaunch {
   const StepHeader* meta = nullptr;
   const __nv_bfloat16* in = nullptr;  // (rows, in_stride): q | k | v | low-rank gate | output gate
   int64_t in_stride = 0;
@@ -48,9 +48,9 @@ struct MixerArgs {
 // ---- Decode ----
 
 // Decode rows [0, meta->num_decode): everything between the mixer's two projections in one kernel.
-cudaError_t LaunchGlaDecode(const MixerArgs& args, int grid_rows, cudaStream_t stream);
+cudaError_t LaunchGlaDecode(const MixerLaunch& args, int grid_rows, cudaStream_t stream);
 // Shared memory of a block; more than the device has: the shape is refused.
-size_t GlaDecodeSharedBytes(const MixerArgs& args);
+size_t GlaDecodeSharedBytes(const MixerLaunch& args);
 
 // ---- Prompts: kernels in this order, for one wave of the step's chunks ----
 
@@ -73,26 +73,26 @@ struct ChunkBuffers {
 };
 
 // conv = silu(short convolution of q, k, v).
-cudaError_t LaunchShortConv(const MixerArgs& args, const ChunkBuffers& buffers,
+cudaError_t LaunchShortConv(const MixerLaunch& args, const ChunkBuffers& buffers,
                             const ChunkRange& range, cudaStream_t stream);
 // Moves the tails of the slots past the chunks.
-cudaError_t LaunchShortConvTails(const MixerArgs& args, const ChunkRange& range,
+cudaError_t LaunchShortConvTails(const MixerLaunch& args, const ChunkRange& range,
                                  cudaStream_t stream);
 // q, k, scores, decay.
-cudaError_t LaunchGlaScores(const MixerArgs& args, const ChunkBuffers& buffers,
+cudaError_t LaunchGlaScores(const MixerLaunch& args, const ChunkBuffers& buffers,
                             const ChunkRange& range, cudaStream_t stream);
 // carry of whole spans = what their own tokens add to the state; span_decay.
-cudaError_t LaunchGlaSpanSums(const MixerArgs& args, const ChunkBuffers& buffers,
+cudaError_t LaunchGlaSpanSums(const MixerLaunch& args, const ChunkBuffers& buffers,
                               const ChunkRange& range, cudaStream_t stream);
 // carry = the state that enters each whole span; slots = the state after the last.
-cudaError_t LaunchGlaScan(const MixerArgs& args, const ChunkBuffers& buffers,
+cudaError_t LaunchGlaScan(const MixerLaunch& args, const ChunkBuffers& buffers,
                           const ChunkRange& range, cudaStream_t stream);
 // out = o before norm and gate; the slots' states after a span that is not whole.
-cudaError_t LaunchGlaChunks(const MixerArgs& args, const ChunkBuffers& buffers,
+cudaError_t LaunchGlaChunks(const MixerLaunch& args, const ChunkBuffers& buffers,
                             const ChunkRange& range, cudaStream_t stream);
 // out = RMSNorm per head * silu(gate), in place, for the step's rows [first, first + rows).
-cudaError_t LaunchHeadNorm(const MixerArgs& args, const ChunkBuffers& buffers, int first, int rows,
-                           cudaStream_t stream);
+cudaError_t LaunchHeadNorm(const MixerLaunch& args, const ChunkBuffers& buffers, int first,
+                           int rows, cudaStream_t stream);
 
 }  // namespace sluice::cuda
 

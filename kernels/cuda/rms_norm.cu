@@ -1,7 +1,7 @@
 #include "kernels/cuda/device.cuh"
 #include "kernels/cuda/layout.h"
 #include "kernels/cuda/rms_norm.cuh"
-#include "kernels/cuda/rows.h"
+#include "kernels/cuda/row_ops.h"
 
 namespace sluice::cuda {
 namespace {

@@ -13,7 +13,7 @@ struct Channel {
   int tail_stride;
 };
 
-__device__ __forceinline__ Channel ChannelAt(const MixerArgs& a, int c) {
+__device__ __forceinline__ Channel ChannelAt(const MixerLaunch& a, int c) {
   const int q_dim = a.heads * a.dk, k_dim = a.kv_heads * a.dk, v_dim = a.kv_heads * a.dv;
   if (c < q_dim)
     return {a.conv_q + static_cast<int64_t>(c) * a.taps, a.states + a.tail_q + c, q_dim};
@@ -24,19 +24,19 @@ __device__ __forceinline__ Channel ChannelAt(const MixerArgs& a, int c) {
   return {a.conv_v + static_cast<int64_t>(c) * a.taps, a.states + a.tail_v + c, v_dim};
 }
 
-__device__ __forceinline__ int Channels(const MixerArgs& a) {
+__device__ __forceinline__ int Channels(const MixerLaunch& a) {
   return a.heads * a.dk + a.kv_heads * (a.dk + a.dv);
 }
 
 // Input `i` of the segment whose first row of this step is `row`; negative ones are in the tail.
-__device__ __forceinline__ float Input(const MixerArgs& a, int64_t row, int i, int c,
+__device__ __forceinline__ float Input(const MixerLaunch& a, int64_t row, int i, int c,
                                        const float* tail, int stride) {
   if (i >= 0) return __bfloat162float(a.in[(row + i) * a.in_stride + c]);
   return tail[static_cast<int64_t>(i + a.taps - 1) * stride];
 }
 
 __global__ void __launch_bounds__(256)
-    ShortConvKernel(const __grid_constant__ MixerArgs a, bf16* out, int64_t out_stride,
+    ShortConvKernel(const __grid_constant__ MixerLaunch a, bf16* out, int64_t out_stride,
                     int first_chunk) {
   WaitForPredecessor();
   const int c = blockIdx.y * 256 + threadIdx.x;
@@ -56,7 +56,7 @@ __global__ void __launch_bounds__(256)
 }
 
 __global__ void __launch_bounds__(256)
-    TailsKernel(const __grid_constant__ MixerArgs a, int first_chunk) {
+    TailsKernel(const __grid_constant__ MixerLaunch a, int first_chunk) {
   WaitForPredecessor();
   const int c = blockIdx.y * 256 + threadIdx.x;
   if (c >= Channels(a)) return;
@@ -73,20 +73,20 @@ __global__ void __launch_bounds__(256)
   }
 }
 
-dim3 Grid(const MixerArgs& a, const ChunkRange& range) {
+dim3 Grid(const MixerLaunch& a, const ChunkRange& range) {
   const int channels = a.heads * a.dk + a.kv_heads * (a.dk + a.dv);
   return dim3(range.chunks, (channels + 255) / 256);
 }
 
 }  // namespace
 
-cudaError_t LaunchShortConv(const MixerArgs& args, const ChunkBuffers& buffers,
+cudaError_t LaunchShortConv(const MixerLaunch& args, const ChunkBuffers& buffers,
                             const ChunkRange& range, cudaStream_t stream) {
   return Launch(ShortConvKernel, Grid(args, range), 256, 0, stream, 1, args, buffers.conv,
                 buffers.conv_stride, range.first_chunk);
 }
 
-cudaError_t LaunchShortConvTails(const MixerArgs& args, const ChunkRange& range,
+cudaError_t LaunchShortConvTails(const MixerLaunch& args, const ChunkRange& range,
                                  cudaStream_t stream) {
   return Launch(TailsKernel, Grid(args, range), 256, 0, stream, 1, args, range.first_chunk);
 }

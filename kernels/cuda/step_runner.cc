@@ -8,7 +8,7 @@
 #include "kernels/cores.h"
 #include "kernels/cuda/layout.h"
 #include "kernels/cuda/linear_mixer.h"
-#include "kernels/cuda/rows.h"
+#include "kernels/cuda/row_ops.h"
 #include "kernels/cuda/sampler.h"
 
 namespace sluice::cuda {
@@ -176,8 +176,8 @@ void StepRunner::Do(const ProjectAddArgs& args) {
   left_norm_ = leaves ? args.next_norm : nullptr;
 }
 
-MixerArgs StepRunner::GlaArgs(const MixerSpec& s) {
-  MixerArgs m;
+MixerLaunch StepRunner::GlaArgs(const MixerSpec& s) {
+  MixerLaunch m;
   m.heads = static_cast<int32_t>(s.q_heads);
   m.kv_heads = static_cast<int32_t>(s.state_heads);
   m.dk = static_cast<int32_t>(s.dk);
@@ -216,7 +216,7 @@ void StepRunner::MixLinear(const MixArgs& args) {
 
 void StepRunner::MixGla(const MixArgs& args) {
   const MixerWeights& w = *args.weights;
-  MixerArgs m = GlaArgs(*args.spec);
+  MixerLaunch m = GlaArgs(*args.spec);
   m.meta = step_.meta;
   m.in = static_cast<const Bf16*>(args.in.data);
   m.in_stride = Stride(args.in.cols);
@@ -244,7 +244,7 @@ void StepRunner::MixGla(const MixArgs& args) {
   if (step_.plan->num_prompt > 0 && latch_.ok()) PromptMixer(*args.spec, m);
 }
 
-void StepRunner::PromptMixer(const MixerSpec& spec, const MixerArgs& mixer) {
+void StepRunner::PromptMixer(const MixerSpec& spec, const MixerLaunch& mixer) {
   const ChunkBuffers chunks = work_.ChunksOf(spec);
   ChunkRange all;
   all.chunks = step_.plan->num_chunks;

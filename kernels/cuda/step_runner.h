@@ -47,7 +47,7 @@ class StepRunner {
   void CopyLogits(const StepRows& rows, int32_t first, int32_t count);
 
   // The spec's part of what gla's fused kernels need.
-  static MixerArgs GlaArgs(const MixerSpec& spec);
+  static MixerLaunch GlaArgs(const MixerSpec& spec);
 
  private:
   // Without batch invariance, more rows than this go to the library.
@@ -70,7 +70,7 @@ class StepRunner {
   // Mixers that gla's fused kernels compute, and all others.
   void MixGla(const MixArgs& args);
   void MixLinear(const MixArgs& args);
-  void PromptMixer(const MixerSpec& spec, const MixerArgs& mixer);
+  void PromptMixer(const MixerSpec& spec, const MixerLaunch& mixer);
 
   struct Product {
     const __nv_bfloat16* x;

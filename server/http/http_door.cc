@@ -7,11 +7,11 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "absl/time/clock.h"
-#include "server/admit_request.h"
 #include "server/http/openai_model.h"
 #include "server/http/openai_request.h"
 #include "server/http/page.h"
 #include "server/log.h"
+#include "server/start_call.h"
 #include "server/trace.h"
 
 namespace sluice {

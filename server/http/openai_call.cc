@@ -5,7 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
-#include "server/admit_request.h"
+#include "server/start_call.h"
 #include "server/status.h"
 
 namespace sluice {
@@ -85,7 +85,6 @@ void OpenAiCall::Start(const OpenAiParts* parts, std::shared_ptr<HttpExchange> e
   }
   AnswerFormat format = FormatOf(*parts, request, record.request_id);
   std::vector<Request> requests;
-  std::vector<Permit> permits;
   for (const v1::GenerateRequest& prompt : request.prompts) {
     absl::StatusOr<Request> parsed =
         ParseGenerate(prompt, parts->bounds, *core.tokenizer, RandomBits());
@@ -94,30 +93,20 @@ void OpenAiCall::Start(const OpenAiParts* parts, std::shared_ptr<HttpExchange> e
     format.first_tokens.push_back(parsed->prompt.front());
     requests.push_back(*std::move(parsed));
   }
-  for (Request& one : requests) {
-    absl::StatusOr<Permit> permit = AdmitRequest(*tenant, core.admission, &one);
-    if (!permit.ok()) return refuse(permit.status());
-    permits.push_back(*std::move(permit));
-  }
   const std::shared_ptr<OpenAiCall> call(
-      new OpenAiCall(parts, exchange, std::move(record), std::move(format), requests.size()));
-  std::vector<std::shared_ptr<Stream>> streams;
-  for (size_t i = 0; i < requests.size(); ++i) {
-    streams.push_back(Stream::Create(std::make_shared<Transport>(call, i), core.emitter,
-                                     std::move(permits[i]), requests[i].n));
-  }
-  {
-    MutexLock lock(&call->mutex_);
-    call->streams_ = streams;
-  }
-  exchange->set_on_gone([call] { call->OnGone(); });
-  call->place_ = core.auth->Watch(
-      tenant, [weak = std::weak_ptr<OpenAiCall>(call)](const absl::Status& status) {
-        if (const std::shared_ptr<OpenAiCall> live = weak.lock()) live->End(status);
-      });
-  for (size_t i = 0; i < requests.size(); ++i) {
-    core.device->Submit(std::move(requests[i]), std::move(streams[i]));
-  }
+      new OpenAiCall(parts, exchange, record, std::move(format), requests.size()));
+  const absl::Status started =
+      StartCall(core, tenant, std::move(requests),
+                {[&](size_t prompt) { return std::make_shared<Transport>(call, prompt); },
+                 [&](std::vector<std::shared_ptr<Stream>> streams) {
+                   MutexLock lock(&call->mutex_);
+                   call->streams_ = std::move(streams);
+                 },
+                 [&](LiveCalls::Place place) {
+                   exchange->set_on_gone([call] { call->OnGone(); });
+                   call->place_ = std::move(place);
+                 }});
+  if (!started.ok()) refuse(started);
 }
 
 OpenAiCall::OpenAiCall(const OpenAiParts* parts, std::shared_ptr<HttpExchange> exchange,
@@ -186,12 +175,6 @@ void OpenAiCall::Complete() {
 
 void OpenAiCall::OnGone() {
   for (const std::shared_ptr<Stream>& stream : streams()) stream->OnCancel();
-}
-
-void OpenAiCall::End(const absl::Status& status) {
-  for (const std::shared_ptr<Stream>& stream : streams()) {
-    stream->End(absl::Status(status.code(), status.message()));
-  }
 }
 
 std::vector<std::shared_ptr<Stream>> OpenAiCall::streams() {

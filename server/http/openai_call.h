@@ -22,7 +22,7 @@
 #include "server/http/http_exchange.h"
 #include "server/http/openai_request.h"
 #include "server/http/openai_response.h"
-#include "server/inference_service.h"
+#include "server/inference_parts.h"
 #include "server/live_calls.h"
 #include "server/validate.h"
 
@@ -35,7 +35,7 @@ struct OpenAiParts {
   std::string fingerprint;
 };
 
-class OpenAiCall : public std::enable_shared_from_this<OpenAiCall> {
+class OpenAiCall {
  public:
   // Validates and admits every prompt, then starts them all; or refuses. Any thread.
   static void Start(const OpenAiParts* parts, std::shared_ptr<HttpExchange> exchange,
@@ -53,8 +53,6 @@ class OpenAiCall : public std::enable_shared_from_this<OpenAiCall> {
   void Cut() { exchange_->Cut(); }
 
   void OnGone();
-  // Ends every prompt with `status`. Any thread.
-  void End(const absl::Status& status);
   void Record(const TokenEvent& event);
   // The call as a whole has failed: whatever runs is cancelled.
   void Fail(absl::Status status);

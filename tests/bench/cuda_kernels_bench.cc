@@ -56,7 +56,7 @@ struct MixerBench {
   }
   GlaShape shape;
   Memory states, in, out, gate, gate_bias, norm;
-  cuda::MixerArgs args;
+  cuda::MixerLaunch args;
 };
 
 Memory UploadStep(const StepRows& rows, int chunk_capacity, cuda::StepPlan* plan) {
@@ -88,7 +88,7 @@ void Decode(const Gpu& gpu) {
       metas.push_back(UploadStep(step, 8, &plan));
     }
     const double us = gpu.timing.Time(sets * (batch < 64 ? 4 : 1), [&](int i) {
-      cuda::MixerArgs args = bench.args;
+      cuda::MixerLaunch args = bench.args;
       args.meta = metas[i % sets].as<const cuda::StepHeader>();
       Ok(cuda::LaunchGlaDecode(args, batch, gpu.timing.stream()));
     });
@@ -163,7 +163,7 @@ void PromptMixer(const Gpu& gpu) {
     step.num_prompts = static_cast<int32_t>(prompts.size());
     cuda::StepPlan plan;
     Memory meta = UploadStep(step, chunks, &plan);
-    cuda::MixerArgs args = bench.args;
+    cuda::MixerLaunch args = bench.args;
     args.meta = meta.as<const cuda::StepHeader>();
     cuda::ChunkBuffers buffers;
     buffers.key_stride = 256;

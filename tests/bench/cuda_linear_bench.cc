@@ -147,7 +147,7 @@ void Prompts(const CudaTiming& timing, const GpuLimits& limits, const LinearCase
     cuda::LinearArgs args = layer.args;
     args.meta = meta.as<const cuda::StepHeader>();
     const cuda::ChunkRange& wave = plan.waves[0];
-    const cuda::MixerArgs mixer = cuda::AsMixerArgs(args, layer.back);
+    const cuda::MixerLaunch mixer = cuda::AsMixerArgs(args, layer.back);
     cudaStream_t s = timing.stream();
     cuda::ChunkBuffers chunk = layer.buffers.chunk;
     chunk.conv = const_cast<__nv_bfloat16*>(args.prompt_front);

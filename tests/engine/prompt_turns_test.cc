@@ -18,6 +18,15 @@ constexpr int64_t kGrid = 4;
 
 // ---- The division alone ----
 
+TEST(PromptShareTest, CutsOnlyOnTheGrid) {
+  EXPECT_EQ(PromptShare(10, 100, 64), 10);  // the whole prompt, grid or not
+  EXPECT_EQ(PromptShare(100, 100, 64), 100);
+  EXPECT_EQ(PromptShare(101, 100, 64), 64);
+  EXPECT_EQ(PromptShare(1000, 200, 64), 192);
+  EXPECT_EQ(PromptShare(1000, 63, 64), 0);
+  EXPECT_EQ(PromptShare(1, 0, 64), 0);
+}
+
 class PromptTurnsTest : public testing::Test {
  protected:
   Call* Add(int64_t tokens, const std::string& tenant = "", int32_t weight = 1,

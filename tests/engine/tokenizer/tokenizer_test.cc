@@ -105,6 +105,38 @@ TEST(Tokenizer, ContinuedTextIsTheSameText) {
   }
 }
 
+// One pass for both gives what two passes gave.
+TEST(Tokenizer, SessionTextIsEncodedBothWays) {
+  std::vector<std::unique_ptr<const Tokenizer>> tokenizers = BundledBothWays();
+  const TokenizerOptions small = {.vocab_size = kSmallVocabSize, .bos_id = 258};
+  json byte_level = SmallByteLevelJson();
+  tokenizers.push_back(*Tokenizer::LoadFromJson(byte_level.dump(), small));
+  byte_level["pre_tokenizer"]["add_prefix_space"] = true;
+  tokenizers.push_back(*Tokenizer::LoadFromJson(byte_level.dump(), small));
+  std::vector<std::string> texts = {"",
+                                    " ",
+                                    "he",
+                                    " he",
+                                    "  he he",
+                                    "<tool>he",
+                                    "he<tool> he",
+                                    "<|end|>",
+                                    "he<|end|>\xFF he",
+                                    "\u00e9 he"};
+  for (const json& golden : json::parse(ReadAll(SourcePath("tests/goldens/tokenizer.json")))) {
+    texts.push_back(golden["text"]);
+  }
+  for (const auto& tokenizer : tokenizers) {
+    for (const std::string& text : texts) {
+      for (const bool start : {false, true}) {
+        const SessionIds both = tokenizer->EncodeForSession(text, start, !start);
+        EXPECT_EQ(both.start, tokenizer->Encode(text, {start, false})) << text;
+        EXPECT_EQ(both.continued, tokenizer->Encode(text, {!start, true})) << text;
+      }
+    }
+  }
+}
+
 TEST(Tokenizer, LoadPrefersJson) {
   const std::string dir = ::testing::TempDir() + "/sluice_tokenizer_test";
   std::filesystem::remove_all(dir);

@@ -1,4 +1,4 @@
-#include "engine/scheduler.h"
+#include "engine/waiting_queue.h"
 
 #include <algorithm>
 #include <memory>
@@ -10,15 +10,6 @@
 
 namespace sluice {
 namespace {
-
-TEST(PromptShareTest, CutsOnlyOnTheGrid) {
-  EXPECT_EQ(PromptShare(10, 100, 64), 10);  // the whole prompt, grid or not
-  EXPECT_EQ(PromptShare(100, 100, 64), 100);
-  EXPECT_EQ(PromptShare(101, 100, 64), 64);
-  EXPECT_EQ(PromptShare(1000, 200, 64), 192);
-  EXPECT_EQ(PromptShare(1000, 63, 64), 0);
-  EXPECT_EQ(PromptShare(1, 0, 64), 0);
-}
 
 TEST(WaitingQueueTest, PriorityThenAge) {
   Call calls[4];

@@ -1,7 +1,7 @@
 // Ops on rows: embedding, norms, biases, gated linear units. Launches return what cudaGetLastError
 // would; `meta` is in device memory.
-#ifndef SLUICE_KERNELS_CUDA_ROWS_H_
-#define SLUICE_KERNELS_CUDA_ROWS_H_
+#ifndef SLUICE_KERNELS_CUDA_ROW_OPS_H_
+#define SLUICE_KERNELS_CUDA_ROW_OPS_H_
 
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
@@ -55,4 +55,4 @@ cudaError_t LaunchGlu(const GluArgs& args, int rows, cudaStream_t stream);
 
 }  // namespace sluice::cuda
 
-#endif  // SLUICE_KERNELS_CUDA_ROWS_H_
+#endif  // SLUICE_KERNELS_CUDA_ROW_OPS_H_

@@ -1,7 +1,7 @@
-// Decides what the next step computes, and for whom: pure decisions over numbers, without device,
-// clock or text.
-#ifndef SLUICE_ENGINE_SCHEDULER_H_
-#define SLUICE_ENGINE_SCHEDULER_H_
+// Requests that wait for slots, and whose turn it is: pure decisions, without device, clock or
+// text.
+#ifndef SLUICE_ENGINE_WAITING_QUEUE_H_
+#define SLUICE_ENGINE_WAITING_QUEUE_H_
 
 #include <cstddef>
 #include <cstdint>
@@ -13,11 +13,6 @@
 #include "engine/call.h"
 
 namespace sluice {
-
-// Tokens of a prompt to compute next, given how many are left of it and of the step's budget: all
-// that is left if it fits, else a multiple of `grid` (0: nothing fits). So a prompt is only ever
-// cut on the grid of its call.
-int64_t PromptShare(int64_t prompt_left, int64_t budget_left, int64_t grid);
 
 // The cost of a request in its tenant's share: the tokens of its prompt, and those it may generate.
 // The latter are bounded, so that requests that leave the limit open are not punished with it.
@@ -67,4 +62,4 @@ class WaitingQueue {
 
 }  // namespace sluice
 
-#endif  // SLUICE_ENGINE_SCHEDULER_H_
+#endif  // SLUICE_ENGINE_WAITING_QUEUE_H_

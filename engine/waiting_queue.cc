@@ -1,4 +1,4 @@
-#include "engine/scheduler.h"
+#include "engine/waiting_queue.h"
 
 #include <algorithm>
 #include <iterator>
@@ -12,11 +12,6 @@ namespace {
 constexpr int64_t kMostCountedNewTokens = 1024;  // of one sequence
 
 }  // namespace
-
-int64_t PromptShare(int64_t prompt_left, int64_t budget_left, int64_t grid) {
-  if (prompt_left <= budget_left) return prompt_left;
-  return budget_left / grid * grid;
-}
 
 int64_t ShareCost(const Request& request) {
   const int64_t new_tokens = std::min<int64_t>(request.stop.max_new_tokens, kMostCountedNewTokens);
