@@ -39,7 +39,7 @@ class Placement {
   // Copies the states behind those prompts whose prefixes end with the step just launched.
   void KeepPrefixes(const Batch& batch);
 
-  // With slots or spilled, in the order of their admission.
+  // The calls that have slots or gave them up, in the order of their admission.
   const std::vector<Call*>& admitted() const { return admitted_; }
   // Those without slots.
   int64_t waiting() const { return static_cast<int64_t>(waiting_.size() + following_.size()); }

@@ -47,7 +47,7 @@ bool SlowReaders::SpillOne(const Calls& calls, absl::Duration now) const {
     if (longest == nullptr || call->paused_since < longest->paused_since) longest = call;
   }
   if (longest == nullptr) return false;
-  // Where host memory is full its slots stay its own until its reader is given up.
+  // When host memory is full its slots stay its own until its reader is given up.
   if (!places_.states->Reserve(longest->open_sequences, 0, &longest->spill_room).ok()) return false;
   for (Sequence& sequence : longest->sequences) {
     if (!sequence.finished) sequence.host = places_.copies->Read(sequence.slot, &sequence.copy);

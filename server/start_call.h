@@ -27,7 +27,7 @@ std::string RequestIdFrom(const std::string& id);
 
 // The sides of a call that its door provides.
 struct CallEnds {
-  // Where the events of the request of this index go.
+  // Gives the transport that the events of the request of this index go to.
   absl::FunctionRef<std::shared_ptr<StreamTransport>(size_t request)> transport;
   // Takes one stream for each request, before any of them starts.
   absl::FunctionRef<void(std::vector<std::shared_ptr<Stream>>)> attach;

@@ -30,7 +30,7 @@
 //   out_has_change  the job that is out writes the first of `changes`. Means nothing without one
 //   backing_off     a write failed: the next one is among SessionQueue's retries
 //
-// With a directory that is shared, also:
+// A shared directory adds:
 //
 //   owned           this daemon owns it: nobody else writes it
 //   marked          owned, and the others can see that something is not written yet
@@ -139,7 +139,7 @@ struct Session {
   std::shared_ptr<SessionUse> writer;
   std::deque<std::shared_ptr<SessionUse>> waiting;
 
-  // With a store. The record on disk says `stored_version` of the content.
+  // These count with a store alone. The record on disk says `stored_version` of the content.
   uint64_t generation = 0;
   uint64_t version = 1;
   uint64_t stored_version = 0;
@@ -161,7 +161,7 @@ struct Session {
   bool backing_off = false;                   // among the retries
   absl::Duration backoff = absl::Seconds(1);  // after the next failed write
 
-  // With a directory that is shared (state/README.md).
+  // These count in a shared directory alone (state/README.md).
   bool owned = false;           // by this daemon: what is in memory is the newest
   bool marked = false;          // the others can see that something is not written yet
   bool yields = false;          // another daemon waits for it, and is next

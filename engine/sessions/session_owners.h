@@ -1,5 +1,5 @@
-// Which sessions of a directory that several daemons share are this daemon's (state/README.md has
-// the protocol). Internal to engine/sessions.
+// Knows which sessions of a directory that several daemons share are this daemon's (state/README.md
+// has the protocol). Internal to engine/sessions.
 //
 // This daemon owns a session while a call here may write to it and while something that was
 // acknowledged here is not on disk. It looks at a session that it does not own before each use. For

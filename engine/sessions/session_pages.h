@@ -30,7 +30,7 @@ class SessionPages {
                SessionOwners* owners, SessionEndings* endings)
       : context_(context), table_(table), queue_(queue), owners_(owners), endings_(endings) {}
 
-  // As Sessions::List.
+  // This is Sessions::List.
   void List(absl::string_view tenant, int32_t page_size, const std::string& after_id,
             SessionLabels labels, Done<SessionPage> done);
 
@@ -66,7 +66,7 @@ class SessionPages {
   // What must be read before it can be listed: once, whatever comes of it.
   bool IsUnknown(const Listing& listing, const Session& session) const;
   bool IsUnchecked(const Listing& listing, const Session& session) const;
-  // As many records at once as the page may still take, from `it` on.
+  // Has as many records read at once as the page may still take, from `it` on.
   void Read(const std::shared_ptr<Listing>& listing, SessionTable::Map::const_iterator it);
   // These are the sessions there are: of one tenant, or all.
   void TakeNames(const std::vector<SessionName>& names, const std::string* tenant);

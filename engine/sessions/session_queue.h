@@ -1,5 +1,5 @@
-// Which sessions want a job of the store, at once or later, and which have one: one at most for
-// each. Internal to engine/sessions.
+// Knows which sessions want a job of the store, at once or later, and which have one: one at most
+// for each. Internal to engine/sessions.
 #ifndef SLUICE_ENGINE_SESSIONS_SESSION_QUEUE_H_
 #define SLUICE_ENGINE_SESSIONS_SESSION_QUEUE_H_
 

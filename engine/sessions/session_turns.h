@@ -61,7 +61,7 @@ class SessionTurns {
   bool MayReplace(const Session& session) const;
   // The place of the use's state is the committed one's now.
   void LeavePlace(SessionUse* use);
-  // As Info, once the call is over.
+  // Says what SessionTable::Info will once the call is over.
   SessionInfo Committed(const Session& session) const;
 
   const SessionContext context_;

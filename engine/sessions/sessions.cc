@@ -187,7 +187,7 @@ void Sessions::ExportOnce(absl::string_view tenant, const std::string& id, const
       return done(std::move(out));
     }
     out.info = state->info;
-    // Of several who wait for the data, one may want room, and would have it dropped again.
+    // Several may wait for the data: one of them may want room, and would have it dropped again.
     const auto pin = std::make_shared<Pin>(state);
     fetcher_.Fetch(state, [this, state, pin, out, done](absl::Status ready) mutable {
       if (!ready.ok()) return done(ready);

@@ -70,8 +70,9 @@ class Sessions {
   }
   void Update(absl::string_view tenant, const std::string& id, const std::string& etag,
               SessionChange change, Done<SessionInfo> done);
-  // Of the committed state, whatever runs on the session meanwhile. RESOURCE_EXHAUSTED as Create,
-  // and when there is no room to keep the state besides the one that a running call commits.
+  // Forks the committed state, whatever runs on the session meanwhile. RESOURCE_EXHAUSTED as
+  // Create, and when there is no room to keep the state besides the one that a running call
+  // commits.
   void Fork(absl::string_view tenant, const std::string& id, const std::string& etag,
             SessionSettings settings, Done<SessionInfo> done);
   // The call that writes to it ends with CANCELLED, on whatever daemon it runs. ABORTED when
