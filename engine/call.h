@@ -99,6 +99,20 @@ struct Call {
     const bool leave_last = commits && request.stop.max_new_tokens == 0;
     return static_cast<int64_t>(request.prompt.size()) - (leave_last ? 1 : 0);
   }
+  // Tokens of the sequence once all is said, as far as the model's limit counts them.
+  int64_t length() const {
+    return base + static_cast<int64_t>(request.prompt.size()) + request.stop.max_new_tokens;
+  }
+  // Tokens that a sequence's state will have seen at the end: the last one sampled is not computed.
+  int64_t final_tokens() const {
+    const int32_t decoded = std::max(request.stop.max_new_tokens - 1, 0);
+    return base + prompt_rows() + decoded;
+  }
+  // Tokens that the state in the sequence's slot has seen, with all steps launched so far.
+  int64_t seen(const Sequence& sequence) const {
+    if (sequence.index > 0 && in_prompt()) return 0;  // it gets a copy of the first one's
+    return base + prompt_launched + std::max<int64_t>(sequence.launched - 1, 0);
+  }
   // The next step must not go beyond this position.
   int64_t next_cut() const { return plan.cuts.empty() ? prompt_rows() : plan.cuts.front(); }
   bool in_prompt() const { return prompt_launched < prompt_rows(); }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "kernels/check.h"
 
 namespace sluice {
@@ -27,7 +28,7 @@ Engine::Engine(Backend* backend, Model* model, const Tokenizer* tokenizer, const
       delivery_(tokenizer, options.eos_token_ids, &stats_),
       slots_(options.slots),
       count_tables_(options.slots),
-      copies_(backend, MakeStateTable(model->spec()).bytes()),
+      copies_(backend, MakeStateTable(model->spec())),
       states_(&copies_, backend, &slots_, clock,
               {.host_bytes = options.session_limits.host_state_bytes,
                .disk_bytes = options.session_limits.disk_state_bytes,
@@ -54,7 +55,6 @@ Engine::Engine(Backend* backend, Model* model, const Tokenizer* tokenizer, const
       }) {
   SLUICE_CHECK(options.max_batch_tokens >= options.slots + backend->info().prompt_grid);
   stats_.slots_total.Set(options.slots);
-  stats_.state_bytes.Set(copies_.bytes());
   sessions_.set_cancel_call([this](uint64_t id, absl::Status status) { Cancel(id, status); });
 }
 
@@ -102,6 +102,11 @@ void Engine::Open(Call* call) {
   call->use->call = call->id;
   call->use->etag = request.etag;
   call->use->writes = call->commits;
+  const size_t prompt = std::max(request.prompt.size(), request.prompt_if_empty.size());
+  call->use->most_tokens = static_cast<int64_t>(prompt) + stop.max_new_tokens;
+  if (GrowingStates()) {
+    call->use->most_tokens = std::min(call->use->most_tokens, options_.max_attention_tokens);
+  }
   call->use->on_conflict = request.on_conflict;
   call->use->ready = [this, id = call->id](absl::Status status) {
     const auto it = calls_.find(id);
@@ -134,8 +139,41 @@ void Engine::Begin(Call* call) {
     return Close(call, absl::InvalidArgumentError(
                            "the prompt is empty, and the session has no history to go on from"));
   }
+  if (absl::Status fits = FitLimit(call); !fits.ok()) return Close(call, std::move(fits));
   call->sink->Push(StartedEvent{call->prompt_tokens(), request.seed});
   placement_.Queue(call);
+}
+
+absl::Status Engine::FitLimit(Call* call) {
+  if (!GrowingStates()) return absl::OkStatus();
+  StopConditions& stop = call->request.stop;
+  const int64_t limit = options_.max_attention_tokens;
+  const int64_t begun = call->length() - stop.max_new_tokens;
+  const bool generates = call->request.kind == RequestKind::kGenerate && stop.max_new_tokens > 0;
+  if (begun + (generates ? 1 : 0) > limit) {
+    return absl::OutOfRangeError(absl::StrCat(
+        "the prompt and what is before it have ", begun, " tokens, which leaves no room",
+        generates ? " for one more" : "", ": this model's sequences have at most ", limit,
+        " here (--max_attention_tokens)"));
+  }
+  const int64_t left = limit - begun;
+  if (generates && stop.max_new_tokens > left) {
+    if (stop.max_new_tokens_given) {
+      return absl::OutOfRangeError(absl::StrCat("stop.max_new_tokens is ", stop.max_new_tokens,
+                                                " behind ", begun, " tokens, must be at most ",
+                                                left, ": this model's sequences have at most ",
+                                                limit, " tokens here (--max_attention_tokens)"));
+    }
+    stop.max_new_tokens = static_cast<int32_t>(left);
+    stop.min_new_tokens = std::min(stop.min_new_tokens, stop.max_new_tokens);
+  }
+  const int64_t pages = backend_->pages().total;
+  if (const int64_t most = places_.MostPages(*call); most > pages) {
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "the call's ", call->request.n, " sequences take up to ", most,
+        " pages of attention memory, the device has ", pages, " (--device_state_bytes)"));
+  }
+  return absl::OkStatus();
 }
 
 void Engine::Cancel(RequestId id, absl::Status status) {
@@ -408,6 +446,16 @@ void Engine::SetGauges() {
   prefixes_.SetGauges();
   // A committed state in a slot is in nobody's way.
   stats_.slots_used.Set(slots_.used() - stats_.device_states.value());
+  if (!GrowingStates()) return;
+  const PageCounts pages = backend_->pages();
+  stats_.pages_total.Set(pages.total);
+  stats_.pages_used.Set(pages.total - pages.free);
+  stats_.pages_shared.Set(pages.shared);
+  int64_t spilled = 0;
+  for (const Call* call : placement_.admitted()) {
+    if (call->state == CallState::kSpilled) spilled += DevicePlaces::PagesFromHost(*call);
+  }
+  stats_.pages_spilled.Set(spilled);
 }
 
 }  // namespace sluice

@@ -50,6 +50,9 @@ struct EngineOptions {
       absl::Seconds(1);  // a paused row keeps its slot this long while others wait
   std::vector<int32_t> eos_token_ids;
 
+  // Of a model whose states grow: the most tokens of a sequence; SetAttentionRoom was given as
+  // many.
+  int64_t max_attention_tokens = 0;
   int64_t prefix_cache_bytes = 0;  // part of session_limits.host_state_bytes; 0: nothing is kept
   SessionLimits session_limits;
   std::string fingerprint;                            // of the model
@@ -96,11 +99,15 @@ class Engine {
   // Waits for the call's session; then it begins.
   void Open(Call* call);
   void Begin(Call* call);
+  // Whether the model's states, which may grow, have room for the call from its beginning to its
+  // end. A call that does not say how many tokens it wants gets as many as there is room for.
+  absl::Status FitLimit(Call* call);
   // The call has said all it had to say.
   void End(Call* call);
   void Commit(Call* call);
   void EndWithoutRows(absl::Duration now);
   bool MustNotRunAhead() const;
+  bool GrowingStates() const { return copies_.table().token_bytes() > 0; }
   bool AwaitCopies();
   void Expire(absl::Duration now);
   bool Launch(absl::Duration now);

@@ -9,21 +9,25 @@ HostCopies::~HostCopies() {
   }
 }
 
-HostState HostCopies::Read(int32_t slot, Ticket* ticket) {
+HostState HostCopies::Read(int32_t slot, int64_t tokens, Ticket* ticket) {
+  const auto bytes = static_cast<size_t>(table_.BytesAt(tokens));
   HostState host;
   if (spare_.empty()) {
-    host = std::make_shared<StateData>(bytes_);
+    host = std::make_shared<StateData>(bytes);
   } else {
     host = std::move(spare_.back());
     spare_.pop_back();
+    // One that is much too large would keep memory that no budget knows of.
+    if (host->capacity() > 2 * bytes) *host = StateData();
+    host->resize(bytes);
   }
-  *ticket = backend_->ReadState(slot, host->data());
+  *ticket = backend_->ReadState(slot, host->data(), tokens);
   in_flight_.push_back({*ticket, host});
   return host;
 }
 
-Ticket HostCopies::Write(int32_t slot, const HostState& host) {
-  const Ticket ticket = backend_->WriteState(slot, host->data());
+Ticket HostCopies::Write(int32_t slot, const HostState& host, int64_t tokens) {
+  const Ticket ticket = backend_->WriteState(slot, host->data(), tokens);
   in_flight_.push_back({ticket, host});
   return ticket;
 }

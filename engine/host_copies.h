@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <list>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -20,15 +21,15 @@ using HostState = std::shared_ptr<StateData>;
 // asked for it.
 class HostCopies {
  public:
-  // `bytes` of one state in canonical form. The backend outlives the object.
-  HostCopies(Backend* backend, int64_t bytes) : backend_(backend), bytes_(bytes) {}
+  // `table` of the model's states. The backend outlives the object.
+  HostCopies(Backend* backend, StateTable table) : backend_(backend), table_(std::move(table)) {}
   ~HostCopies();
 
-  // Starts to copy the state in `slot` into a new buffer. What is done to the slot next is ordered
-  // after; the buffer's content counts from the ticket on.
-  HostState Read(int32_t slot, Ticket* ticket);
-  // Starts to copy `host`, which is complete, into `slot`.
-  Ticket Write(int32_t slot, const HostState& host);
+  // Starts to copy the state in `slot`, which has seen `tokens`, into a new buffer. What is done to
+  // the slot next is ordered after; the buffer's content counts from the ticket on.
+  HostState Read(int32_t slot, int64_t tokens, Ticket* ticket);
+  // Starts to copy `host`, which is complete and has seen `tokens`, into `slot`.
+  Ticket Write(int32_t slot, const HostState& host, int64_t tokens);
   // Lets go of copies that are done.
   void Poll();
   // True if the copied data may be used. It never is once the device has failed, because a failed
@@ -41,7 +42,7 @@ class HostCopies {
 
   // The device's error, if a copy has met it.
   const absl::Status& status() const { return status_; }
-  int64_t bytes() const { return bytes_; }
+  const StateTable& table() const { return table_; }
   bool idle() const { return in_flight_.empty(); }
 
  private:
@@ -52,7 +53,7 @@ class HostCopies {
   static constexpr size_t kSpareBuffers = 4;  // faulting fresh pages in costs more than the copy
 
   Backend* const backend_;
-  const int64_t bytes_;
+  const StateTable table_;
   absl::Status status_;
   std::list<Copy> in_flight_;
   std::vector<HostState> spare_;

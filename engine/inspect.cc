@@ -7,6 +7,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
 #include "engine/checkpoint/checkpoint.h"
 #include "engine/checkpoint/tensor_table.h"
 #include "engine/checkpoint/weight_files.h"
@@ -38,6 +39,10 @@ Inspection::Files CountFiles(const WeightFiles& files) {
 }
 
 std::string DescribeMixer(const MixerSpec& m) {
+  if (m.core == Core::kSoftmax) {
+    if (m.window == 0) return "softmax attention over all tokens";
+    return absl::StrCat("softmax attention over a window of ", m.window, " tokens");
+  }
   constexpr const char* kDecays[] = {"no decay", "a constant decay per head",
                                      "a decay per head and token", "a decay per key and token"};
   std::string text = m.core == Core::kDelta ? "the delta rule, " : "";
@@ -53,7 +58,9 @@ std::string DescribeMixer(const MixerSpec& m) {
 
 // Multiply-adds of the matrices, and of the state, which is decayed, updated and read; the delta
 // rule also reads it by its key.
+// What softmax layers read depends on the position, and is left out.
 int64_t MixerCost(const MixerSpec& m, int64_t hidden) {
+  if (m.core == Core::kSoftmax) return (m.in_dim + m.out_dim()) * hidden;
   const int64_t state = m.state_heads * m.dk * m.dv;
   const int64_t read = m.heads() * m.dk * m.dv;
   int64_t gates = m.low_rank_gate ? m.out_gate.width * m.out_dim() : 0;
@@ -72,7 +79,8 @@ std::vector<Inspection::Layers> DescribeLayers(const ModelSpec& spec) {
     Inspection::Layers layer;
     layer.count = 1;
     for (const StatePart& part : table.parts()) {
-      if (part.layer == static_cast<int32_t>(i)) layer.state_bytes += part.bytes();
+      if (part.layer != static_cast<int32_t>(i)) continue;
+      (part.per_token ? layer.token_bytes : layer.state_bytes) += part.bytes();
     }
     for (const BranchSpec& branch : spec.layers[i].branches) {
       for (const UnitSpec& unit : branch.units) {
@@ -86,7 +94,7 @@ std::vector<Inspection::Layers> DescribeLayers(const ModelSpec& spec) {
     }
     const auto alike = std::find_if(kinds.begin(), kinds.end(), [&](const auto& kind) {
       return kind.mixer == layer.mixer && kind.state_bytes == layer.state_bytes &&
-             kind.multiply_adds == layer.multiply_adds;
+             kind.token_bytes == layer.token_bytes && kind.multiply_adds == layer.multiply_adds;
     });
     if (alike == kinds.end()) {
       kinds.push_back(std::move(layer));
@@ -123,7 +131,9 @@ void InspectTensors(const WeightFiles& files, const InspectOptions& options, Ins
   result->layout = layout;
   result->devices = {Measure(DeviceKind::kCpu, config, *tensors),
                      Measure(DeviceKind::kCuda, config, *tensors)};
-  result->state_bytes = MakeStateTable(config.spec).bytes();
+  const StateTable table = MakeStateTable(config.spec);
+  result->state_bytes = table.bytes();
+  result->token_bytes = table.token_bytes();
   if (!options.check_values) return;
   WeightSizer nowhere(DeviceKind::kCpu);
   const absl::Status status =

@@ -31,7 +31,8 @@ struct Inspection {
   struct Layers {
     int64_t count = 0;
     std::string mixer;          // "a decay per key, short convolutions"
-    int64_t state_bytes = 0;    // of one layer of one session
+    int64_t state_bytes = 0;    // of one layer of one session, without what grows
+    int64_t token_bytes = 0;    // what it grows by with each token
     int64_t multiply_adds = 0;  // of one layer for one decoded token
   };
   struct TokenizerFile {
@@ -57,7 +58,8 @@ struct Inspection {
   std::optional<Layout> layout;
   std::optional<TokenizerFile> tokenizer;
   std::vector<Device> devices;  // of a model whose config and tensors are good
-  int64_t state_bytes = 0;      // of a session; likewise
+  int64_t state_bytes = 0;      // of a session, without what grows; likewise
+  int64_t token_bytes = 0;      // what it grows by with each token
   bool values_checked = false;  // every weight was read: none is a NaN or an infinity
   std::string fingerprint;      // then; as the daemon's
 };

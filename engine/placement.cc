@@ -91,7 +91,7 @@ Placement::Outcome Placement::PlaceOne(Call* call, absl::Duration now) {
   const auto has_room = [&] { return places_.slots->free() + places_.states->slots_held() >= n; };
   while (!has_room() && readers_->SpillOne(admitted_, now)) {
   }
-  if (!has_room()) return Outcome::kNoSlot;
+  if (!has_room() || !MakePages(*call, state.get(), now)) return Outcome::kNoSlot;
   if (state == nullptr && !FindPrefix(call, &state)) return Outcome::kFollows;
   // The session's next state takes the place of this one, so its slot may be worked in; the host
   // has it.
@@ -106,6 +106,25 @@ Placement::Outcome Placement::PlaceOne(Call* call, absl::Duration now) {
   LoadStart(call, state.get(), take_slot);
   Prepare(call);
   return Outcome::kPlaced;
+}
+
+bool Placement::MakePages(const Call& call, State* state, absl::Duration now) {
+  if (!places_.paged()) return true;
+  const int64_t most = places_.MostPages(call);
+  const auto make = [&](int64_t wanted, const State* keep) {
+    do {
+      if (places_.states->FreePages(wanted, places_.Promised(admitted_), keep)) return true;
+    } while (readers_->SpillOne(admitted_, now));
+    return false;
+  };
+  if (state == nullptr || !state->on_device()) return make(most, state);
+  // A state that is replaced brings all its pages, one that is copied those that are full.
+  const int64_t seen = state->info.seen();
+  const int64_t brought = call.commits ? PagesFor(seen) : seen / kPageTokens;
+  if (make(most - brought, state)) return true;
+  if (!state->data_ready()) return false;
+  places_.states->LeaveSlot(state);
+  return make(most, nullptr);
 }
 
 bool Placement::FindPrefix(Call* call, StatePtr* state) {
@@ -168,7 +187,7 @@ void Placement::LoadStart(Call* call, State* state, bool take_slot) {
     stats_->device_restores.Add();
   } else {
     first.host = state->data();
-    first.copy = places_.copies->Write(first.slot, first.host);
+    first.copy = places_.copies->Write(first.slot, first.host, state->info.seen());
     call->load_started = clock_->Now();
     call->state = CallState::kLoading;
     stats_->host_restores.Add();

@@ -58,7 +58,7 @@ PrefixMatch PrefixCache::Find(const std::string& tenant, absl::Span<const int32_
 PrefixPlan PrefixCache::Begin(const std::string& tenant, absl::Span<const int32_t> prompt,
                               int64_t limit, int64_t from, uint64_t leader) {
   PrefixPlan plan;
-  const int64_t most = limit / grid_ * node_bytes_ + states_->state_bytes();
+  const int64_t most = limit / grid_ * node_bytes_ + states_->BytesAt(limit);
   if (limit <= from || most > budget_) return plan;
   std::unique_ptr<PrefixNode>& root = roots_[tenant];
   if (root == nullptr) root = std::make_unique<PrefixNode>();
@@ -94,14 +94,14 @@ void PrefixCache::Keep(PrefixPlan* plan, int32_t slot) {
   while (node->end > tokens) node = node->parent;
   SLUICE_CHECK(node->end == tokens);
   Room room;
-  if (node->state == nullptr && MakeRoom(states_->state_bytes()) &&
-      states_->Reserve(1, 0, &room).ok()) {
+  const int64_t bytes = states_->BytesAt(tokens);
+  if (node->state == nullptr && MakeRoom(bytes) && states_->Reserve(bytes, 0, &room).ok()) {
     StateInfo info;
-    info.position = tokens;
+    info.position = tokens + 1;  // whatever token comes next
     info.numerics_id = numerics_id_;
     node->state = states_->AdoptCopy(std::move(info), slot, &room, [this, node] { Drop(node); });
     node->place = kept_.insert(kept_.end(), node);
-    bytes_ += states_->state_bytes();
+    bytes_ += bytes;
   }
   if (plan->cuts.empty()) End(plan);
 }
@@ -153,7 +153,7 @@ bool PrefixCache::MakeRoom(int64_t bytes) {
 
 void PrefixCache::Drop(PrefixNode* node) {
   stats_->prefix_evictions.Add();
-  bytes_ -= states_->state_bytes();
+  bytes_ -= states_->BytesAt(node->end);
   kept_.erase(node->place);
   const StatePtr gone = std::move(node->state);
   gone->drop = nullptr;  // a call may still hold it

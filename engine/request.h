@@ -13,7 +13,8 @@
 namespace sluice {
 
 struct StopConditions {
-  int32_t max_new_tokens = 256;  // 0: take the prompt in, generate nothing
+  int32_t max_new_tokens = 256;      // 0: take the prompt in, generate nothing
+  bool max_new_tokens_given = true;  // false: fewer will do where the sequence may have no more
   int32_t min_new_tokens =
       0;  // EOS and stop tokens are not sampled, stop strings not looked for, before
   std::vector<std::string> strings;

@@ -41,6 +41,8 @@ class SlowReaders {
 
  private:
   static bool IsRead(const Call& call);
+  // Makes room for a call that gave its slots up, at the cost of states that have other places.
+  bool HasPlace(const Calls& calls, const Call& call) const;
 
   const DevicePlaces places_;
   const Clock* const clock_;

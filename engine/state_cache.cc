@@ -58,19 +58,24 @@ StateCache::~StateCache() { SLUICE_CHECK(states_ == 0); }
 
 // ---- Room ----
 
-absl::Status StateCache::Reserve(int32_t host_states, int32_t disk_states, Room* room) {
-  const int64_t host = host_states * state_bytes();
-  const int64_t disk = budget_.has_store ? disk_states * state_bytes() : 0;
-  if (disk > 0 && disk_used() + disk > budget_.disk_bytes) {
+absl::Status StateCache::CheckRoom(int64_t host_bytes, int64_t disk_bytes) {
+  if (disk_bytes > 0 && disk_used() + disk_bytes > budget_.disk_bytes) {
     return absl::ResourceExhaustedError(absl::StrCat("no room for another state on disk: all ",
                                                      budget_.disk_bytes,
                                                      " bytes are taken (--disk_state_bytes)"));
   }
-  if (!FitsHost(host)) {
+  if (!FitsHost(host_bytes)) {
     return absl::ResourceExhaustedError(absl::StrCat("no room for another state in memory: all ",
                                                      budget_.host_bytes,
                                                      " bytes are taken (--host_state_bytes)"));
   }
+  return absl::OkStatus();
+}
+
+absl::Status StateCache::Reserve(int64_t host, int64_t disk_bytes, Room* room) {
+  const int64_t disk = budget_.has_store ? disk_bytes : 0;
+  const absl::Status status = CheckRoom(host, disk);
+  if (!status.ok()) return status;
   room->Release();
   room->cache_ = this;
   room->host_ = host;
@@ -80,13 +85,20 @@ absl::Status StateCache::Reserve(int32_t host_states, int32_t disk_states, Room*
   return absl::OkStatus();
 }
 
-void StateCache::ReserveInPlace(Room* room) {
+absl::Status StateCache::ReserveInPlace(int64_t bytes, int64_t old_bytes, Room* room) {
+  const int64_t lent = std::min(bytes, old_bytes);
+  if (bytes > lent) {
+    const absl::Status status = CheckRoom(bytes - lent, budget_.has_store ? bytes - lent : 0);
+    if (!status.ok()) return status;
+  }
   room->Release();
   room->cache_ = this;
-  room->host_ = room->disk_ = room->lent_ = state_bytes();
-  reserved_host_ += state_bytes();
-  reserved_disk_ += state_bytes();
-  lent_ += state_bytes();
+  room->host_ = room->disk_ = bytes;
+  room->lent_ = lent;
+  reserved_host_ += bytes;
+  reserved_disk_ += bytes;
+  lent_ += lent;
+  return absl::OkStatus();
 }
 
 bool StateCache::FitsHost(int64_t bytes) {
@@ -157,7 +169,8 @@ StatePtr StateCache::AdoptFile(StateInfo info) {
 }
 
 StatePtr StateCache::MakeState(StateInfo info, bool has_disk) {
-  auto state = std::make_shared<State>(this, std::move(info), state_bytes());
+  const int64_t bytes = BytesAt(info.seen());
+  auto state = std::make_shared<State>(this, std::move(info), bytes);
   state->has_disk_ = has_disk;
   ++states_;
   if (has_disk) {
@@ -180,7 +193,7 @@ void StateCache::HoldSlot(State* state, int32_t slot) {
 
 void StateCache::StartRead(State* state, int32_t slot, Room* room) {
   Ticket ticket = 0;
-  HostState host = copies_->Read(slot, &ticket);
+  HostState host = copies_->Read(slot, state->info.seen(), &ticket);
   GiveData(state, std::move(host), room);
   state->read_ = ticket;
   state->read_started_ = clock_->Now();
@@ -216,7 +229,9 @@ void StateCache::Touch(State* state) {
 
 void StateCache::DropSlot(State* state) {
   if (state->slot_ < 0) return;
-  slots_->Give(TakeSlot(state));
+  const int32_t slot = TakeSlot(state);
+  backend_->DropState(slot);
+  slots_->Give(slot);
 }
 
 int32_t StateCache::TakeSlot(State* state) {
@@ -239,6 +254,17 @@ bool StateCache::FreeSlots(int32_t wanted, const State* keep) {
     stats_->slot_evictions.Add();
   }
   return slots_->free() >= wanted;
+}
+
+bool StateCache::FreePages(int64_t wanted, int64_t promised, const State* keep) {
+  auto it = in_slots_.begin();
+  while (backend_->pages().free - promised < wanted && it != in_slots_.end()) {
+    State* state = *it++;
+    if (state == keep) continue;
+    DropSlot(state);
+    stats_->slot_evictions.Add();
+  }
+  return backend_->pages().free - promised >= wanted;
 }
 
 // ---- Copies ----
@@ -284,6 +310,8 @@ void StateCache::SetGauges() {
   stats_->device_states.Set(static_cast<int64_t>(in_slots_.size()));
   stats_->host_states.Set(static_cast<int64_t>(in_host_.size()));
   stats_->disk_states.Set(budget_.has_store ? on_disk_ + unread_ : 0);
+  stats_->host_state_bytes.Set(host_bytes_);
+  stats_->disk_state_bytes.Set(budget_.has_store ? on_disk_bytes_ + unread_ * BytesAt(0) : 0);
 }
 
 }  // namespace sluice

@@ -85,7 +85,7 @@ class State {
   friend class Pin;
 
   StateCache* const cache_;
-  const int64_t bytes_;  // in canonical form
+  const int64_t bytes_;  // in canonical form, which is what it takes on the host and on disk
   int32_t slot_ = -1;
   HostState host_;
   Ticket read_ = 0;  // of the copy into host_, while it is on its way
@@ -124,14 +124,15 @@ class StateCache {
              const StateBudget& budget, EngineStats* stats);
   ~StateCache();
 
-  // Room for so many states. RESOURCE_EXHAUSTED when there is none and none can be made.
-  absl::Status Reserve(int32_t host_states, int32_t disk_states, Room* room);
-  // Room for one state in the place of another, which has none of its own any more once the room is
-  // given back.
-  void ReserveInPlace(Room* room);
+  // Room for so many bytes of states. RESOURCE_EXHAUSTED when there is none and none can be made.
+  absl::Status Reserve(int64_t host_bytes, int64_t disk_bytes, Room* room);
+  // Room for a state of `bytes` in the place of another of `old_bytes`, which has none of its own
+  // any more once the room is given back. RESOURCE_EXHAUSTED: there is none for what it is larger.
+  absl::Status ReserveInPlace(int64_t bytes, int64_t old_bytes, Room* room);
   // Brings the host memory back to its bound, after a room in place was used.
   void Trim() { FitsHost(0); }
-  // Sessions known by name alone: each may have a state on disk.
+  // Sessions known by name alone: each may have a state on disk, of whose bytes those count that
+  // every state has.
   void AddUnread(int64_t count) { unread_ += count; }
   // So many states are in the directory, those of other daemons too.
   void CountDirectory(int64_t states) { unread_ = std::max<int64_t>(0, states - on_disk_); }
@@ -157,6 +158,10 @@ class StateCache {
   // Gives slots back, the least recently used first, until `wanted` are free in the pool or only
   // `keep` has one left. False: not enough.
   bool FreeSlots(int32_t wanted, const State* keep);
+  // The same for pages: until `wanted` are free beside those that are `promised`.
+  bool FreePages(int64_t wanted, int64_t promised, const State* keep);
+  // The state goes on without its slot; its data is ready.
+  void LeaveSlot(State* state) { DropSlot(state); }
   // Slots that FreeSlots could give back.
   int32_t slots_held() const { return static_cast<int32_t>(in_slots_.size()); }
   void Touch(State* state);
@@ -170,8 +175,8 @@ class StateCache {
   bool device_failed() const { return device_failed_; }
 
   void SetGauges();
-  // Of a state in canonical form.
-  int64_t state_bytes() const { return copies_->bytes(); }
+  // Of a state in canonical form that has seen `tokens`.
+  int64_t BytesAt(int64_t tokens) const { return copies_->table().BytesAt(tokens); }
 
  private:
   friend class State;
@@ -185,10 +190,11 @@ class StateCache {
   void Forget(State* state);
   void DropSlot(State* state);
   bool DropOneFromHost();
+  absl::Status CheckRoom(int64_t host_bytes, int64_t disk_bytes);
   bool FitsHost(int64_t bytes);
   void DropHost(State* state);
   int64_t disk_used() const {
-    return on_disk_bytes_ + unread_ * state_bytes() + reserved_disk_ - lent_;
+    return on_disk_bytes_ + unread_ * BytesAt(0) + reserved_disk_ - lent_;
   }
   int64_t host_used() const { return host_bytes_ + reserved_host_ - lent_; }
 

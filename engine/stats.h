@@ -127,7 +127,8 @@ struct EngineStats {
   Gauge device_states;
   Gauge host_states;
   Gauge disk_states;
-  Gauge state_bytes;        // of one
+  Gauge host_state_bytes;
+  Gauge disk_state_bytes;
   Counter device_restores;  // calls that went on from a state in a slot
   Counter host_restores;    // from host memory
   Counter disk_restores;    // from a file
@@ -154,6 +155,11 @@ struct EngineStats {
   Gauge waiting;  // requests without a slot
   Gauge running;  // sequences with a slot that may be in a batch
   Gauge paused;   // sequences whose reader is too slow
+  // Of a model whose states grow.
+  Gauge pages_total;
+  Gauge pages_used;
+  Gauge pages_shared;   // of them, by more than one state
+  Gauge pages_spilled;  // that paused calls in host memory will want again
   Gauge slots_used;
   Gauge slots_total;
   Histogram queue_seconds{kLatencyBounds};

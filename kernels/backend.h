@@ -11,6 +11,11 @@
 // there are, or of how a prompt was cut on the grid. Decode rows and prompt rows may use different
 // orders of summation, and so may prompts of different lengths.
 //
+// States of softmax layers without a window grow with their tokens. What they hold for each token
+// is in pages of kPageTokens tokens (state_table.h), which slots share once full: a copy of a state
+// takes at most one page. A step takes the pages that its rows need, and whoever forms it sees to
+// it that there are enough.
+//
 // Threads: one thread drives a backend. Errors of the device latch: once a call has returned one,
 // every later call returns it too and touches the device no more.
 #ifndef SLUICE_KERNELS_BACKEND_H_
@@ -24,6 +29,7 @@
 #include "absl/types/span.h"
 #include "kernels/cores.h"
 #include "kernels/ops.h"
+#include "kernels/saturated.h"
 #include "kernels/state_table.h"
 #include "kernels/step_rows.h"
 #include "kernels/weight_store.h"
@@ -45,6 +51,12 @@ struct BackendInfo {
   std::string weight_dtype;  // "bf16": what every checkpoint's weights become; empty: they stay
 };
 
+struct PageCounts {
+  int64_t total = 0;
+  int64_t free = 0;
+  int64_t shared = 0;  // that more than one slot has
+};
+
 class Backend : public WeightStore {
  public:
   virtual const BackendInfo& info() const = 0;
@@ -53,12 +65,18 @@ class Backend : public WeightStore {
   // RESOURCE_EXHAUSTED when memory is short. ----
 
   virtual absl::StatusOr<Activation> AllocateActivation(int64_t rows, int64_t cols) = 0;
+  // Before AllocateStates, for a model whose states grow: what its slots may take.
+  virtual void SetAttentionRoom(const AttentionRoom&) {}
   // Once: `slots` states, and `count_tables` tables of token counts. Fixes the model and the
   // largest step: it has at most max_rows + slots logit rows. INVALID_ARGUMENT: as CheckSpec.
   virtual absl::Status AllocateStates(const ModelSpec& spec, int32_t slots, int32_t count_tables,
                                       int32_t max_rows) = 0;
-  // Bytes a slot takes on the device, for sizing before AllocateStates.
+  // Bytes a slot takes on the device without pages, for sizing before AllocateStates.
   virtual int64_t SlotBytes(const ModelSpec& spec) const = 0;
+  // Bytes of a page; 0: the model's states do not grow.
+  virtual int64_t PageBytes(const ModelSpec& spec) const {
+    return SaturatedProduct(kPageTokens, MakeStateTable(spec).token_bytes());
+  }
   // Bytes that slots may take where nobody says: of a device's own memory what is free now that
   // weights and activations are there, less what AllocateStates takes besides; of the host's, a
   // share.
@@ -81,10 +99,13 @@ class Backend : public WeightStore {
   virtual Ticket ZeroState(int32_t slot) = 0;
   // `to` gets the state of `from`; what was last sampled in either stays.
   virtual Ticket CopyState(int32_t from, int32_t to) = 0;
-  // Canonical form (state_table.h), `host` of the table's bytes, which live until the ticket is
-  // done.
-  virtual Ticket ReadState(int32_t slot, void* host) = 0;
-  virtual Ticket WriteState(int32_t slot, const void* host) = 0;
+  // Canonical form (state_table.h) of a state that has seen `tokens`, which counts where states
+  // grow alone; `host` of the table's bytes for so many, which live until the ticket is done.
+  virtual Ticket ReadState(int32_t slot, void* host, int64_t tokens) = 0;
+  virtual Ticket WriteState(int32_t slot, const void* host, int64_t tokens) = 0;
+  // Nobody wants the slot's state any more: its pages are free.
+  virtual void DropState(int32_t) {}
+  virtual PageCounts pages() const { return {}; }
   // Makes table `counts` hold `prompt`'s tokens as seen and none as generated. Sampling counts what
   // it draws.
   virtual Ticket ResetCounts(int32_t counts, absl::Span<const int32_t> prompt) = 0;

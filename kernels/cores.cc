@@ -25,7 +25,7 @@ constexpr char kNotYet[] = "there are no kernels for it yet";
 constexpr CoreRow kRows[] = {
     {Core::kLinear, "linear", {1, 64, ""}, {3, 512, ""}},
     {Core::kDelta, "delta", {1, 64, ""}, {0, 0, kNotYet}},
-    {Core::kSoftmax, "softmax", {0, 0, kNotYet}, {0, 0, kNotYet}},
+    {Core::kSoftmax, "softmax", {1, 64, ""}, {0, 0, kNotYet}},
     {Core::kTwoPass, "two-pass", {0, 0, kNotYet}, {0, 0, kNotYet}},
     {Core::kSelective, "selective", {0, 0, kNotYet}, {0, 0, kNotYet}},
     {Core::kModal, "modal", {0, 0, kNotYet}, {0, 0, kNotYet}},
@@ -70,7 +70,8 @@ bool IsGla(const MixerSpec& s) {
 
 // What the drivers of other linear mixers take.
 bool IsLinear(const MixerSpec& s) {
-  if (s.core != Core::kLinear) return false;
+  const bool kept = s.rope != Rope::kTable && s.q_norm != QkNorm::kRms && s.k_norm != QkNorm::kRms;
+  if (s.core != Core::kLinear || !kept) return false;
   switch (s.decay) {
     case Decay::kNone:
     case Decay::kConst:
@@ -102,6 +103,21 @@ bool IsDelta(const MixerSpec& s) {
       return s.gate == GateMap::kKda || s.gate == GateMap::kKdaBounded;
   }
   return false;
+}
+
+// What the CPU's softmax core takes.
+bool IsSoftmax(const MixerSpec& s) {
+  const bool heads = s.k_heads > 0 && s.k_heads == s.v_heads && s.k_heads == s.state_heads &&
+                     s.q_heads % s.k_heads == 0;
+  const bool front = s.decay == Decay::kNone && s.gate == GateMap::kNone && s.conv.taps == 0 &&
+                     s.q_map == FeatureMap::kIdentity && s.k_map == FeatureMap::kIdentity &&
+                     s.key_width == s.dk &&
+                     (s.q_norm == QkNorm::kNone || s.q_norm == QkNorm::kRms) &&
+                     (s.k_norm == QkNorm::kNone || s.k_norm == QkNorm::kRms);
+  const bool rope = s.rope == Rope::kNone ||
+                    (s.rope == Rope::kTable && s.rope_dims % 2 == 0 && s.rope_dims <= s.dk);
+  return s.core == Core::kSoftmax && heads && front && rope && !s.normaliser &&
+         s.skip == Skip::kNone;
 }
 
 // What CUDA's generic linear core does not take.
@@ -138,7 +154,7 @@ absl::Status CheckMixer(DeviceKind device, const MixerSpec& s) {
   const CoreRow& row = RowOf(s.core);
   const auto& on = On(device, row);
   if (on.revision == 0) return Refuse(device, absl::StrCat(row.name, " core: ", on.reason));
-  if (!IsGla(s) && !IsLinear(s) && !IsDelta(s)) {
+  if (!IsGla(s) && !IsLinear(s) && !IsDelta(s) && !IsSoftmax(s)) {
     return Refuse(device,
                   absl::StrCat("a mixer of another shape on the ", row.name, " core: ", kNotYet));
   }

@@ -318,6 +318,14 @@ SLUICE_MIXER_MATH void NormalizeSumAbs(int64_t n, float eps, float* x) {
   for (int64_t i = 0; i < n; ++i) x[i] *= inverse;
 }
 
+// x / sqrt(mean x^2 + eps) * weight
+SLUICE_MIXER_MATH void NormalizeRms(int64_t n, float eps, const float* weight, float* x) {
+  double sum = 0.0;
+  for (int64_t i = 0; i < n; ++i) sum += double{x[i]} * x[i];
+  const auto inverse = static_cast<float>(1 / sqrt(sum / static_cast<double>(n) + eps));
+  for (int64_t i = 0; i < n; ++i) x[i] *= inverse * weight[i];
+}
+
 // ---- Positions ----
 
 // Radians a token that pair `i` of a rotated head of `width` channels turns by.

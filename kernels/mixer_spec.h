@@ -74,6 +74,7 @@ enum class QkNorm : uint8_t {
   kSum,     // x / (sum x + 1e-4)
   kL2,      // x / sqrt(sum x^2 + 1e-6)
   kSumAbs,  // x / max(sum |x|, 1e-6)
+  kRms,     // x / sqrt(mean x^2 + qk_norm_eps) * MixerWeights::q_norm or k_norm
 };
 
 // Whether what becomes of a head's channel depends on the head's other channels.
@@ -87,6 +88,10 @@ enum class Rope : uint8_t {
   kNone,
   kHalves,  // channel i with channel i + d / 2, by position * theta^(-2 i / d)
   kLrpe,    // [x cos(a), x sin(a)], a = position * MixerWeights::theta: twice as wide
+  // Channel i with channel i + rope_dims / 2 of the first rope_dims, the others stay; by
+  // a = position / rope_divisor * MixerWeights::theta[i], rounded to fp32 as the models' own code
+  // does; cos(a) and sin(a) times rope_scale.
+  kTable,
 };
 
 enum class NormKind : uint8_t {
@@ -155,6 +160,11 @@ struct MixerSpec {
   QkNorm k_norm = QkNorm::kNone;
   Rope rope = Rope::kNone;
   float rope_theta = 10000.0f;
+  int64_t rope_dims = 0;      // Rope::kTable: even, at most dk
+  float rope_divisor = 1.0f;  // Rope::kTable: of positions that were interpolated
+  float rope_scale = 1.0f;    // Rope::kTable
+  float qk_norm_eps = 1e-6f;  // QkNorm::kRms
+  int64_t window = 0;         // Core::kSoftmax: a token sees itself and window - 1 before; 0: all
   float q_scale = 1.0f;
   bool clamp_log_gate = false;
   float log_gate_min = 0.0f;  // where clamp_log_gate; GateMap::kKdaBounded
@@ -192,7 +202,8 @@ struct MixerWeights {
   Vector q_map_bias, k_map_bias;    //
   Linear q_map2, k_map2;            // FeatureMap::kProduct: the second matrix
   Vector q_map2_bias, k_map2_bias;  //
-  Vector theta;                     // Rope::kLrpe: (q_heads, key_width)
+  Vector theta;                     // kLrpe: (q_heads, key_width); kTable: (rope_dims / 2)
+  Vector q_norm, k_norm;            // QkNorm::kRms: (dk), one for all heads
   Vector skip;                      // D: (state_heads), or (state_heads * dv)
   Vector out_norm;                  // (dv) where the norm spans a head, else (out_dim)
   Vector out_norm_bias;

@@ -38,7 +38,7 @@ struct MixArgs {
   const MixerSpec* spec = nullptr;  // both outlive the backend's last step
   const MixerWeights* weights = nullptr;
   int64_t layer = 0;
-  Activation in;   // (rows, in_dim)
+  Activation in;   // (rows, in_dim); may be overwritten
   Activation out;  // out: (rows, out_dim)
 };
 

@@ -14,23 +14,50 @@ const StatePart* StateTable::Find(int64_t layer, StatePartKind kind) const {
   return nullptr;
 }
 
-void StateTable::Add(int64_t layer, StatePartKind kind, std::vector<int64_t> shape, DType dtype) {
+StatePart& StateTable::Append(int64_t layer, StatePartKind kind, std::vector<int64_t> shape,
+                              DType dtype) {
   StatePart part;
   part.layer = static_cast<int32_t>(layer);
   part.kind = kind;
   part.dtype = dtype;
   part.shape = std::move(shape);
   part.offset = bytes_;
+  part.token_offset = token_bytes_;
   part.elements = 1;
   for (int64_t extent : part.shape) part.elements = SaturatedProduct(part.elements, extent);
-  const int64_t bytes = SaturatedProduct(part.elements, DTypeBytes(dtype));
-  bytes_ = SaturatedSum(bytes_, bytes);
-  parts_.push_back(std::move(part));
+  return parts_.emplace_back(std::move(part));
+}
+
+void StateTable::Add(int64_t layer, StatePartKind kind, std::vector<int64_t> shape, DType dtype) {
+  const StatePart& part = Append(layer, kind, std::move(shape), dtype);
+  bytes_ = SaturatedSum(bytes_, SaturatedProduct(part.elements, DTypeBytes(dtype)));
+}
+
+void StateTable::AddPerToken(int64_t layer, StatePartKind kind, std::vector<int64_t> shape,
+                             DType dtype) {
+  StatePart& part = Append(layer, kind, std::move(shape), dtype);
+  part.per_token = true;
+  token_bytes_ = SaturatedSum(token_bytes_, SaturatedProduct(part.elements, DTypeBytes(dtype)));
+}
+
+int64_t StateTable::BytesAt(int64_t tokens) const {
+  return SaturatedSum(bytes_, SaturatedProduct(token_bytes_, tokens));
 }
 
 StateTable MakeStateTable(const ModelSpec& spec) {
   StateTable table;
   ForEachMixer(spec, [&](int64_t layer, const MixerSpec& m) {
+    if (m.core == Core::kSoftmax) {
+      const int64_t keys = m.k_heads * m.dk, values = m.v_heads * m.dv;
+      if (m.window > 0) {
+        table.Add(layer, StatePartKind::kKeys, {m.window, keys});
+        table.Add(layer, StatePartKind::kValues, {m.window, values});
+      } else {
+        table.AddPerToken(layer, StatePartKind::kKeys, {keys});
+        table.AddPerToken(layer, StatePartKind::kValues, {values});
+      }
+      return;
+    }
     table.Add(layer, StatePartKind::kMatrix, {m.state_heads, m.dk, m.dv});
     if (m.conv.taps > 1) {
       table.Add(layer, StatePartKind::kConvQ, {m.conv.taps - 1, m.q.width});

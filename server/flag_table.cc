@@ -80,6 +80,13 @@ const std::vector<ServerFlag>& ServerFlags() {
        "1024 states, or those that its free memory holds. There are never more states than "
        "--max_batch_tokens has room for.",
        &Options::device_state_bytes, 0, 1024 * kTebi},
+      {"max_attention_tokens", "N", kMemory,
+       "Where the model has softmax layers without a window, its states grow, and a sequence has "
+       "at "
+       "most this many tokens, history and answer together. 0 means what the model was trained "
+       "for, "
+       "or what the memory for states holds. Other models have no such limit.",
+       &Options::max_attention_tokens, 0, int64_t{1} << 40},
       {"memory_limit", "N", kMemory,
        "The process may have this many bytes of memory. Above nine tenths of them, no call is "
        "admitted beside those that run. 0 means what the cgroup allows, and no limit where the "

@@ -204,11 +204,21 @@ std::vector<Metric> OfEngine() {
       MakeGauge(
           "sluice_state_bytes", "bytes", {"tier"}, "Bytes of the states in use, by where they are.",
           [](const Sources& s, Samples* out) {
-            const double bytes = Value(s.engine->state_bytes);
             out->Add(Value(s.engine->slots_used) * static_cast<double>(s.slot_bytes), {"device"});
-            out->Add(Value(s.engine->host_states) * bytes, {"host"});
-            out->Add(Value(s.engine->disk_states) * bytes, {"disk"});
+            out->Add(Value(s.engine->host_state_bytes), {"host"});
+            out->Add(Value(s.engine->disk_state_bytes), {"disk"});
           }),
+      MakeGauge("sluice_attention_pages", "count", {"status"},
+                "Pages of attention memory: used, of these shared by several states, and free; and "
+                "those that paused calls in host memory will want again (spilled). All 0 where "
+                "states have one size.",
+                [](const Sources& s, Samples* out) {
+                  const double used = Value(s.engine->pages_used);
+                  out->Add(used, {"used"});
+                  out->Add(Value(s.engine->pages_total) - used, {"free"});
+                  out->Add(Value(s.engine->pages_shared), {"shared"});
+                  out->Add(Value(s.engine->pages_spilled), {"spilled"});
+                }),
       MakeCounter("sluice_state_spills_total", "count", {},
                   "States moved off the device to make room.", Engine(&EngineStats::spills)),
       MakeGauge("sluice_live_requests", "count", {}, "Requests the engine has not closed.",

@@ -42,7 +42,7 @@ void DescribeSessions(const ServerOptions& options, v1::SessionSupport* out) {
 
 v1::Model Describe(const ServerOptions& options, const Checkpoint& checkpoint,
                    const BackendInfo& info, const Tokenizer& tokenizer,
-                   const std::string& fingerprint, int64_t state_bytes) {
+                   const std::string& fingerprint, const StateTable& table) {
   const ModelConfig& config = checkpoint.config();
   v1::Model out;
   out.set_name(options.model_name.empty() ? checkpoint.name() : options.model_name);
@@ -52,7 +52,8 @@ v1::Model Describe(const ServerOptions& options, const Checkpoint& checkpoint,
   out.set_vocab_size(static_cast<int32_t>(config.spec.vocab));
   out.set_layers(static_cast<int32_t>(config.spec.layers.size()));
   out.set_hidden_size(static_cast<int32_t>(config.spec.hidden));
-  out.set_state_bytes(state_bytes);
+  out.set_state_bytes(table.bytes());
+  out.set_state_bytes_per_token(table.token_bytes());
   out.set_device(DeviceName(info));
   out.set_weight_dtype(info.weight_dtype.empty() ? checkpoint.weight_dtype() : info.weight_dtype);
   out.set_state_dtype("fp32");
@@ -153,6 +154,32 @@ absl::StatusOr<int32_t> CountSlots(int64_t device_state_bytes, int32_t max_batch
   return static_cast<int32_t>(std::min(slots, room));
 }
 
+absl::StatusOr<AttentionSizes> SizeAttention(int64_t device_state_bytes, int64_t asked_tokens,
+                                             int64_t trained_tokens, int32_t max_batch_tokens,
+                                             const BackendInfo& info, int64_t slot_bytes,
+                                             int64_t page_bytes, int64_t budget_bytes) {
+  const int64_t bytes = device_state_bytes > 0 ? device_state_bytes : budget_bytes;
+  const absl::StatusOr<int32_t> slots =
+      CountSlots(std::max<int64_t>(bytes / 2, slot_bytes), max_batch_tokens, info, slot_bytes, 0);
+  if (!slots.ok()) return slots.status();
+  AttentionSizes sizes;
+  sizes.slots = std::min(*slots, info.default_slots);
+  const int64_t pages = (bytes - sizes.slots * slot_bytes) / page_bytes;
+  const int64_t most = std::max<int64_t>(pages, 0) * kPageTokens;
+  sizes.room.max_tokens = asked_tokens > 0 ? asked_tokens : std::min(trained_tokens, most);
+  if (sizes.room.max_tokens < 1 || PagesFor(sizes.room.max_tokens) > pages) {
+    const std::string asked =
+        asked_tokens > 0 ? absl::StrCat("--max_attention_tokens is ", asked_tokens)
+                         : std::string("a sequence has at least one page of attention memory");
+    return absl::InvalidArgumentError(absl::StrCat(
+        asked, ", the memory for states has room for ", most,
+        " tokens beside the slots (--device_state_bytes", device_state_bytes > 0 ? "" : " of 0",
+        ", ", bytes, " bytes; a page of ", kPageTokens, " tokens takes ", page_bytes, ")"));
+  }
+  sizes.room.pages = std::min(pages, sizes.slots * PagesFor(sizes.room.max_tokens));
+  return sizes;
+}
+
 namespace {
 
 absl::StatusOr<std::unique_ptr<const Tokenizer>> OpenTokenizer(const ServerOptions& options,
@@ -172,8 +199,9 @@ absl::StatusOr<std::unique_ptr<const Tokenizer>> OpenTokenizer(const ServerOptio
 }
 
 // Slots and everything else that a step needs, after the weights.
-absl::Status AllocateSteps(const ServerOptions& options, const ModelSpec& spec, Weights weights,
+absl::Status AllocateSteps(const ServerOptions& options, const ModelConfig& config, Weights weights,
                            ModelHost* host) {
+  const ModelSpec& spec = config.spec;
   Backend* backend = host->backend.get();
   absl::StatusOr<std::unique_ptr<Model>> model =
       Model::Create(backend, spec, std::move(weights), host->max_batch_tokens);
@@ -183,12 +211,23 @@ absl::Status AllocateSteps(const ServerOptions& options, const ModelSpec& spec, 
   if (!budget.ok()) return budget.status();
   BackendInfo info = backend->info();
   info.prompt_grid = PromptGrid(info.kind, spec);
-  const absl::StatusOr<int32_t> slots = CountSlots(
-      options.device_state_bytes, host->max_batch_tokens, info, host->slot_bytes, *budget);
-  if (!slots.ok()) return slots.status();
-  host->slots = *slots;
+  const int64_t page_bytes = backend->PageBytes(spec);
+  if (page_bytes > 0) {
+    const absl::StatusOr<AttentionSizes> sizes = SizeAttention(
+        options.device_state_bytes, options.max_attention_tokens, config.max_position_embeddings,
+        host->max_batch_tokens, info, host->slot_bytes, page_bytes, *budget);
+    if (!sizes.ok()) return sizes.status();
+    host->slots = sizes->slots;
+    host->attention = sizes->room;
+    backend->SetAttentionRoom(sizes->room);
+  } else {
+    const absl::StatusOr<int32_t> slots = CountSlots(
+        options.device_state_bytes, host->max_batch_tokens, info, host->slot_bytes, *budget);
+    if (!slots.ok()) return slots.status();
+    host->slots = *slots;
+  }
   const int64_t asked = options.device_state_bytes / host->slot_bytes;
-  if (asked > host->slots) {
+  if (page_bytes == 0 && asked > host->slots) {
     Log(LogLevel::kWarn, "slots_capped",
         {{"device_state_bytes_give", asked},
          {"slots", int64_t{host->slots}},
@@ -233,9 +272,9 @@ absl::StatusOr<ModelHost> LoadModel(const ServerOptions& options, const Clock* c
   if (!weights.ok()) return InModel(options, weights.status());
   timer->Done("weights");
 
-  const absl::Status allocated = AllocateSteps(options, config.spec, *std::move(weights), &host);
+  const absl::Status allocated = AllocateSteps(options, config, *std::move(weights), &host);
   if (!allocated.ok()) return allocated;
-  host.state_spec = {fingerprint, MakeStateTable(config.spec)};
+  host.state_spec = {fingerprint, MakeStateTable(config.spec), host.attention.max_tokens};
   const absl::Status store = OpenStore(options, clock, &host);
   if (!store.ok()) return store;
   timer->Done("sessions");
@@ -245,6 +284,7 @@ absl::StatusOr<ModelHost> LoadModel(const ServerOptions& options, const Clock* c
   engine_options.eos_token_ids = config.eos_token_ids;
   engine_options.fingerprint = fingerprint;
   engine_options.session_limits = LimitsOf(options);
+  engine_options.max_attention_tokens = host.attention.max_tokens;
   engine_options.prefix_cache_bytes = options.prefix_cache_bytes;
   if (host.store != nullptr) {
     engine_options.has_store = true;
@@ -258,8 +298,8 @@ absl::StatusOr<ModelHost> LoadModel(const ServerOptions& options, const Clock* c
   }
   host.engine = std::make_unique<Engine>(host.backend.get(), host.model.get(), host.tokenizer.get(),
                                          clock, engine_options);
-  host.description = Describe(options, **checkpoint, info, *host.tokenizer, fingerprint,
-                              host.state_spec.table.bytes());
+  host.description =
+      Describe(options, **checkpoint, info, *host.tokenizer, fingerprint, host.state_spec.table);
   timer->Done("states");
   return host;
 }

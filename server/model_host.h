@@ -33,6 +33,7 @@ struct ModelHost {
   v1::Model description;  // without limits
   int64_t slot_bytes = 0;
   int32_t slots = 0;
+  AttentionRoom attention;  // of a model whose states grow
   int32_t max_batch_tokens = 0;
   std::string why_cpu;  // as Device's
 };
@@ -47,6 +48,18 @@ absl::StatusOr<ModelHost> LoadModel(const ServerOptions& options, const Clock* c
 absl::StatusOr<int32_t> CountSlots(int64_t device_state_bytes, int32_t max_batch_tokens,
                                    const BackendInfo& info, int64_t slot_bytes,
                                    int64_t budget_bytes);
+
+// The same for a model whose states grow, in pages of `page_bytes`: half of the memory at most is
+// the slots', the rest are pages. `asked_tokens` of a sequence (0: `trained_tokens`, as far as
+// there are pages) must fit in them. INVALID_ARGUMENT names the flag.
+struct AttentionSizes {
+  int32_t slots = 0;
+  AttentionRoom room;
+};
+absl::StatusOr<AttentionSizes> SizeAttention(int64_t device_state_bytes, int64_t asked_tokens,
+                                             int64_t trained_tokens, int32_t max_batch_tokens,
+                                             const BackendInfo& info, int64_t slot_bytes,
+                                             int64_t page_bytes, int64_t budget_bytes);
 
 }  // namespace sluice
 

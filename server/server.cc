@@ -205,6 +205,7 @@ void Server::BuildCore() {
   v1::Limits* described = host_.description.mutable_limits();
   described->set_max_prompt_tokens(bounds.max_prompt_tokens);
   described->set_max_new_tokens(bounds.max_new_tokens);
+  described->set_max_attention_tokens(host_.attention.max_tokens);
   described->set_max_sequences(bounds.max_sequences);
   described->set_max_stop_strings(bounds.max_stop_strings);
   described->set_max_logprobs(bounds.max_logprobs);

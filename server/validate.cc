@@ -135,6 +135,7 @@ StopConditions ParseStop(const v1::StopConditions& message, const RequestBounds&
     out.max_new_tokens = message.max_new_tokens();
   } else {
     out.max_new_tokens = std::min(out.max_new_tokens, bounds.max_new_tokens);
+    out.max_new_tokens_given = false;
   }
   CheckInt("stop.min_new_tokens", message.min_new_tokens(), 0, std::max(out.max_new_tokens, 0),
            violations);

@@ -128,7 +128,10 @@ void AddConfig(const Inspection& model, Lines* lines) {
   for (const std::string& note : config.notes) lines->Add("note", note);
   for (const Inspection::Layers& kind : model.layers) {
     lines->Add("layers", kind.count, " with ", kind.mixer, ": state ", WithCommas(kind.state_bytes),
-               " bytes, ", WithCommas(kind.multiply_adds), " multiply-adds a token");
+               kind.token_bytes > 0
+                   ? absl::StrCat(" bytes and ", WithCommas(kind.token_bytes), " a token, ")
+                   : std::string(" bytes, "),
+               WithCommas(kind.multiply_adds), " multiply-adds a token");
   }
 }
 
@@ -210,7 +213,11 @@ std::string InspectionText(const Inspection& model, std::optional<int64_t> memor
   if (model.config) AddConfig(model, &lines);
   if (model.files) AddFiles(*model.files, &lines);
   AddTokens(model, &lines);
-  if (model.state_bytes > 0) {
+  if (model.token_bytes > 0) {
+    lines.Add("state", WithCommas(model.state_bytes), " bytes a session and ",
+              WithCommas(model.token_bytes), " a token, ", WithCommas(kGiB / model.token_bytes),
+              " tokens in a GiB");
+  } else if (model.state_bytes > 0) {
     lines.Add("state", WithCommas(model.state_bytes), " bytes a session, ",
               WithCommas(kGiB / model.state_bytes), " sessions in a GiB");
   }
@@ -229,6 +236,7 @@ std::string InspectionJson(const Inspection& model, std::optional<int64_t> memor
     json["layers"].push_back({{"count", kind.count},
                               {"mixer", kind.mixer},
                               {"state_bytes", kind.state_bytes},
+                              {"state_bytes_per_token", kind.token_bytes},
                               {"multiply_adds", kind.multiply_adds}});
   }
   if (model.files) {
@@ -249,6 +257,7 @@ std::string InspectionJson(const Inspection& model, std::optional<int64_t> memor
     json["state_bytes"] = model.state_bytes;
     json["sessions_per_gib"] = kGiB / model.state_bytes;
   }
+  if (model.token_bytes > 0) json["state_bytes_per_token"] = model.token_bytes;
   for (const Inspection::Device& device : model.devices) {
     json["devices"].push_back(DeviceJson(device, memory_bytes));
   }

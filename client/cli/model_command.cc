@@ -23,7 +23,13 @@ void PrintModel(const v1::Model& model, std::ostream& out) {
       << "parameters         " << WithCommas(model.parameters()) << "\n"
       << "device             " << model.device() << ", weights " << model.weight_dtype()
       << ", state " << model.state_dtype() << "\n"
-      << "state              " << WithCommas(model.state_bytes()) << " bytes a session\n"
+      << "state              " << WithCommas(model.state_bytes()) << " bytes a session"
+      << (model.state_bytes_per_token() > 0
+              ? absl::StrCat(" and ", WithCommas(model.state_bytes_per_token()),
+                             " a token, at most ",
+                             WithCommas(model.limits().max_attention_tokens()), " tokens")
+              : std::string())
+      << "\n"
       << "bos token          " << model.bos_token_id() << "\n"
       << "eos tokens         " << eos << "\n"
       << "numerics           " << model.numerics_id() << "\n"

@@ -3,6 +3,7 @@
 #define SLUICE_ENGINE_CHECKPOINT_CONFIG_H_
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -16,6 +17,13 @@ namespace sluice {
 
 struct Family;
 
+// What the tensors of a softmax layer depend on beside its MixerSpec.
+struct AttentionConfig {
+  bool qkv_bias = false;
+  bool out_bias = false;
+  std::vector<float> frequencies;  // MixerWeights::theta
+};
+
 struct ModelConfig {
   const Family* family = nullptr;  // set whenever a config was read
   const char* model_type() const;  // the family's name
@@ -26,16 +34,18 @@ struct ModelConfig {
   std::string identity;
   bool tied = false;  // lm_head is the embeddings
   // Facts beside the spec on which some families' tensors depend.
-  bool biases = false;             // linear layers have biases
-  bool lower_bounds = false;       // hgrn2
-  bool tied_feature_maps = false;  // linear_attn: q's and k's are one
+  bool biases = false;                           // linear layers have biases
+  bool lower_bounds = false;                     // hgrn2
+  bool tied_feature_maps = false;                // linear_attn: q's and k's are one
+  std::map<int64_t, AttentionConfig> attention;  // softmax layers, by layer
   // A missing token id stands for these, if the vocabulary has them.
   int32_t default_bos = 1;
   int32_t default_eos = 2;
   std::optional<int32_t> bos_token_id;
-  std::vector<int32_t> eos_token_ids;   // empty: the model never ends by itself
-  std::vector<std::string> notes;       // fields that promise what their maker's class does not do
-  int64_t max_position_embeddings = 0;  // for information: these layers have no limit
+  std::vector<int32_t> eos_token_ids;  // empty: the model never ends by itself
+  std::vector<std::string> notes;      // fields that promise what their maker's class does not do
+  // What the model was trained for. For information: only states that grow have a limit.
+  int64_t max_position_embeddings = 0;
 };
 
 // Reads the text of a config.json. Missing fields get the defaults of the family's class, unknown

@@ -7,9 +7,11 @@
 #include "engine/checkpoint/families/kda.h"
 #include "engine/checkpoint/families/lightnet.h"
 #include "engine/checkpoint/families/linear_attn.h"
+#include "engine/checkpoint/families/llama.h"
 #include "engine/checkpoint/families/mamba2.h"
 #include "engine/checkpoint/families/retnet.h"
 #include "engine/checkpoint/families/simple_gla.h"
+#include "engine/checkpoint/families/transformer.h"
 #include "engine/checkpoint/families/transnormer.h"
 
 namespace sluice {
@@ -18,7 +20,8 @@ namespace {
 constexpr const Family* kFamilies[] = {
     &kGlaFamily,           &kRetNetFamily,      &kHgrn2Family,     &kLinearAttnFamily,
     &kLightNetFamily,      &kTransNormerFamily, &kMamba2Family,    &kDeltaNetFamily,
-    &kGatedDeltaNetFamily, &kKdaFamily,         &kSimpleGlaFamily,
+    &kGatedDeltaNetFamily, &kKdaFamily,         &kSimpleGlaFamily, &kTransformerFamily,
+    &kLlamaFamily,         &kMistralFamily,     &kQwen2Family,     &kQwen3Family,
 };
 
 }  // namespace

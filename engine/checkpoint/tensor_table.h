@@ -19,7 +19,8 @@
 
 namespace sluice {
 
-// A place in the weights. Tensors of one Linear that follow each other are stacked along rows;
+// A place in the weights. Tensors of one Linear or Vector that follow each other are stacked along
+// rows;
 // MlpWeights::gate_up takes gate and up, or one tensor of both, gate first.
 using Into = std::variant<Linear Weights::*, Vector Weights::*, Vector BranchWeights::*,
                           Linear MixerWeights::*, Vector MixerWeights::*, Linear MlpWeights::*,

@@ -108,6 +108,20 @@ class Loader {
     return Values32(entry.derive(std::move(values)));
   }
 
+  // Vectors one behind the other.
+  Vector Join(Group group) {
+    if (group.size() == 1) return Floats(*group[0]);
+    const std::vector<MatrixView> views = Read(group);
+    if (!status_.ok()) return {};
+    std::vector<float> values;
+    for (const MatrixView& view : views) {
+      const int64_t begin = static_cast<int64_t>(values.size()), size = view.rows * view.cols;
+      values.resize(begin + size);
+      if (view.data != nullptr) ConvertToF32(view.data, view.dtype, size, values.data() + begin);
+    }
+    return Values32(values);
+  }
+
   // The head of a tied model whose file repeats the embeddings is the embeddings.
   bool RepeatsEmbeddings(const TableEntry& head, const TableEntry& embeddings) {
     Read({&head});
@@ -224,7 +238,7 @@ T* HandleOf(const TableEntry& entry, Weights* weights) {
 void LoadGroup(Group group, Loader* loader, Weights* weights) {
   const TableEntry& first = *group[0];
   if (Vector* vector = HandleOf<Vector>(first, weights)) {
-    *vector = loader->Floats(first);
+    *vector = loader->Join(group);
   } else if (first.into == Into(&MlpWeights::gate_up)) {
     *HandleOf<Linear>(first, weights) = loader->GateUp(group);
   } else {

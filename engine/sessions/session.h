@@ -82,6 +82,8 @@ struct SessionUse {
   StatePtr state;              // the committed one; null: no history
   Pin pin;
   Room room;                // for what it commits
+  int64_t most_tokens = 0;  // that it adds to the history
+  int64_t room_bytes = 0;   // what the state may come to, which room was made for
   bool in_place = false;    // the room is that of `state`, which nobody else may keep meanwhile
   bool committing = false;  // on its way to the disk: too late to be cancelled
   bool outdated = false;    // another daemon has written the session meanwhile

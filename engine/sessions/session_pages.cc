@@ -45,7 +45,7 @@ bool SessionPages::IsUnchecked(const Listing& listing, const Session& session) c
   return session.phase == SessionPhase::kLive && state != nullptr && !state->checked &&
          !state->fetching && state == session.stored_state &&
          listing.checked.count(session.key.second) == 0 &&
-         listing.bytes_to_check >= context_.states->state_bytes();
+         listing.bytes_to_check >= context_.states->BytesAt(state->info.seen());
 }
 
 void SessionPages::Continue(const std::shared_ptr<Listing>& listing) {
@@ -100,7 +100,9 @@ void SessionPages::Read(const std::shared_ptr<Listing>& listing,
     (read_it ? session->on_read : session->on_checked)
         .push_back(
             [read, id = session->key.second](const absl::Status& status) { read(id, status); });
-    if (!read_it) listing->bytes_to_check -= context_.states->state_bytes();
+    if (!read_it) {
+      listing->bytes_to_check -= context_.states->BytesAt(session->now.state->info.seen());
+    }
     queue_->Enqueue(session);
   }
 }

@@ -121,7 +121,7 @@ SessionInfo SessionTable::Info(const Session& session) const {
     info.position = state->info.position;
     info.numerics_id = state->info.numerics_id;
     info.tier = state->tier();
-    info.state_bytes = context_.states->state_bytes();
+    info.state_bytes = context_.states->BytesAt(state->info.seen());
   }
   info.busy = session.writer != nullptr || session.busy_elsewhere;
   info.durable = session.generation > 0 && session.stored_version == session.version;

@@ -90,11 +90,16 @@ void SessionTurns::Start(Session* session, const std::shared_ptr<SessionUse>& us
 }
 
 absl::Status SessionTurns::ReserveFor(const Session& session, SessionUse* use) {
-  absl::Status status = context_.states->Reserve(1, 1, &use->room);
+  const int64_t seen = session.now.state != nullptr ? session.now.state->info.seen() : 0;
+  // The last token of the history is computed first.
+  use->room_bytes = context_.states->BytesAt(seen + 1 + use->most_tokens);
+  absl::Status status = context_.states->Reserve(use->room_bytes, use->room_bytes, &use->room);
   if (!status.ok() && MayReplace(session)) {
-    context_.states->ReserveInPlace(&use->room);
-    use->in_place = true;
-    return absl::OkStatus();
+    const int64_t old_bytes = context_.states->BytesAt(seen);
+    if (context_.states->ReserveInPlace(use->room_bytes, old_bytes, &use->room).ok()) {
+      use->in_place = true;
+      return absl::OkStatus();
+    }
   }
   if (!status.ok()) context_.stats->room_refusals.Add();
   return status;
@@ -116,7 +121,8 @@ absl::Status SessionTurns::KeepState(Session* session) {
   if (writer == nullptr || !writer->in_place || writer->outdated) return absl::OkStatus();
   absl::Status status = absl::ResourceExhaustedError(
       "the session's state is being replaced, and there is no room to keep it");
-  if (!writer->committing) status = context_.states->Reserve(1, 1, &writer->room);
+  const int64_t bytes = writer->room_bytes;
+  if (!writer->committing) status = context_.states->Reserve(bytes, bytes, &writer->room);
   if (status.ok()) {
     writer->in_place = false;
   } else {

@@ -204,7 +204,8 @@ void Sessions::Import(absl::string_view tenant, SessionSettings settings, StateI
   StatePtr state;
   if (info.position > 0) {
     Room room;
-    const absl::Status status = context_.states->Reserve(1, 1, &room);
+    const int64_t bytes = context_.states->BytesAt(info.seen());
+    const absl::Status status = context_.states->Reserve(bytes, bytes, &room);
     if (!status.ok()) {
       context_.stats->room_refusals.Add();
       return done(status);

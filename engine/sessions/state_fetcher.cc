@@ -11,7 +11,8 @@ void StateFetcher::Fetch(const StatePtr& state, std::function<void(absl::Status)
     return ready(absl::UnavailableError("the device has failed"));
   }
   if (!state->has_data() && !state->fetching) {
-    const absl::Status status = context_.states->Reserve(1, 0, &state->fetch_room);
+    const int64_t bytes = context_.states->BytesAt(state->info.seen());
+    const absl::Status status = context_.states->Reserve(bytes, 0, &state->fetch_room);
     if (!status.ok()) return ready(status);
   }
   state->on_data.push_back(std::move(ready));
@@ -58,7 +59,7 @@ void StateFetcher::Done(Session* holder, StoreJob* job) {
   const StatePtr state = std::move(it->second);
   reading_.erase(it);
   absl::Status status = job->status;
-  const int64_t bytes = context_.states->state_bytes();
+  const int64_t bytes = context_.states->BytesAt(state->info.seen());
   if (status.ok() && (job->data == nullptr || static_cast<int64_t>(job->data->size()) != bytes)) {
     status = absl::DataLossError("the session's state has another size than the model's");
   }

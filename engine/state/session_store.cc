@@ -377,7 +377,7 @@ absl::Status SessionStore::ShareState(const std::string& to, const StateData* da
 
 absl::Status SessionStore::WriteState(const std::string& to, const StateInfo& info,
                                       const StateData& data) {
-  SLUICE_CHECK(static_cast<int64_t>(data.size()) == spec_.table.bytes());
+  SLUICE_CHECK(static_cast<int64_t>(data.size()) == spec_.table.BytesAt(info.seen()));
   const std::string prefix = EncodeStateFilePrefix(info, spec_, AsBytes(data));
   const absl::StatusOr<std::string> temp = WriteTemp({prefix, AsBytes(data)});
   if (!temp.ok()) return temp.status();

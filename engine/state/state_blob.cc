@@ -18,9 +18,9 @@ constexpr size_t kMaxTenantBytes = 256;
 constexpr uint32_t kMaxHeaderBytes = 4 << 20;
 
 // Index of the first of a part's numbers that is a NaN or an infinity; -1: none is.
-int64_t FirstNonFinite(const StatePart& part, const char* numbers) {
+int64_t FirstNonFinite(const StatePart& part, int64_t elements, const char* numbers) {
   const auto find = [&](auto exponent) -> int64_t {
-    for (int64_t i = 0; i < part.elements; ++i) {
+    for (int64_t i = 0; i < elements; ++i) {
       auto bits = exponent;
       std::memcpy(&bits, numbers + i * static_cast<int64_t>(sizeof(bits)), sizeof(bits));
       if ((bits & exponent) == exponent) return i;
@@ -48,7 +48,7 @@ BlobWriter::BlobWriter(const StateKeys& keys, absl::string_view tenant, const St
                        const StateInfo& info, std::shared_ptr<const StateData> data)
     : data_(data != nullptr ? std::move(data) : std::make_shared<const StateData>()),
       mac_(keys.front().secret) {
-  const int64_t bytes = info.position == 0 ? 0 : spec.table.bytes();
+  const int64_t bytes = info.position == 0 ? 0 : spec.table.BytesAt(info.seen());
   SLUICE_CHECK(static_cast<int64_t>(data_->size()) == bytes);
   ByteWriter header;
   header.PutString(tenant);
@@ -176,14 +176,16 @@ absl::StatusOr<BlobState> BlobReader::Finish() {
     return Damaged("the signature");
   }
   if (state_.data.empty()) return std::move(state_);
+  const int64_t seen = state_.info.seen();
   int64_t before = 0;  // numbers of earlier parts
   for (const StatePart& part : spec_->table.parts()) {
-    const int64_t bad = FirstNonFinite(part, state_.data.data() + part.offset);
+    const int64_t elements = part.BytesAt(seen) / DTypeBytes(part.dtype);
+    const int64_t bad = FirstNonFinite(part, elements, state_.data.data() + part.OffsetAt(seen));
     if (bad >= 0) {
       return absl::InvalidArgumentError(
           absl::StrCat("number ", before + bad, " of the exported state is not finite"));
     }
-    before += part.elements;
+    before += elements;
   }
   return std::move(state_);
 }

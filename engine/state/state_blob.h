@@ -51,7 +51,8 @@ struct BlobState {
 // Takes a blob in, in pieces of any size, and refuses it as early as it can: PERMISSION_DENIED (a
 // key that is not ours, another tenant), DATA_LOSS (damaged, cut off, too long),
 // FAILED_PRECONDITION (another model, another version), INVALID_ARGUMENT (shapes, numbers that are
-// not finite). Memory for the numbers is taken once the header was verified.
+// not finite), OUT_OF_RANGE (too long a history). Memory for the numbers is taken once the header
+// was verified.
 class BlobReader {
  public:
   // For a fuzzer, which cannot make MACs, to reach what lies behind them.

@@ -20,6 +20,13 @@ absl::Status Damaged(absl::string_view what) {
   return absl::DataLossError(absl::StrCat("the state's header is damaged: ", what));
 }
 
+// A part's shape in a state that has seen `tokens`.
+std::vector<int64_t> ShapeAt(const StatePart& part, int64_t tokens) {
+  std::vector<int64_t> shape = part.shape;
+  if (part.per_token) shape.insert(shape.begin(), tokens);
+  return shape;
+}
+
 }  // namespace
 
 uint32_t StateVersion(const StateTable& table) {
@@ -42,8 +49,9 @@ void PutStateHeader(const StateInfo& info, const StateSpec& spec, ByteWriter* ou
     out->Put(part.layer);
     out->Put(static_cast<uint8_t>(part.kind));
     out->Put(static_cast<uint8_t>(static_cast<uint8_t>(part.dtype) + 1));
-    out->Put(static_cast<uint8_t>(part.shape.size()));
-    for (int64_t extent : part.shape) out->Put(extent);
+    const std::vector<int64_t> shape = ShapeAt(part, info.seen());
+    out->Put(static_cast<uint8_t>(shape.size()));
+    for (int64_t extent : shape) out->Put(extent);
   }
 }
 
@@ -90,11 +98,17 @@ absl::Status CheckStateHeader(const StateHeader& header, const StateSpec& spec) 
                                                    " parts, this model's have ",
                                                    spec.table.parts().size()));
   }
+  if (spec.table.token_bytes() > 0 && spec.max_tokens > 0 &&
+      header.info.position > spec.max_tokens) {
+    return absl::OutOfRangeError(absl::StrCat("the state has a history of ", header.info.position,
+                                              " tokens, at most ", spec.max_tokens,
+                                              " are served (--max_attention_tokens)"));
+  }
   for (size_t i = 0; i < header.parts.size(); ++i) {
     const StatePart& got = header.parts[i];
     const StatePart& want = spec.table.parts()[i];
     if (got.layer != want.layer || got.kind != want.kind || got.dtype != want.dtype ||
-        got.shape != want.shape) {
+        got.shape != ShapeAt(want, header.info.seen())) {
       return absl::InvalidArgumentError(
           absl::StrCat("part ", i, " of the state has not this model's shape"));
     }

@@ -8,6 +8,7 @@
 //   u32 parts             0 at position 0
 //   each part: i32 layer, u8 kind (StatePartKind), u8 dtype, u8 dims, dims x i64
 //              dtypes: 1 fp32, 2 fp16, 3 bf16
+//              a part that grows has the tokens that it holds as the first of its dims
 //
 // The numbers follow one part after another. All integers are little-endian.
 //
@@ -33,6 +34,8 @@ namespace sluice {
 struct StateSpec {
   std::string fingerprint;
   StateTable table;
+  // Of states that grow: the most tokens that a history may have; 0: any.
+  int64_t max_tokens = 0;
 };
 
 // The newest that is read.
@@ -46,7 +49,7 @@ struct StateHeader {
   std::vector<StatePart> parts;  // without offsets
   // Bytes of numbers that follow.
   int64_t data_bytes(const StateSpec& spec) const {
-    return info.position == 0 ? 0 : spec.table.bytes();
+    return info.position == 0 ? 0 : spec.table.BytesAt(info.seen());
   }
 };
 
@@ -54,6 +57,7 @@ void PutStateHeader(const StateInfo& info, const StateSpec& spec, ByteWriter* ou
 // DATA_LOSS: no such header of format `version` begins here.
 absl::StatusOr<StateHeader> GetStateHeader(uint32_t version, ByteReader* in);
 // FAILED_PRECONDITION: of another model. INVALID_ARGUMENT: its parts are not this model's.
+// OUT_OF_RANGE: its history is longer than one may be here.
 absl::Status CheckStateHeader(const StateHeader& header, const StateSpec& spec);
 
 }  // namespace sluice

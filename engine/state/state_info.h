@@ -15,9 +15,12 @@ struct StateInfo {
   int32_t last_token = -1;  // -1 at position 0
   std::string undecoded;    // at most 3 bytes: the beginning of a character
   std::string numerics_id;  // of the backend that computed the numbers
+
+  // Tokens that the numbers have seen.
+  int64_t seen() const { return position > 0 ? position - 1 : 0; }
 };
 
-// The numbers in canonical form (kernels/state_table.h): the table's bytes.
+// The numbers in canonical form (kernels/state_table.h): the table's bytes for what they have seen.
 using StateData = std::vector<char>;
 
 }  // namespace sluice

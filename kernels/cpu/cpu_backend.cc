@@ -17,6 +17,7 @@
 #include "kernels/cpu/mixer.h"
 #include "kernels/cpu/norm.h"
 #include "kernels/cpu/pack.h"
+#include "kernels/cpu/softmax_mixer.h"
 #include "kernels/cpu/state_pool.h"
 #include "kernels/cpu/thread_pool.h"
 #include "kernels/cpu/token_counts.h"
@@ -38,6 +39,7 @@ class CpuBackend : public Backend {
       : pool_(threads),
         mixer_(&pool_, &states_),
         linear_mixer_(&pool_, &states_),
+        softmax_mixer_(&pool_, &states_),
         logits_(&pool_, &states_, &counts_) {
     info_.device =
         absl::StrCat("cpu (", SimdName(), ", ", threads, threads == 1 ? " thread)" : " threads)");
@@ -73,11 +75,15 @@ class CpuBackend : public Backend {
     return Activation{buffers_.back().data(), rows, cols};
   }
 
+  void SetAttentionRoom(const AttentionRoom& room) override { room_ = room; }
   absl::Status AllocateStates(const ModelSpec& spec, int32_t slots, int32_t count_tables,
                               int32_t max_rows) override;
 
   int64_t SlotBytes(const ModelSpec& spec) const override {
     return StatePool::SlotBytes(MakeStateTable(spec));
+  }
+  int64_t PageBytes(const ModelSpec& spec) const override {
+    return TokenPages::PageBytes(MakeStateTable(spec));
   }
   absl::StatusOr<int64_t> StateBudget(const ModelSpec&, int32_t) const override {
     return static_cast<int64_t>(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGESIZE) / 4;
@@ -87,7 +93,9 @@ class CpuBackend : public Backend {
   void Embed(const EmbedArgs& args) override;
   void NormProject(const NormProjectArgs& args) override;
   void Mix(const MixArgs& args) override {
-    if (FusedGla(*args.spec)) {
+    if (args.spec->core == Core::kSoftmax) {
+      softmax_mixer_.Run(*rows_, args);
+    } else if (FusedGla(*args.spec)) {
       mixer_.Run(*rows_, args);
     } else {
       linear_mixer_.Run(*rows_, args);
@@ -106,13 +114,18 @@ class CpuBackend : public Backend {
     states_.Copy(from, to);
     return ++ticket_;
   }
-  Ticket ReadState(int32_t slot, void* host) override {
-    states_.Read(slot, host);
+  Ticket ReadState(int32_t slot, void* host, int64_t tokens) override {
+    states_.Read(slot, host, tokens);
     return ++ticket_;
   }
-  Ticket WriteState(int32_t slot, const void* host) override {
-    states_.Write(slot, host);
+  Ticket WriteState(int32_t slot, const void* host, int64_t tokens) override {
+    states_.Write(slot, host, tokens);
     return ++ticket_;
+  }
+  void DropState(int32_t slot) override { states_.DropPages(slot); }
+  PageCounts pages() const override {
+    const TokenPages& pages = states_.pages();
+    return {pages.total(), pages.free(), pages.shared()};
   }
   Ticket ResetCounts(int32_t counts, absl::Span<const int32_t> prompt) override {
     counts_.Reset(counts, prompt);
@@ -145,8 +158,10 @@ class CpuBackend : public Backend {
   TokenCounts counts_;
   Mixer mixer_;               // gated linear attention
   LinearMixer linear_mixer_;  // others
+  SoftmaxMixer softmax_mixer_;
   LogitsOp logits_;
   std::vector<HostBuffer> buffers_;  // weights and activations
+  AttentionRoom room_;
   int32_t max_rows_ = 0;
   HostBuffer normed_;  // (max_rows, hidden)
 
@@ -161,16 +176,20 @@ absl::Status CpuBackend::AllocateStates(const ModelSpec& spec, int32_t slots, in
                                         int32_t max_rows) {
   absl::Status status = CheckSpec(DeviceKind::kCpu, spec);
   if (!status.ok()) return status;
+  if (PageBytes(spec) > 0 && room_.pages < PagesFor(std::max<int64_t>(room_.max_tokens, 1))) {
+    return absl::InvalidArgumentError("a model whose states grow needs pages for one sequence");
+  }
   absl::StatusOr<HostBuffer> normed =
       HostBuffer::Allocate(max_rows, PaddedCols(spec.hidden) * sizeof(float), "activations");
   if (!normed.ok()) return normed.status();
   normed_ = std::move(*normed);
   max_rows_ = max_rows;
   tokens_.resize(max_rows);
-  status = states_.Allocate(MakeStateTable(spec), slots);
+  status = states_.Allocate(MakeStateTable(spec), slots, room_);
   if (status.ok()) status = counts_.Allocate(count_tables, spec.vocab);
   if (status.ok()) status = mixer_.Allocate(spec, max_rows);
   if (status.ok()) status = linear_mixer_.Allocate(spec, max_rows);
+  if (status.ok()) status = softmax_mixer_.Allocate(spec, max_rows, room_.max_tokens);
   if (status.ok()) status = logits_.Allocate(spec);
   info_.prompt_grid = PromptGrid(DeviceKind::kCpu, spec);
   info_.numerics_id = absl::StrCat("cpu-", CoreRevisions(DeviceKind::kCpu, spec), "-", SimdName());
@@ -189,13 +208,13 @@ void CpuBackend::BeginStep(const StepRows* rows) {
   for (int32_t i = 0; i < rows->num_decode; ++i) {
     const DecodeRow& decode = rows->decode[i];
     tokens_[row++] = decode.token == kLastSampled ? states_.LastSampled(decode.slot) : decode.token;
-    states_.MarkUsed(decode.slot);
+    states_.MarkUsed(decode.slot, decode.position + 1);
   }
   for (int32_t i = 0; i < rows->num_prompts; ++i) {
     const PromptSegment& segment = rows->prompts[i];
     std::copy_n(segment.tokens, segment.length, tokens_.begin() + row);
     row += segment.length;
-    states_.MarkUsed(segment.slot);
+    states_.MarkUsed(segment.slot, segment.position + segment.length);
   }
 }
 

@@ -83,6 +83,7 @@ void NormHead(QkNorm norm, int64_t n, float* x) {
   constexpr float kEps = 1e-6f;  // of the delta rule's norms
   switch (norm) {
     case QkNorm::kNone:
+    case QkNorm::kRms:  // softmax layers', refused by CheckSpec
       break;
     case QkNorm::kSum:
       mixer_math::NormalizeSum(n, x);

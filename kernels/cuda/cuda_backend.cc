@@ -91,8 +91,8 @@ class CudaBackend : public Backend {
 
   Ticket ZeroState(int32_t slot) override;
   Ticket CopyState(int32_t from, int32_t to) override;
-  Ticket ReadState(int32_t slot, void* host) override;
-  Ticket WriteState(int32_t slot, const void* host) override;
+  Ticket ReadState(int32_t slot, void* host, int64_t tokens) override;
+  Ticket WriteState(int32_t slot, const void* host, int64_t tokens) override;
   Ticket ResetCounts(int32_t counts, absl::Span<const int32_t> prompt) override;
 
   absl::Status Await(Ticket ticket) override;
@@ -300,7 +300,7 @@ Ticket CudaBackend::CopyState(int32_t from, int32_t to) {
   return Push();
 }
 
-Ticket CudaBackend::ReadState(int32_t slot, void* host) {
+Ticket CudaBackend::ReadState(int32_t slot, void* host, int64_t) {
   if (Enter()) {
     AwaitWrite(slot);
     latch_.Check(copier_->Read(work_.Slot(slot), host, stream_.get()));
@@ -309,7 +309,7 @@ Ticket CudaBackend::ReadState(int32_t slot, void* host) {
   return ticket_;
 }
 
-Ticket CudaBackend::WriteState(int32_t slot, const void* host) {
+Ticket CudaBackend::WriteState(int32_t slot, const void* host, int64_t) {
   ++ticket_;
   if (!Enter()) return ticket_;
   latch_.Check(copier_->Write(work_.Slot(slot), host, stream_.get()));

@@ -49,8 +49,9 @@ struct Kind {
 Kind KindOf(absl::StatusCode code) {
   switch (code) {
     case absl::StatusCode::kInvalidArgument:
-    case absl::StatusCode::kOutOfRange:
       return {400, kInvalid, ""};
+    case absl::StatusCode::kOutOfRange:
+      return {400, kInvalid, "context_length_exceeded"};
     case absl::StatusCode::kFailedPrecondition:
     case absl::StatusCode::kUnimplemented:
       return {400, kInvalid, nullptr};

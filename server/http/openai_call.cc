@@ -129,9 +129,9 @@ void OpenAiCall::Write(size_t prompt, std::vector<TokenEvent> events) {
   }
   std::string bytes = answer_.Add(prompt, events);
   if (!stream_ && static_cast<int64_t>(answer_.size()) > parts_->bounds.max_message_bytes) {
-    Fail(absl::OutOfRangeError(absl::StrCat("the answer has more than max_message_bytes (",
-                                            parts_->bounds.max_message_bytes,
-                                            "): ask for a stream, or for less")));
+    Fail(absl::InvalidArgumentError(absl::StrCat("the answer has more than max_message_bytes (",
+                                                 parts_->bounds.max_message_bytes,
+                                                 "): ask for a stream, or for less")));
   }
   if (bytes.empty()) return stream->OnWriteDone(true);
   if (!std::exchange(started_, true)) exchange_->Start(StreamHead());

@@ -4,6 +4,15 @@
 #include "server/http/json_writer.h"
 
 namespace sluice {
+namespace {
+
+// States of one size have no bound.
+std::string ContextLength(const v1::Model& model) {
+  const int64_t tokens = model.limits().max_attention_tokens();
+  return tokens > 0 ? absl::StrCat(tokens) : "null";
+}
+
+}  // namespace
 
 std::string ModelJson(const v1::Model& model, int64_t created) {
   std::string out = "{\"id\":";
@@ -20,10 +29,10 @@ std::string ModelJson(const v1::Model& model, int64_t created) {
   text("numerics_id", model.numerics_id());
   text("device", model.device());
   text("weight_dtype", model.weight_dtype());
-  // A state has this size at any length, so there is no bound on the length.
   absl::StrAppend(&out, "\"parameters\":", model.parameters(),
                   ",\"vocab_size\":", model.vocab_size(), ",\"state_bytes\":", model.state_bytes(),
-                  ",\"context_length\":null");
+                  ",\"state_bytes_per_token\":", model.state_bytes_per_token(),
+                  ",\"context_length\":", ContextLength(model));
   const v1::Limits& limits = model.limits();
   absl::StrAppend(&out, ",\"limits\":{\"max_prompt_tokens\":", limits.max_prompt_tokens(),
                   ",\"max_new_tokens\":", limits.max_new_tokens(),

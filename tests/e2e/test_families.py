@@ -9,7 +9,9 @@ from harness import ROOT, Daemon, model_pb2
 from sessions import Sessions, key_file
 
 MODELS = ["retnet/gqa_relu", "linear_attn/hedgehog", "hgrn2/conv", "lightnet/conv_tied", "transnormer/odd", "mamba2/groups",
-          "mamba2/state_spaces", "delta_net/base", "gated_deltanet/gva", "kda/bounded", "simple_gla/gqa_bias"]
+          "mamba2/state_spaces", "delta_net/base", "gated_deltanet/gva", "kda/bounded", "simple_gla/gqa_bias",
+          "gated_deltanet/hybrid", "gla/hybrid_window", "transformer/window", "transformer/base", "llama/rope_yarn",
+          "mistral/window"]
 
 
 @pytest.mark.parametrize("model", MODELS)

@@ -107,8 +107,8 @@ def other_dtype(model):
 
 
 BREAKS = {
-    "another architecture": lambda m: edit_config(m, model_type="llama"),
-    "softmax layers": lambda m: edit_config(m, attn={"layers": [1]}),
+    "another architecture": lambda m: edit_config(m, model_type="gpt2"),
+    "softmax layers without heads": lambda m: edit_config(m, attn={"layers": [1]}),
     "use_gv": lambda m: edit_config(m, use_gv=True),
     "quantized": lambda m: edit_config(m, quantization_config={"bits": 4}),
     "more layers than tensors": lambda m: edit_config(m, num_hidden_layers=9),

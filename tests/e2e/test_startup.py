@@ -139,7 +139,7 @@ def test_weights_that_are_not_finite(model):
 
 
 @pytest.mark.parametrize("change", [
-    {"model_type": "llama"}, {"num_heads": 0}, {"num_heads": -3}, {"num_heads": 2**31}, {"num_heads": 5},
+    {"model_type": "gpt2"}, {"num_heads": 0}, {"num_heads": -3}, {"num_heads": 2**31}, {"num_heads": 5},
     {"hidden_size": 10**9}, {"num_hidden_layers": 10**9}, {"vocab_size": 0}, {"vocab_size": "many"},
     {"hidden_size": None}, {"use_gv": True}, {"attn": {"layers": [1]}}, {"expand_k": 1e30},
     {"hidden_act": "tanh"}, {"num_hidden_layers": 7}, {"norm_eps": "small"},

@@ -75,6 +75,7 @@ TEST_P(BitIdentityTest, AloneAndInAnyCompany) {
     setup.threads = 1 + static_cast<int32_t>(rng() % 3);
     setup.slots = 3 + static_cast<int32_t>(rng() % 14);
     setup.max_batch_tokens = setup.slots + 64 * (1 + static_cast<int32_t>(rng() % 5));
+    setup.attention = {1024, 20 + static_cast<int64_t>(rng() % 30)};  // too few for all at once
     RealEngine real(param.dir, setup);
     std::vector<std::shared_ptr<RecordingSink>> sinks;
     std::vector<RequestId> company;
@@ -133,7 +134,7 @@ TEST_P(BitIdentityTest, WithAndWithoutThePrefixCache) {
   int64_t state_bytes = 0;
   {
     RealEngine real(param.dir, {.threads = 1, .slots = 4, .max_batch_tokens = 1024});
-    state_bytes = MakeStateTable(real.spec()).bytes();
+    state_bytes = MakeStateTable(real.spec()).BytesAt(700);
     probes = AlikeRequests(&rng, real.vocab(), param.probes);
     for (const Request& probe : probes) alone.push_back(RunAlone(&real, probe));
   }
@@ -146,6 +147,7 @@ TEST_P(BitIdentityTest, WithAndWithoutThePrefixCache) {
     setup.threads = 1 + static_cast<int32_t>(rng() % 2);
     setup.slots = 3 + static_cast<int32_t>(rng() % 6);
     setup.max_batch_tokens = setup.slots + 64 * (1 + static_cast<int32_t>(rng() % 5));
+    setup.attention = {1024, 20 + static_cast<int64_t>(rng() % 30)};  // too few for all at once
     // Room for all there is, or for the tokens of some prompts and a few states.
     const bool plenty = run % 2 == 0;
     setup.options.prefix_cache_bytes = plenty ? 64 << 20 : 10000 + 2 * state_bytes;

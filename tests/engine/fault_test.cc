@@ -497,7 +497,7 @@ TEST(FaultTest, ARowThatIsNotFiniteChangesNoBitOfOthers) {
       info.position = 10;
       info.last_token = 5;
       // Numbers of which every bit is set are not finite.
-      const auto bytes = static_cast<size_t>(MakeStateTable(real.spec()).bytes());
+      const auto bytes = static_cast<size_t>(MakeStateTable(real.spec()).BytesAt(info.seen()));
       sessions.Import("", {.id = absl::StrCat("bad", i)}, info, StateData(bytes, '\xff'), ok);
     }
     for (int round = 0; round < 2; ++round) {

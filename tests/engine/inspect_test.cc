@@ -86,14 +86,16 @@ TEST(Inspect, LayersOfEachKind) {
   for (const char* dir : kSpecModels) {
     SCOPED_TRACE(dir);
     const Inspection model = InspectModel(SourcePath(dir), {});
-    int64_t layers = 0, bytes = 0;
+    int64_t layers = 0, bytes = 0, token_bytes = 0;
     for (const Inspection::Layers& kind : model.layers) {
       layers += kind.count;
       bytes += kind.count * kind.state_bytes;
+      token_bytes += kind.count * kind.token_bytes;
       EXPECT_GT(kind.multiply_adds, 0);
     }
     EXPECT_EQ(layers, static_cast<int64_t>(model.config->spec.layers.size()));
     EXPECT_EQ(bytes, model.state_bytes);
+    EXPECT_EQ(token_bytes, model.token_bytes);
   }
 }
 
@@ -135,11 +137,11 @@ TEST(Inspect, APickleIsNotReadAndItsConversionIsSaid) {
 TEST(Inspect, FilesAreCountedWithoutAConfig) {
   TempDir dir;
   WriteModel(dir);
-  dir.Write("config.json", R"({"model_type": "llama"})");
+  dir.Write("config.json", R"({"model_type": "gpt2"})");
   const Inspection model = InspectModel(dir.path(), {});
   EXPECT_THAT(
       model.refusals,
-      ElementsAre(StartsWith("config.json: model_type is \"llama\", must be one of \"gla\", ")));
+      ElementsAre(StartsWith("config.json: model_type is \"gpt2\", must be one of \"gla\", ")));
   EXPECT_TRUE(model.files && model.tokenizer);
   EXPECT_FALSE(model.layout);
 }

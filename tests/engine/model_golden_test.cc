@@ -213,6 +213,7 @@ class ModelGoldenTest : public testing::TestWithParam<GoldenModel> {
     ASSERT_TRUE(weights.ok()) << weights.status();
     const ModelSpec& spec = (*checkpoint)->config().spec;
     const auto slots = static_cast<int32_t>(cases_.size());
+    backend_->SetAttentionRoom({kMaxRows, slots * PagesFor(kMaxRows)});
     ASSERT_TRUE(backend_->AllocateStates(spec, slots, 1, kMaxRows).ok());
     auto model = Model::Create(backend_.get(), spec, std::move(*weights), kMaxRows);
     ASSERT_TRUE(model.ok()) << model.status();

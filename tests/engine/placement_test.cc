@@ -17,7 +17,7 @@ struct PlacementParts {
   explicit PlacementParts(int32_t slot_count, int64_t prefix_bytes = 0)
       : slots(slot_count), count_tables(slot_count) {
     SLUICE_CHECK(backend.AllocateStates(FakeSpec(), slot_count, slot_count, 16).ok());
-    copies = std::make_unique<HostCopies>(&backend, MakeStateTable(FakeSpec()).bytes());
+    copies = std::make_unique<HostCopies>(&backend, MakeStateTable(FakeSpec()));
     states = std::make_unique<StateCache>(copies.get(), &backend, &slots, &clock,
                                           StateBudget{int64_t{1} << 20, 0, false}, &stats);
     prefixes = std::make_unique<PrefixCache>(states.get(), 4, prefix_bytes, "n", &stats);

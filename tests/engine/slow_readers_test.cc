@@ -34,7 +34,7 @@ class SlowReadersTest : public testing::Test {
   SlotPool slots{2};
   SlotPool count_tables{2};
   EngineStats stats;
-  HostCopies copies{&backend, MakeStateTable(FakeSpec()).bytes()};
+  HostCopies copies{&backend, MakeStateTable(FakeSpec())};
   StateCache states{&copies, &backend, &slots, &clock, StateBudget{1024, 0, false}, &stats};
   const SlowReaders readers{DevicePlaces{&backend, &copies, &states, &slots, &count_tables}, &clock,
                             absl::Seconds(1), &stats};

@@ -138,12 +138,12 @@ Ticket FakeBackend::CopyState(int32_t from, int32_t to) {
   return Enqueue([] {});
 }
 
-Ticket FakeBackend::ReadState(int32_t slot, void* host) {
+Ticket FakeBackend::ReadState(int32_t slot, void* host, int64_t) {
   return Enqueue(
       [host, state = slots_.at(slot).state] { std::memcpy(host, &state, sizeof state); });
 }
 
-Ticket FakeBackend::WriteState(int32_t slot, const void* host) {
+Ticket FakeBackend::WriteState(int32_t slot, const void* host, int64_t) {
   State state;
   std::memcpy(static_cast<void*>(&state), host, sizeof state);
   slots_.at(slot).state = state;

@@ -76,8 +76,8 @@ class FakeBackend : public Backend {
 
   Ticket ZeroState(int32_t slot) override;
   Ticket CopyState(int32_t from, int32_t to) override;
-  Ticket ReadState(int32_t slot, void* host) override;
-  Ticket WriteState(int32_t slot, const void* host) override;
+  Ticket ReadState(int32_t slot, void* host, int64_t tokens) override;
+  Ticket WriteState(int32_t slot, const void* host, int64_t tokens) override;
   Ticket ResetCounts(int32_t counts, absl::Span<const int32_t> prompt) override;
 
   absl::Status Await(Ticket ticket) override;

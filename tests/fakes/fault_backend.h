@@ -56,7 +56,9 @@ class FaultBackend : public Backend {
     if (!HasMemory()) return NoMemory();
     return inner_->AllocateStates(spec, slots, count_tables, max_rows);
   }
+  void SetAttentionRoom(const AttentionRoom& room) override { inner_->SetAttentionRoom(room); }
   int64_t SlotBytes(const ModelSpec& spec) const override { return inner_->SlotBytes(spec); }
+  int64_t PageBytes(const ModelSpec& spec) const override { return inner_->PageBytes(spec); }
   absl::StatusOr<int64_t> StateBudget(const ModelSpec& spec, int32_t max_rows) const override {
     return inner_->StateBudget(spec, max_rows);
   }
@@ -90,12 +92,16 @@ class FaultBackend : public Backend {
   Ticket CopyState(int32_t from, int32_t to) override {
     return Works() ? Keep(inner_->CopyState(from, to)) : ++last_;
   }
-  Ticket ReadState(int32_t slot, void* host) override {
-    return Works() ? Keep(inner_->ReadState(slot, host)) : ++last_;
+  Ticket ReadState(int32_t slot, void* host, int64_t tokens) override {
+    return Works() ? Keep(inner_->ReadState(slot, host, tokens)) : ++last_;
   }
-  Ticket WriteState(int32_t slot, const void* host) override {
-    return Works() ? Keep(inner_->WriteState(slot, host)) : ++last_;
+  Ticket WriteState(int32_t slot, const void* host, int64_t tokens) override {
+    return Works() ? Keep(inner_->WriteState(slot, host, tokens)) : ++last_;
   }
+  void DropState(int32_t slot) override {
+    if (!failed_) inner_->DropState(slot);  // no work: a note that the slot is free
+  }
+  PageCounts pages() const override { return inner_->pages(); }
   Ticket ResetCounts(int32_t counts, absl::Span<const int32_t> prompt) override {
     return Works() ? Keep(inner_->ResetCounts(counts, prompt)) : ++last_;
   }

@@ -25,6 +25,7 @@ struct EngineShape {
   int32_t slots = 16;
   int32_t max_batch_tokens = 512;
   EngineOptions options = {};
+  AttentionRoom attention = {16384, 512};  // of a model whose states grow
 };
 
 // Aborts when the checkpoint cannot be read.
@@ -40,6 +41,8 @@ class RealEngine {
     SLUICE_CHECK(weights.ok());
     const ModelSpec& spec = (*checkpoint)->config().spec;
     vocab_ = spec.vocab;
+    backend_->SetAttentionRoom(setup.attention);
+    options.max_attention_tokens = setup.attention.max_tokens;
     SLUICE_CHECK(
         backend_->AllocateStates(spec, setup.slots, setup.slots, setup.max_batch_tokens).ok());
     model_ = std::move(
@@ -52,6 +55,7 @@ class RealEngine {
   }
 
   Engine& engine() { return *engine_; }
+  Backend& backend() { return *backend_; }
   FakeClock& clock() { return clock_; }
   int64_t vocab() const { return vocab_; }
   const ModelSpec& spec() const { return model_->spec(); }

@@ -20,10 +20,11 @@ struct SessionParts {
     setup.fingerprint = "model";
     setup.vocab = 4096;
     SLUICE_CHECK(backend.AllocateStates(FakeSpec(), 4, 4, 16).ok());
-    copies = std::make_unique<HostCopies>(&backend, MakeStateTable(FakeSpec()).bytes());
+    copies = std::make_unique<HostCopies>(&backend, MakeStateTable(FakeSpec()));
     states = std::make_unique<StateCache>(
         copies.get(), &backend, &slots, &clock,
-        StateBudget{host_states * copies->bytes(), int64_t{1} << 20, setup.has_store}, &stats);
+        StateBudget{host_states * copies->table().bytes(), int64_t{1} << 20, setup.has_store},
+        &stats);
     context = {states.get(), &clock, &stats, &setup};
     table = std::make_unique<SessionTable>(context);
     queue = std::make_unique<SessionQueue>(table.get());
@@ -57,10 +58,11 @@ struct SessionParts {
   // A state of so many tokens in host memory.
   StatePtr InMemory(int64_t position) {
     Room room;
-    SLUICE_CHECK(states->Reserve(1, setup.has_store ? 1 : 0, &room).ok());
+    const int64_t bytes = states->BytesAt(0);
+    SLUICE_CHECK(states->Reserve(bytes, setup.has_store ? bytes : 0, &room).ok());
     StateInfo info;
     info.position = position;
-    return states->AdoptData(info, std::make_shared<StateData>(copies->bytes()), &room);
+    return states->AdoptData(info, std::make_shared<StateData>(copies->table().bytes()), &room);
   }
 
   FakeClock clock;

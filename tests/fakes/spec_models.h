@@ -1,5 +1,5 @@
-// Golden checkpoints that stand for all: one of each kind of decay and of each shape of a state.
-// Tests of properties that hold for every model run on each of them.
+// Golden checkpoints that stand for all: one of each kind of decay and of each shape of a state,
+// those that grow among them. Tests of properties that hold for every model run on each of them.
 #ifndef SLUICE_TESTS_FAKES_SPEC_MODELS_H_
 #define SLUICE_TESTS_FAKES_SPEC_MODELS_H_
 
@@ -18,6 +18,9 @@ inline constexpr const char* kSpecModels[] = {
     "tests/goldens/delta_net/base",        // the delta rule without a decay
     "tests/goldens/gated_deltanet/gva",    // a decay per head, more heads of values than of keys
     "tests/goldens/kda/bounded",           // a decay per key
+    "tests/goldens/transformer/window",    // softmax over a window, kept as a ring
+    "tests/goldens/llama/rope_llama3",     // softmax over all tokens: a state that grows
+    "tests/goldens/gla/hybrid_window",     // gated linear attention with both kinds of softmax
 };
 
 // "retnet_gqa_relu"

@@ -24,7 +24,7 @@ void Blob(absl::string_view bytes, size_t piece) {
   if (!state.ok()) return;
   SLUICE_CHECK(state->info.undecoded.size() <= 3);
   SLUICE_CHECK(static_cast<int64_t>(state->data.size()) ==
-               (state->info.position == 0 ? 0 : spec->table.bytes()));
+               (state->info.position == 0 ? 0 : spec->table.BytesAt(state->info.seen())));
 }
 
 void File(absl::string_view bytes) {

@@ -207,7 +207,7 @@ TEST_P(CudaEngineTest, AStateThatIsNotFiniteEndsItsCallAlone) {
           static_cast<size_t>(MakeStateTable(gpu->model->spec()).bytes()) / sizeof(float);
       const std::vector<float> state(elements, std::numeric_limits<float>::quiet_NaN());
       // There are as many slots as calls, so it is one of theirs.
-      EXPECT_TRUE(gpu->backend->Await(gpu->backend->WriteState(kPoisoned, state.data())).ok());
+      EXPECT_TRUE(gpu->backend->Await(gpu->backend->WriteState(kPoisoned, state.data(), 0)).ok());
     }
     while (gpu->engine->Step()) {
     }

@@ -50,8 +50,8 @@ void Expect(bool good, const char* what) {
   }
   const absl::Status latched = gpu.backend->Await(gpu.backend->ZeroState(0));
   Expect(latched == gpu.engine->device_status(), "the first error stays");
-  Expect(gpu.backend->Done(gpu.backend->ReadState(0, state.data())), "nothing waits");
-  Expect(gpu.backend->Await(gpu.backend->WriteState(1, state.data())) == latched, "it stays");
+  Expect(gpu.backend->Done(gpu.backend->ReadState(0, state.data(), 0)), "nothing waits");
+  Expect(gpu.backend->Await(gpu.backend->WriteState(1, state.data(), 0)) == latched, "it stays");
   auto late = std::make_shared<RecordingSink>();
   Request request;
   request.prompt = {1};

@@ -150,7 +150,7 @@ class Device {
 
   std::vector<float> State(int32_t slot) {
     std::vector<float> state(MakeStateTable(spec_).bytes() / sizeof(float), NAN);
-    const absl::Status status = backend_->Await(backend_->ReadState(slot, state.data()));
+    const absl::Status status = backend_->Await(backend_->ReadState(slot, state.data(), 0));
     EXPECT_TRUE(status.ok()) << status;
     return state;
   }

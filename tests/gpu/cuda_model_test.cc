@@ -261,7 +261,7 @@ TEST(CudaBackendTest, StatesMove) {
   EXPECT_EQ(gpu.State(5), state);
   gpu.Zero(0);
   EXPECT_EQ(gpu.State(0), std::vector<float>(state.size(), 0.0f));
-  const Ticket ticket = gpu.backend()->WriteState(3, state.data());
+  const Ticket ticket = gpu.backend()->WriteState(3, state.data(), 0);
   EXPECT_TRUE(gpu.backend()->Await(ticket).ok());
   EXPECT_EQ(gpu.State(3), state);
   EXPECT_EQ(gpu.Step({{3, 1}}, {}), gpu.Step({{5, 1}}, {}));
@@ -282,7 +282,7 @@ TEST(CudaBackendTest, StatesMoveBesideSteps) {
   std::vector<std::vector<float>> read(kCopies, std::vector<float>(elements));
   std::vector<Ticket> tickets;
   for (int i = 0; i < kCopies; ++i) {
-    tickets.push_back(backend->ReadState(0, read[i].data()));
+    tickets.push_back(backend->ReadState(0, read[i].data(), 0));
     gpu.Step({{0, i}, {1, i}}, {});
   }
   for (const Ticket ticket : tickets) EXPECT_TRUE(backend->Await(ticket).ok());
@@ -294,7 +294,7 @@ TEST(CudaBackendTest, StatesMoveBesideSteps) {
   }
   // A step that uses the slot waits for the write; others do not see it.
   for (int i = 0; i < kCopies; ++i) {
-    const Ticket ticket = backend->WriteState(4, read[i].data());
+    const Ticket ticket = backend->WriteState(4, read[i].data(), 0);
     const auto beside = gpu.Step({{5, 1}}, {});
     gpu.Zero(5);
     EXPECT_EQ(gpu.Step({{5, 1}}, {}), beside);

@@ -109,7 +109,7 @@ std::vector<std::vector<float>> Runner::Step(const std::vector<Decode>& decode,
 
 std::vector<float> Runner::State(int32_t slot) {
   std::vector<float> state(MakeStateTable(spec_).bytes() / sizeof(float), NAN);
-  const absl::Status status = backend_->Await(backend_->ReadState(slot, state.data()));
+  const absl::Status status = backend_->Await(backend_->ReadState(slot, state.data(), 0));
   EXPECT_TRUE(status.ok()) << status;
   return state;
 }

@@ -220,7 +220,7 @@ std::vector<float> MixerRunner::Run(const std::vector<float>& in,
 
 std::vector<float> MixerRunner::State(int32_t slot) {
   std::vector<float> state(MakeStateTable(model_).bytes() / sizeof(float));
-  const absl::Status status = backend_->Await(backend_->ReadState(slot, state.data()));
+  const absl::Status status = backend_->Await(backend_->ReadState(slot, state.data(), 0));
   EXPECT_TRUE(status.ok()) << status;
   return state;
 }

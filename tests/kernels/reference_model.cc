@@ -334,7 +334,7 @@ std::vector<float> TestDevice::Decode(int32_t slot, const std::vector<int32_t>& 
 
 std::vector<float> TestDevice::ReadState(int32_t slot) {
   std::vector<float> state(MakeStateTable(model->spec()).bytes() / sizeof(float));
-  const absl::Status status = backend->Await(backend->ReadState(slot, state.data()));
+  const absl::Status status = backend->Await(backend->ReadState(slot, state.data(), 0));
   EXPECT_TRUE(status.ok()) << status;
   return state;
 }

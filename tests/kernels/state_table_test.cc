@@ -67,6 +67,33 @@ TEST(StateTable, HalfTheBytesIn16Bits) {
   EXPECT_EQ(table.bytes(), 60 + 48);
 }
 
+TEST(StateTable, SoftmaxLayersKeepAWindowOrGrow) {
+  ModelSpec spec = Shape().Spec();
+  auto& grows = std::get<MixerSpec>(spec.layers[0].branches[0].units[0]);
+  grows.core = Core::kSoftmax;
+  grows.k_heads = grows.v_heads = 2;
+  auto& ring = std::get<MixerSpec>(spec.layers[1].branches[0].units[0]);
+  ring = grows;
+  ring.window = 10;
+  const StateTable table = MakeStateTable(spec);
+  ASSERT_EQ(table.parts().size(), 4u);
+  EXPECT_EQ(table.bytes(), 10 * 4 * 2 * (3 + 5));
+  EXPECT_EQ(table.token_bytes(), 4 * 2 * (3 + 5));
+  EXPECT_EQ(table.BytesAt(0), table.bytes());
+  EXPECT_EQ(table.BytesAt(7), table.bytes() + 7 * table.token_bytes());
+  // Parts follow each other, however many tokens there are.
+  for (const int64_t tokens : {0, 1, 7}) {
+    int64_t offset = 0;
+    for (const StatePart& part : table.parts()) {
+      EXPECT_EQ(part.OffsetAt(tokens), offset);
+      offset += part.BytesAt(tokens);
+    }
+    EXPECT_EQ(offset, table.BytesAt(tokens));
+  }
+  EXPECT_TRUE(table.Find(0, StatePartKind::kKeys)->per_token);
+  EXPECT_EQ(table.Find(1, StatePartKind::kValues)->shape, (std::vector<int64_t>{10, 10}));
+}
+
 TEST(StateTable, SizesThatDoNotFitSaturate) {
   StateTable table;
   table.Add(0, StatePartKind::kMatrix, {int64_t{1} << 40, int64_t{1} << 40, 2});

@@ -52,24 +52,25 @@ ModelSpec FlaDecoder::Spec(const MixerSpec& m) const {
   layer.branches.push_back({norm, {m}});
   layer.branches.push_back({norm, {MlpSpec{.intermediate = intermediate}}});
   spec.layers.assign(layers, layer);
+  ApplyFlaAttention(attention, &spec);
   return spec;
 }
 
 std::string FlaDecoder::Identity(const char* model_type) const {
   return absl::StrCat(model_type, " vocab=", vocab, " layers=", layers, " hidden=", hidden,
                       " intermediate=", intermediate, " norm_eps=", norm_eps,
-                      " mixer_norm_affine=", affine);
+                      " mixer_norm_affine=", affine, FlaAttentionIdentity(attention));
 }
 
 FlaDecoder ReadFlaDecoder(ConfigReader* reader, double hidden_ratio, ModelConfig* config,
                           int64_t default_layers) {
   FlaDecoder d;
   reader->RequireWord("hidden_act", {"swish", "silu"}, "\"swish\" or \"silu\"");
-  reader->RequireNull("attn", "softmax attention layers");
   reader->RequireNull("attnres_block_size", "attention residuals");
   reader->RequireNull("quantization_config", "quantized weights");
   d.hidden = reader->Integer({"hidden_size", "d_model"}, 2048, 1, 65536);
   d.layers = reader->Integer({"num_hidden_layers"}, default_layers, 1, 1024);
+  d.attention = ReadFlaAttention(reader, d.hidden, d.layers, config);
   d.vocab = reader->Integer({"vocab_size"}, 32000, 1, 1 << 24);
   d.norm_eps = static_cast<float>(reader->Number({"norm_eps", "rms_norm_eps"}, 1e-6, 1e-30, 1));
   d.affine = reader->Boolean({"elementwise_affine"}, true);
@@ -122,7 +123,12 @@ void FlaTensors(const ModelConfig& config, const TensorSource& files, const AddM
     const std::string attn = absl::StrCat(prefix, "attn."), mlp = absl::StrCat(prefix, "mlp.");
     const std::vector<BranchSpec>& branches = spec.layers[i].branches;
     AddBranchNorm(files, prefix, "attn", hidden, table->Branch(i, 0, prefix));
-    mixer(i, std::get<MixerSpec>(branches[0].units[0]), attn, table->Unit(i, 0, 0, attn));
+    const auto& m = std::get<MixerSpec>(branches[0].units[0]);
+    if (m.core == Core::kSoftmax) {
+      AttentionTensors(m, config.attention.at(i), hidden, table->Unit(i, 0, 0, attn));
+    } else {
+      mixer(i, m, attn, table->Unit(i, 0, 0, attn));
+    }
     AddBranchNorm(files, prefix, "mlp", hidden, table->Branch(i, 1, prefix));
     MlpTensors(std::get<MlpSpec>(branches[1].units[0]).intermediate, hidden, mlp, files,
                table->Unit(i, 1, 0, mlp));

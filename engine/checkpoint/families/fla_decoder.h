@@ -1,5 +1,6 @@
 // What flash-linear-attention's models share, whatever their mixer is: x += mixer(norm(x)), then
-// x += SwiGLU(norm(x)) in each layer, without biases.
+// x += SwiGLU(norm(x)) in each layer, without biases. Some layers may have softmax attention in
+// place of the model's mixer.
 #ifndef SLUICE_ENGINE_CHECKPOINT_FAMILIES_FLA_DECODER_H_
 #define SLUICE_ENGINE_CHECKPOINT_FAMILIES_FLA_DECODER_H_
 
@@ -10,6 +11,7 @@
 
 #include "engine/checkpoint/config.h"
 #include "engine/checkpoint/config_reader.h"
+#include "engine/checkpoint/families/fla_attention.h"
 #include "engine/checkpoint/tensor_table.h"
 #include "kernels/model_spec.h"
 
@@ -21,15 +23,16 @@ struct FlaDecoder {
   int64_t hidden = 0;
   int64_t intermediate = 0;
   float norm_eps = 1e-6f;
-  bool affine = true;  // the mixer's own norm has a weight
+  bool affine = true;      // the mixer's own norm has a weight
+  FlaAttention attention;  // of the layers that have it
 
-  // Both of a model whose layers all have mixer `m`, but for what `m`'s caller changes per layer.
+  // Both of a model whose other layers all have mixer `m`, but for what `m`'s caller changes.
   ModelSpec Spec(const MixerSpec& m) const;
   // Begins an identity: "retnet vocab=...".
   std::string Identity(const char* model_type) const;
 };
 
-// Reads and checks the fields that all have; refuses softmax layers and what else is not served.
+// Reads and checks the fields that all have; refuses what is not served.
 FlaDecoder ReadFlaDecoder(ConfigReader* reader, double hidden_ratio, ModelConfig* config,
                           int64_t default_layers = 24);
 
@@ -47,7 +50,8 @@ struct FlaHeads {
 FlaHeads ReadFlaHeads(ConfigReader* reader, const FlaDecoder& decoder, int64_t default_heads,
                       double default_expand_k, double default_expand_v);
 
-// Every tensor outside the mixers, and those that `mixer` adds for each layer's.
+// Every tensor outside the mixers, those of softmax layers, and those that `mixer` adds for each
+// other layer's (null: there is none).
 using AddMixerTensors = std::function<void(int64_t layer, const MixerSpec& mixer,
                                            const std::string& prefix, TensorScope scope)>;
 void FlaTensors(const ModelConfig& config, const TensorSource& files, const AddMixerTensors& mixer,

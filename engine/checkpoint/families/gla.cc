@@ -4,6 +4,7 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
+#include "engine/checkpoint/families/fla_attention.h"
 
 namespace sluice {
 namespace {
@@ -42,7 +43,6 @@ void RefuseWhatIsNotServed(ConfigReader* reader, bool short_conv) {
   reader->RequireBoolean("use_gk", true);
   reader->RequireBoolean("use_gv", false);
   const bool shared = reader->OptionalBoolean({"share_conv_kernel"}).value_or(false);
-  reader->RequireNull("attn", "softmax attention layers");
   reader->RequireNull("attnres_block_size", "attention residuals");
   reader->RequireNull("quantization_config", "quantized weights");
   if (shared && short_conv) {
@@ -96,6 +96,7 @@ void Parse(ConfigReader* reader, ModelConfig* config) {
   config->tied = reader->Boolean({"tie_word_embeddings"}, false);
   s.gate_rank = kGateRank;
   RefuseWhatIsNotServed(reader, short_conv);
+  const FlaAttention attention = ReadFlaAttention(reader, s.hidden, s.layers, config);
   if (!reader->status().ok()) return;
 
   if (s.heads % s.kv_heads != 0) {
@@ -107,7 +108,8 @@ void Parse(ConfigReader* reader, ModelConfig* config) {
   s.intermediate = intermediate ? *intermediate : DefaultIntermediate(hidden_ratio, s, reader);
   if (!reader->status().ok()) return;
   config->spec = s.Spec();
-  config->identity = Identity(s);
+  ApplyFlaAttention(attention, &config->spec);
+  config->identity = Identity(s) + FlaAttentionIdentity(attention);
 }
 
 void MixerTensors(const MixerSpec& m, int64_t hidden, const std::string& prefix,
@@ -155,8 +157,12 @@ void Tensors(const ModelConfig& config, const TensorSource& files, TensorTable* 
     const std::string attn = absl::StrCat(prefix, "attn."), mlp = absl::StrCat(prefix, "mlp.");
     const std::vector<BranchSpec>& branches = spec.layers[i].branches;
     table->Branch(i, 0, prefix).Add({"attn_norm.weight"}, {hidden}, &BranchWeights::norm);
-    MixerTensors(std::get<MixerSpec>(branches[0].units[0]), hidden, attn, files,
-                 table->Unit(i, 0, 0, attn));
+    const auto& m = std::get<MixerSpec>(branches[0].units[0]);
+    if (m.core == Core::kSoftmax) {
+      AttentionTensors(m, config.attention.at(i), hidden, table->Unit(i, 0, 0, attn));
+    } else {
+      MixerTensors(m, hidden, attn, files, table->Unit(i, 0, 0, attn));
+    }
     table->Branch(i, 1, prefix).Add({"mlp_norm.weight"}, {hidden}, &BranchWeights::norm);
     MlpTensors(std::get<MlpSpec>(branches[1].units[0]).intermediate, hidden, mlp, files,
                table->Unit(i, 1, 0, mlp));

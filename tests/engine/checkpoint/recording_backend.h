@@ -69,8 +69,8 @@ class RecordingBackend : public Backend {
   Ticket EndStep() override { return 0; }
   Ticket ZeroState(int32_t) override { return 0; }
   Ticket CopyState(int32_t, int32_t) override { return 0; }
-  Ticket ReadState(int32_t, void*) override { return 0; }
-  Ticket WriteState(int32_t, const void*) override { return 0; }
+  Ticket ReadState(int32_t, void*, int64_t) override { return 0; }
+  Ticket WriteState(int32_t, const void*, int64_t) override { return 0; }
   Ticket ResetCounts(int32_t, absl::Span<const int32_t>) override { return 0; }
   absl::Status Await(Ticket) override { return absl::OkStatus(); }
   bool Done(Ticket) override { return true; }

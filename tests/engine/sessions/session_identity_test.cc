@@ -29,6 +29,9 @@
 namespace sluice {
 namespace {
 
+// Of a session, for budgets where states grow.
+constexpr int64_t kUsualTokens = 600;
+
 struct Case {
   std::string dir;
   double seconds;  // of seeds
@@ -146,10 +149,13 @@ class Disturbed {
     setup.options.has_store = true;
     setup.options.session_index = store_->TakeIndex();
     const auto host_states = static_cast<int64_t>(4 + Below(8));
-    setup.options.session_limits.host_state_bytes = host_states * table.bytes();
-    setup.options.session_limits.disk_state_bytes = 200 * table.bytes();
+    setup.options.session_limits.host_state_bytes = host_states * table.BytesAt(kUsualTokens);
+    setup.options.session_limits.disk_state_bytes = 200 * table.BytesAt(kUsualTokens);
     setup.options.session_limits.default_ttl = absl::InfiniteDuration();
-    setup.options.prefix_cache_bytes = static_cast<int64_t>(Below(6)) * table.bytes() + 20000;
+    setup.options.prefix_cache_bytes =
+        static_cast<int64_t>(Below(6)) * table.BytesAt(kUsualTokens) + 20000;
+    // Room for one sequence of the longest, or a little more.
+    setup.attention = {8192, PagesFor(8192) + static_cast<int64_t>(Below(40))};
     setup.options.random = [this] { return ids_(); };
     real_ = std::make_unique<RealEngine>(undisturbed_->model(), setup);
   }

@@ -85,8 +85,8 @@ TEST(SessionTurnsTest, ACommitIsTheSessionsNextState) {
   StateInfo info;
   info.position = 5;
   std::optional<absl::StatusOr<SessionInfo>> committed;
-  parts.turns.Commit(use, info, -1, std::make_shared<StateData>(parts.copies->bytes()), "r", false,
-                     [&](absl::StatusOr<SessionInfo> out) { committed = std::move(out); });
+  parts.turns.Commit(use, info, -1, std::make_shared<StateData>(parts.copies->table().bytes()), "r",
+                     false, [&](absl::StatusOr<SessionInfo> out) { committed = std::move(out); });
   ASSERT_TRUE(committed.has_value() && committed->ok());
   EXPECT_EQ((*committed)->position, 5);
   EXPECT_FALSE((*committed)->busy);
@@ -102,8 +102,8 @@ TEST(SessionTurnsTest, WhatAnotherDaemonWroteMeanwhileIsNotWrittenOver) {
   ASSERT_TRUE(parts.Has(1));
   use->outdated = true;
   std::optional<absl::StatusOr<SessionInfo>> committed;
-  parts.turns.Commit(use, {}, -1, std::make_shared<StateData>(parts.copies->bytes()), "r", false,
-                     [&](absl::StatusOr<SessionInfo> out) { committed = std::move(out); });
+  parts.turns.Commit(use, {}, -1, std::make_shared<StateData>(parts.copies->table().bytes()), "r",
+                     false, [&](absl::StatusOr<SessionInfo> out) { committed = std::move(out); });
   EXPECT_TRUE(IsLostRace(committed->status()));
   parts.turns.Release(use);
 }

@@ -35,7 +35,7 @@ TEST(StateFetcherTest, OneReadServesAll) {
   EXPECT_EQ(job->record.state_id, "file-a");
   EXPECT_EQ(parts.Job(), nullptr);
   EXPECT_FALSE(first.has_value());
-  job->data = std::make_shared<StateData>(parts.copies->bytes());
+  job->data = std::make_shared<StateData>(parts.copies->table().bytes());
   parts.fetcher.Done(session, job.get());
   EXPECT_TRUE(first->ok() && second->ok());
   EXPECT_TRUE(state->data_ready());

@@ -211,7 +211,7 @@ TEST_P(CpuBackendVariantTest, StatesSurviveARoundTripAndCopies) {
   TestDevice device(model, 1, 4, 128);
   device.Prefill(0, RandomTokens(70, model.shape().vocab, 1));
   const std::vector<float> state = device.ReadState(0);
-  device.backend->WriteState(1, state.data());
+  device.backend->WriteState(1, state.data(), 0);
   device.backend->CopyState(0, 2);
   EXPECT_EQ(device.ReadState(1), state);
   EXPECT_EQ(device.ReadState(2), state);
@@ -234,8 +234,8 @@ TEST(CpuBackendTest, ANaNStaysInItsRow) {
   TestDevice clean(model, 2, 4, 128), device(model, 2, 4, 128);
   std::vector<float> state(MakeStateTable(model.shape().Spec()).bytes() / sizeof(float),
                            std::numeric_limits<float>::quiet_NaN());
-  device.backend->WriteState(1, state.data());
-  device.backend->WriteState(2, state.data());
+  device.backend->WriteState(1, state.data(), 0);
+  device.backend->WriteState(2, state.data(), 0);
   const std::vector<int32_t> tokens = RandomTokens(20, model.shape().vocab, 3);
   const SamplingConfig greedy = {.temperature = 0.0f};
   std::vector<std::vector<float>> logits(8, std::vector<float>(model.shape().vocab));

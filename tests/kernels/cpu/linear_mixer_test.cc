@@ -60,7 +60,7 @@ class Device {
     int64_t row = 0;
     for (Sequence* s : sequences) {
       const int32_t length = std::max(1, s->cuts[s->next_cut]);
-      states_.MarkUsed(s->slot);
+      states_.MarkUsed(s->slot, 0);
       if (s->cuts[s->next_cut] == 0) {
         decode.push_back({s->slot, 0, s->position});
         s->start = 0;
@@ -110,7 +110,7 @@ class Device {
 
   std::vector<float> State(int32_t slot) {
     std::vector<float> state(MakeStateTable(Model()).bytes() / sizeof(float));
-    states_.Read(slot, state.data());
+    states_.Read(slot, state.data(), 0);
     return state;
   }
 
