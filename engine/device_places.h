@@ -1,4 +1,4 @@
-// What the calls of an engine take of the device and of host memory. Internal to engine/.
+// The room that an engine's calls take on the device and in host memory. Internal to engine/.
 #ifndef SLUICE_ENGINE_DEVICE_PLACES_H_
 #define SLUICE_ENGINE_DEVICE_PLACES_H_
 

@@ -135,7 +135,7 @@ bool Placement::FindPrefix(Call* call, StatePtr* state) {
   const bool reads = request.output.prompt_logprobs < 0;
   PrefixMatch match;
   if (reads) {
-    // What is reused is echoed in one piece.
+    // The reused part of a prompt is echoed in one piece.
     const int64_t most = request.output.echo ? std::min(limit, kMostEchoed) : limit;
     match =
         prefixes_->Find(request.tenant, request.prompt, most,

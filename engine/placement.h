@@ -41,7 +41,7 @@ class Placement {
 
   // The calls that have slots or gave them up, in the order of their admission.
   const std::vector<Call*>& admitted() const { return admitted_; }
-  // Those without slots.
+  // The number of calls without slots.
   int64_t waiting() const { return static_cast<int64_t>(waiting_.size() + following_.size()); }
 
  private:

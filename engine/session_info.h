@@ -10,7 +10,7 @@
 
 namespace sluice {
 
-// Where a state is: the fastest of the places that have it.
+// The place of a state: the fastest of the places that have it.
 enum class StateTier : uint8_t { kNone, kDevice, kHost, kDisk };
 
 struct SessionInfo {

@@ -31,7 +31,7 @@ class SlowReaders {
   // The call that has waited longest beyond its patience gives its slots up. False: there is none,
   // or no room in host memory for its states.
   bool SpillOne(const Calls& calls, absl::Duration now) const;
-  // Those that are read again get slots. False: there are too few for the first of them.
+  // Calls whose readers read again get slots. False: there are too few for the first of them.
   bool ReturnSpilled(const Calls& calls) const;
   // Waits for the copies of a call that could go on with them. False: there is none; the device's
   // error.

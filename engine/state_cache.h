@@ -71,7 +71,8 @@ class State {
   Room fetch_room;             // for what it reads
   absl::Duration fetch_asked;  // when it was first wanted
 
-  // Of one that no session has: lets go of it, when the host memory it takes is wanted.
+  // Set only for a state that no session has, such as a cached prefix. It drops the state when the
+  // host memory that it takes is wanted.
   std::function<void()> drop;
 
   bool on_device() const { return slot_ >= 0; }
@@ -148,7 +149,7 @@ class StateCache {
   StatePtr AdoptCopy(StateInfo info, int32_t slot, Room* room, std::function<void()> drop);
   // A state that is on disk.
   StatePtr AdoptFile(StateInfo info);
-  // What was read from its file. Takes its bytes on the host of `room`.
+  // Gives a state the data that was read from its file. Takes its bytes on the host from `room`.
   void GiveData(State* state, HostState data, Room* room);
 
   // The state's own slot, which is the caller's from now on: no copy. -1: it has none.

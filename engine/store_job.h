@@ -14,7 +14,7 @@
 
 namespace sluice {
 
-// What becomes of the lock of a session that was written.
+// The lock of a session after it was written.
 enum class LockAfter : uint8_t {
   kAsBefore,
   kCall,  // all is written, and a call may write to it again
@@ -29,7 +29,7 @@ struct StoreJob {
     kCheckState,  // record -> whether its state can be read
     kTouch,       // record.tenant, .id, .generation and .last_use_us
     kDelete,      // record.tenant, .id and .generation
-    // Those that follow are for a directory that is shared (state/README.md).
+    // The kinds below are for a directory that is shared (state/README.md).
     kMark,      // what is acknowledged of the session is not on disk yet, for the others to see
     kRelease,   // the session is no longer this daemon's, and nobody is asked for it
     kRequests,  // names -> wishes of other daemons, one for each
@@ -45,7 +45,7 @@ struct StoreJob {
   absl::Status status;
   int64_t quarantined = 0;  // out: SessionStore::quarantined()
 
-  // With a shared directory.
+  // The fields below are for a shared directory.
   bool own = false;                        // kReadRecord: to become its owner first
   SessionWish wish = SessionWish::kNone;   // kReadRecord: what its owner is asked for if it cannot
   LockAfter after = LockAfter::kAsBefore;  // kPutRecord, once it is on disk

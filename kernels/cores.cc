@@ -9,7 +9,7 @@
 namespace sluice {
 namespace {
 
-// What computes a core on a device.
+// A device's way to compute a core.
 struct CoreRow {
   Core core;
   const char* name;
@@ -54,7 +54,8 @@ absl::Status RefuseSize(absl::string_view what, int64_t value, absl::string_view
 
 constexpr int64_t kMaxConvTaps = 64;
 
-// What stands before and behind the core in gated linear attention; both backends have it.
+// True for the stages before and behind the core of gated linear attention; both backends have
+// them.
 bool IsGla(const MixerSpec& s) {
   const bool front = s.decay == Decay::kKey && s.gate == GateMap::kGla && s.q_map == s.k_map &&
                      s.q_map <= FeatureMap::kGeluTanh && s.q_norm == QkNorm::kNone &&
@@ -68,7 +69,7 @@ bool IsGla(const MixerSpec& s) {
   return s.core == Core::kLinear && front && heads && back;
 }
 
-// What the drivers of other linear mixers take.
+// True for the mixers that the drivers of other linear mixers take.
 bool IsLinear(const MixerSpec& s) {
   const bool kept = s.rope != Rope::kTable && s.q_norm != QkNorm::kRms && s.k_norm != QkNorm::kRms;
   if (s.core != Core::kLinear || !kept) return false;
@@ -85,8 +86,8 @@ bool IsLinear(const MixerSpec& s) {
   return false;
 }
 
-// What the driver of delta mixers takes: q and k of one key head stand together, and each state
-// head has values of its own.
+// True for the mixers that the driver of delta mixers takes: q and k of one key head stand
+// together, and each state head has values of its own.
 bool IsDelta(const MixerSpec& s) {
   if (s.core != Core::kDelta || s.q_heads != s.k_heads || s.v_heads != s.state_heads ||
       s.state_heads % s.k_heads != 0 || s.normaliser || s.skip != Skip::kNone) {

@@ -1,4 +1,4 @@
-// Which mixers a device can run, in which revision and on which grid: known from the spec alone,
+// Tells which mixers a device can run, in which revision and on which grid, from the spec alone and
 // without the device.
 #ifndef SLUICE_KERNELS_CORES_H_
 #define SLUICE_KERNELS_CORES_H_
@@ -25,7 +25,7 @@ int32_t PromptGrid(DeviceKind device, const ModelSpec& spec);
 // A core's revision goes up with every change of its bits or of what surrounds it.
 std::string CoreRevisions(DeviceKind device, const ModelSpec& spec);
 
-// Whether CUDA's fused kernels compute this mixer: gated linear attention as its paper has it.
+// True if CUDA's fused kernels compute this mixer: gated linear attention as its paper defines it.
 bool FusedGla(const MixerSpec& spec);
 
 }  // namespace sluice

@@ -1,4 +1,4 @@
-// What a model takes on a kind of device, without the device.
+// Computes the size of a model on a kind of device, without the device.
 #ifndef SLUICE_KERNELS_FOOTPRINT_H_
 #define SLUICE_KERNELS_FOOTPRINT_H_
 
@@ -10,7 +10,7 @@
 
 namespace sluice {
 
-// As the backend's SlotBytes.
+// The same as the backend's SlotBytes.
 int64_t SlotBytes(DeviceKind device, const ModelSpec& spec);
 
 // Adds up the bytes of the weights as a backend would hold them. It keeps nothing and reads no

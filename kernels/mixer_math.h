@@ -360,7 +360,7 @@ struct KeyGate {
 SLUICE_MIXER_MATH KeyGate Hgrn2Gate(float raw, float bound) {
   KeyGate gate;
   gate.key = (1 - bound) * Sigmoid(-raw);
-  // Where f is near one its logarithm comes from the key, and without a bound from the raw value.
+  // If f is near one, its logarithm comes from the key, and without a bound from the raw value.
 #ifdef __CUDA_ARCH__
   gate.decay = bound + (1 - bound) * Sigmoid(raw);
   if (bound <= 0) {

@@ -1,10 +1,10 @@
-// What a token mixer is, as data: both backends' mixers are driven by it. A mixer is three stages:
+// Describes a token mixer as data, which drives both backends' mixers. A mixer is three stages:
 //   front  columns of the input projection, convolution, maps, position
 //          -> per row q, k, v, and the decay of the state
 //   core   takes the state through the rows: S <- D S + k v^T, o = q S, and its relatives
 //   back   normaliser, skip, norm, output gate
-// Names are the paper's (arXiv 2312.06635); what each model computes stands beside its family in
-// engine/checkpoint/families.
+// Names are the paper's (arXiv 2312.06635). Each family in engine/checkpoint/families says what its
+// models compute.
 #ifndef SLUICE_KERNELS_MIXER_SPEC_H_
 #define SLUICE_KERNELS_MIXER_SPEC_H_
 
@@ -15,7 +15,7 @@
 
 namespace sluice {
 
-// How the state moves. kernels/cores.h says which of them a device can run.
+// The way in which the state moves. kernels/cores.h says which of them a device can run.
 enum class Core : uint8_t {
   kLinear,     // S <- D S + k v^T, o = q S
   kDelta,      // S <- D S + k (beta (v - k D S))^T, o = q S
@@ -33,7 +33,7 @@ enum class Decay : uint8_t {
   kKey,    // a number for each token, state head and key channel
 };
 
-// How the decay is made of raw columns.
+// The way in which the decay is made of raw columns.
 enum class GateMap : uint8_t {
   kNone,      // it is not: Decay::kNone or Decay::kConst
   kGla,       // log D = max(logsigmoid(gate c + gate_bias) / 16, log_gate_min), c: `gate_in`
@@ -77,13 +77,13 @@ enum class QkNorm : uint8_t {
   kRms,     // x / sqrt(mean x^2 + qk_norm_eps) * MixerWeights::q_norm or k_norm
 };
 
-// Whether what becomes of a head's channel depends on the head's other channels.
+// True if a mapped channel of a head depends on the head's other channels.
 inline bool MapsHeads(FeatureMap map, QkNorm norm) {
   return norm != QkNorm::kNone || map == FeatureMap::kT2r || map == FeatureMap::kProduct ||
          map == FeatureMap::kHedgehog || map == FeatureMap::kDpfp;
 }
 
-// What a head's q and k are turned by: the token's position in its sequence, counted from 0.
+// The rotation of a head's q and k by the token's position in its sequence, counted from 0.
 enum class Rope : uint8_t {
   kNone,
   kHalves,  // channel i with channel i + d / 2, by position * theta^(-2 i / d)
@@ -106,7 +106,7 @@ struct Norm {
   float eps = 1e-6f;
 };
 
-// What one sum of the norm of o spans.
+// The span of one sum of the norm of o.
 enum class NormSpan : uint8_t { kHead, kGroup, kAll };
 
 // On the output gate before it multiplies o.

@@ -1,4 +1,4 @@
-// What a model is, as data: layers of branches, each of which adds what its units make of the
+// Describes a model as data: layers of branches, each of which adds what its units make of the
 // normed residual stream.
 //   x = embedding_scale * embeddings[token]
 //   each branch: y = norm(x); x += sum over units of unit(y)

@@ -1,5 +1,5 @@
-// What the ops of a backend are given: plain structs of sizes, handles and host pointers, in the
-// order in which a model runs them; `rows` below is the number of rows of the step.
+// The arguments of a backend's ops: plain structs of sizes, handles and host pointers, in the order
+// in which a model runs them; `rows` below is the number of rows of the step.
 #ifndef SLUICE_KERNELS_OPS_H_
 #define SLUICE_KERNELS_OPS_H_
 

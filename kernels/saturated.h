@@ -7,7 +7,7 @@
 
 namespace sluice {
 
-// Of factors that are not negative, or INT64_MAX where the product does not fit.
+// The product of factors that are not negative, or INT64_MAX if it does not fit.
 inline int64_t SaturatedProduct(int64_t a, int64_t b) {
   int64_t product = 0;
   return __builtin_mul_overflow(a, b, &product) ? std::numeric_limits<int64_t>::max() : product;

@@ -27,8 +27,8 @@ struct PromptSegment {
   int64_t position = 0;             // of the first token, as DecodeRow's
 };
 
-// What the sampler draws from; the order is penalties, bias, banned ids, temperature, top-k, top-p,
-// min-p, typical. Defaults switch each off. Ties go to the lower id.
+// The settings that the sampler draws by. The order is penalties, bias, banned ids, temperature,
+// top-k, top-p, min-p, typical. Defaults switch each off. Ties go to the lower id.
 struct SamplingConfig {
   float temperature = 1.0f;  // 0: greedy
   int32_t top_k = 0;
@@ -51,7 +51,8 @@ inline constexpr int32_t kNoTarget = -1;
 
 struct LogitRow {
   int32_t row = 0;  // of the step
-  // Where a sampled token is kept as `kLastSampled`; of one sampled row of a step alone.
+  // The slot that keeps the sampled token as `kLastSampled`. Only one sampled row of a step may
+  // name it.
   int32_t slot = 0;
   int32_t target = kNoTarget;  // given: score this token and sample nothing
   int32_t alternatives = -1;   // most likely tokens to report; -1: no log-probabilities at all

@@ -1,4 +1,4 @@
-// Where a model's weights go: a backend, or what only wants to know how large they are.
+// Takes a model's weights: a backend does, or code that only wants to know how large they are.
 #ifndef SLUICE_KERNELS_WEIGHT_STORE_H_
 #define SLUICE_KERNELS_WEIGHT_STORE_H_
 

@@ -62,7 +62,7 @@ class TensorScope {
   // Adds a tensor of whose values `derive` makes `derived` others.
   void AddDerived(std::vector<std::string> names, std::vector<int64_t> shape, Into into,
                   int64_t derived, Derive derive);
-  // What files may have that changes nothing: it is not read.
+  // Adds a tensor that files may have and that changes nothing: it is not read.
   void Ignore(const std::string& name);
   // A vector that no file has.
   void AddValues(std::vector<float> values, Into into);

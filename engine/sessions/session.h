@@ -1,4 +1,4 @@
-// One session inside the engine, and all that may be the case with it. Internal to engine/.
+// One session inside the engine, and every condition that it may be in. Internal to engine/.
 //
 // Its phase, from the moment at which the daemon knows its name:
 //
@@ -18,7 +18,7 @@
 // turns in order, as soon as the phase is kLive, there is no writer and this daemon owns the
 // session.
 //
-// What is in memory is newer than the record on disk while version > stored_version. The flags:
+// The content in memory is newer than the record on disk while version > stored_version. The flags:
 //
 //   indexed         counts as one of the tenant's sessions. False only in kUnread, for a name that
 //                   somebody asked for
@@ -67,7 +67,7 @@ bool IsLostRace(const absl::Status& status);
 // Each is called once.
 using Waits = std::vector<std::function<void(absl::Status)>>;
 
-// What a call holds of its session, or waits for.
+// A call's hold on its session, or its place in the wait for it.
 struct SessionUse {
   uint64_t call = 0;
   std::string etag;
@@ -100,7 +100,7 @@ struct SessionContent {
   absl::Time update_time;
 };
 
-// What must be on disk before it counts; then applied to whatever the content is by then.
+// A change that must be on disk before it counts. It is then applied to the content of that moment.
 struct PendingChange {
   std::string etag;  // the session's must be this one; "": any
   std::function<void(SessionContent*)> apply;
@@ -178,7 +178,7 @@ struct Session {
   Waits marks;  // want `marked` before they acknowledge
 };
 
-// What the disk is to have of the session with this content, as of the time of day.
+// The record that the disk is to have of the session with this content, at this time of day.
 SessionRecord RecordOf(const Session& session, const SessionContent& content, absl::Time now);
 // The record on disk is one with this state, whose file `state_id` names.
 void SetStored(Session* session, StatePtr state, const std::string& state_id);

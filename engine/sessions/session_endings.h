@@ -1,5 +1,5 @@
-// What becomes of those who wait for a session when it goes, or turns out to be another than was
-// thought. Internal to engine/sessions.
+// Ends the waits for a session that goes, or that turns out to be another than was thought.
+// Internal to engine/sessions.
 #ifndef SLUICE_ENGINE_SESSIONS_SESSION_ENDINGS_H_
 #define SLUICE_ENGINE_SESSIONS_SESSION_ENDINGS_H_
 
@@ -24,7 +24,7 @@ class SessionEndings {
   // Another daemon has written the session: the record is read again, and what was to be changed
   // here fails.
   void LoseRace(Session* session);
-  // What is known of the session counts no more; what waits for the disk ends with `why`.
+  // Forgets what is known of the session; calls that wait for the disk end with `why`.
   void Reread(Session* session, const absl::Status& why);
   // Its record or state turned out to be damaged. It stays in the index, to be listed and deleted;
   // each use looks at the disk again, where somebody may have mended it.

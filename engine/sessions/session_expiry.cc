@@ -7,7 +7,7 @@ namespace {
 
 // The disk is told of a use no more often than so many times in a time to live.
 constexpr int kTouches = 20;
-// What versions wrote that did not keep last uses stays for this long after the first start of one
+// Records of versions that kept no last uses stay for this long after the first start of a version
 // that does.
 constexpr absl::Duration kOldRecordsStay = absl::Hours(24);
 

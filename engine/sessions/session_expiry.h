@@ -25,7 +25,8 @@ class SessionExpiry {
   void TakeLastUse(Session* session, const SessionRecord& record);
   // The job that tells the disk of the last use.
   std::unique_ptr<StoreJob> TouchJob(Session* session);
-  // What is going to the disk says that the session was last used at `last_use_us`, which is now.
+  // Called when the record on its way to the disk says that the session was last used at
+  // `last_use_us`, which is now.
   void ToldNow(Session* session, int64_t last_use_us);
 
   // Looks at the session again then; InfiniteDuration: never.

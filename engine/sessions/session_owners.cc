@@ -15,7 +15,7 @@ constexpr absl::Duration kYieldPause = absl::Milliseconds(150);
 constexpr absl::Duration kLettingGo = absl::Milliseconds(100);
 // ... and this long to write what that call committed.
 constexpr absl::Duration kWriting = absl::Seconds(2);
-// How often other daemons' requests are looked for while a session is owned.
+// Interval at which other daemons' requests are looked for while a session is owned.
 constexpr absl::Duration kRequestsPeriod = absl::Milliseconds(250);
 
 absl::Status BusyElsewhere() {

@@ -25,16 +25,17 @@ class SessionOwners {
   SessionOwners(const SessionContext& context, SessionTable* table, SessionQueue* queue)
       : context_(context), table_(table), queue_(queue) {}
 
-  // What is in memory may not be the newest: another daemon could have written it.
+  // True if the session in memory may not be the newest, because another daemon could have written
+  // it.
   bool MustLook(const Session& session) const { return context_.setup->shared && !session.owned; }
   // A call that writes may have its turn.
   bool MayStart(const Session& session) const {
     return !context_.setup->shared || (session.owned && !session.yields);
   }
-  // Whether nothing here needs the session any more, but for the first of its changes if
+  // True if nothing here needs the session any more, except the first of its changes if
   // `with_change`.
   static bool IsIdle(const Session& session, bool with_change);
-  // What its owner is to be asked for.
+  // The wish that its owner is to be told.
   static SessionWish WishOf(const Session& session);
 
   void SetOwned(Session* session, bool owned);

@@ -6,8 +6,8 @@
 namespace sluice {
 namespace {
 
-// How often the whole directory is listed: no more often than this, and for no more than a
-// hundredth of the time.
+// Interval at which the whole directory is listed at most; listing takes no more than a hundredth
+// of the time.
 constexpr absl::Duration kListPeriod = absl::Seconds(2);
 constexpr int kListShare = 100;
 

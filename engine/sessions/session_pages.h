@@ -63,7 +63,8 @@ class SessionPages {
   using Listings = std::vector<std::shared_ptr<Listing>>;
 
   void Continue(const std::shared_ptr<Listing>& listing);
-  // What must be read before it can be listed: once, whatever comes of it.
+  // Records that must be read before their sessions can be listed. Each is read once, whatever
+  // comes of it.
   bool IsUnknown(const Listing& listing, const Session& session) const;
   bool IsUnchecked(const Listing& listing, const Session& session) const;
   // Has as many records read at once as the page may still take, from `it` on.

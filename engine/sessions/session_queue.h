@@ -28,11 +28,11 @@ class SessionQueue {
   // Its record is to be read when there is nothing better to do.
   void EnqueueIdle(Session* session) { idle_.push_back(session->key); }
 
-  // Those whose time has come want a job at once.
+  // Sessions whose time has come want a job at once.
   void WakeUntil(absl::Duration now);
   // From now on nothing is read without need.
   void DropIdle() { idle_.clear(); }
-  // Who wants a job now, in order. They stand here no longer; some may be gone.
+  // Takes the sessions that want a job now, in order. Some may be gone.
   std::deque<SessionKey> Take() { return std::exchange(queue_, {}); }
   // The read of a record that nobody asked for, or null. One at a time.
   std::unique_ptr<StoreJob> IdleJob();

@@ -129,7 +129,7 @@ void SessionReader::ReadDone(Session* session, StoreJob* job) {
     if (absl::IsDataLoss(status)) return endings_->Lose(session, status);
     const bool gone = absl::IsNotFound(status);
     if (gone) {
-      // How the store found out is nobody's business.
+      // A client is not told how the store found out.
       status = SessionTable::NotFound(session->key);
     } else {
       context_.stats->store_errors.Add();

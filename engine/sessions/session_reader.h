@@ -1,5 +1,5 @@
-// What sessions are, as far as the store must be asked: their records, read for the first time or
-// again, and whether their states can be read. Internal to engine/sessions.
+// Asks the store about sessions: reads their records, for the first time or again, and checks
+// whether their states can be read. Internal to engine/sessions.
 #ifndef SLUICE_ENGINE_SESSIONS_SESSION_READER_H_
 #define SLUICE_ENGINE_SESSIONS_SESSION_READER_H_
 
@@ -44,8 +44,7 @@ class SessionReader {
 
   // The session's record must be read before anything else is done to it.
   bool MustRead(const Session& session) const;
-  // What the session wants of the store first, or null: the check of its state that somebody waits
-  // for ...
+  // The job that the session wants first, or null: the check of its state that somebody awaits ...
   std::unique_ptr<StoreJob> CheckJob(Session* session);
   // ... and the read of its record, if somebody wants that.
   std::unique_ptr<StoreJob> ReadJob(Session* session);

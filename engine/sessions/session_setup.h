@@ -1,5 +1,4 @@
-// What the sessions of one engine are given: bounds, the model's and the backend's names, the
-// store.
+// The setup of an engine's sessions: bounds, the model's and the backend's names, the store.
 #ifndef SLUICE_ENGINE_SESSIONS_SESSION_SETUP_H_
 #define SLUICE_ENGINE_SESSIONS_SESSION_SETUP_H_
 
@@ -43,7 +42,7 @@ struct SessionsSetup {
   std::function<uint64_t()> random;                        // null: the system's
 };
 
-// What all parts of Sessions use. Everything outlives them.
+// The parts that all of Sessions uses. Everything outlives them.
 struct SessionContext {
   StateCache* states;
   const Clock* clock;

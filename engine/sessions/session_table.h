@@ -37,7 +37,7 @@ class SessionTable {
 
   // There is such a session: it counts from now on.
   void Index(Session* session);
-  // Whether the session may have a state on disk that nobody has read about yet.
+  // Starts or stops counting a state on disk for the session that nobody has read about yet.
   void CountUnread(Session* session, bool unread);
   // Null: nobody writes to it any more.
   void SetWriter(Session* session, std::shared_ptr<SessionUse> use);

@@ -16,7 +16,7 @@ constexpr int kTries = 3;
 void SessionTurns::Acquire(absl::string_view tenant, const std::string& id,
                            std::shared_ptr<SessionUse> use) {
   if (context_.setup->shared && use->writes) {
-    // Who owns it decides, and the record is read once this daemon does.
+    // The owner decides, and the record is read once this daemon owns the session.
     const SessionKey key(std::string(tenant), id);
     Session* session = table_->FindOrInsert(key);
     const bool there =
@@ -48,7 +48,7 @@ void SessionTurns::TakeTurn(Session* session, const std::shared_ptr<SessionUse>&
   }
   session->waiting.push_front(use);
   queue_->Enqueue(session);
-  // What is on its way to the disk is waited for.
+  // A commit that is on its way to the disk is waited for.
   if (session->writer == nullptr || session->writer->committing) return;
   context_.stats->conflicts.Add();
   CancelWriter(*session, "another call has taken over the session");
@@ -157,7 +157,7 @@ void SessionTurns::Release(const std::shared_ptr<SessionUse>& use) {
   if (session == nullptr) return;
   const auto waiting = std::find(session->waiting.begin(), session->waiting.end(), use);
   if (waiting != session->waiting.end()) session->waiting.erase(waiting);
-  // What the others are asked for, or may have now.
+  // Other daemons may have to be asked for the session, or may have it now.
   if (context_.setup->shared) queue_->Enqueue(session);
   if (session->writer != use) return;
   table_->SetWriter(session, nullptr);

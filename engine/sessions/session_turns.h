@@ -1,6 +1,6 @@
-// What a call does with its session: waits for its turn, reads the state, commits, lets go. One
-// call at a time writes to a session, and has room for what it will commit from its turn on.
-// Internal to engine/sessions.
+// A call's dealings with its session: it waits for its turn, reads the state, commits, and lets go.
+// One call at a time writes to a session, and has room for its commit from its turn on. Internal to
+// engine/sessions.
 #ifndef SLUICE_ENGINE_SESSIONS_SESSION_TURNS_H_
 #define SLUICE_ENGINE_SESSIONS_SESSION_TURNS_H_
 
@@ -56,7 +56,7 @@ class SessionTurns {
   void TakeTurn(Session* session, const std::shared_ptr<SessionUse>& use);
   void Start(Session* session, const std::shared_ptr<SessionUse>& use);
   absl::Status ReserveFor(const Session& session, SessionUse* use);
-  // Whether the session's state goes with the next commit: it is nobody else's, and it could be
+  // True if the session's state goes with the next commit: it is nobody else's, and it could be
   // read again should the commit fail.
   bool MayReplace(const Session& session) const;
   // The place of the use's state is the committed one's now.

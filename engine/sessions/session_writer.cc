@@ -188,7 +188,7 @@ void SessionWriter::DeleteDone(Session* session, StoreJob* job) {
     return endings_->Remove(session, absl::OkStatus());
   }
   if (absl::IsAborted(job->status)) return endings_->LoseRace(session);
-  // Whether it is still there the disk knows better.
+  // Only the disk knows whether it is still there.
   context_.stats->store_errors.Add();
   endings_->Reread(session, job->status);
 }

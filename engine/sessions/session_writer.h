@@ -1,6 +1,6 @@
-// How what changes in sessions gets to the store: one write at a time for each session, of what it
-// says by then, so that commits that come faster than the disk is leave out the ones between.
-// Writes that fail are tried again; those that another daemon was ahead of are not. Internal to
+// Brings the changes of sessions to the store. There is one write at a time for each session, of
+// its content at that moment, so that commits that come faster than the disk leave out the ones
+// between. Writes that fail are tried again, unless another daemon was ahead of them. Internal to
 // engine/sessions.
 #ifndef SLUICE_ENGINE_SESSIONS_SESSION_WRITER_H_
 #define SLUICE_ENGINE_SESSIONS_SESSION_WRITER_H_
@@ -27,7 +27,7 @@ class SessionWriter {
   // Done once it is on disk; without a store at once.
   void Change(Session* session, PendingChange change);
 
-  // What the session, whose record needs no read, wants of the store, or null. Those of its changes
+  // The job of the store that the session, whose record needs no read, wants, or null. Changes
   // whose etag is no longer the session's end here.
   std::unique_ptr<StoreJob> MakeJob(Session* session);
   void PutDone(Session* session, StoreJob* job);
@@ -38,10 +38,10 @@ class SessionWriter {
  private:
   std::unique_ptr<StoreJob> PutJob(Session* session);
   void SetSource(Session* source, const StatePtr& state, Session* session, StoreJob* job);
-  // Whether the session's file may go away: nobody else needs it, or all that do can do without.
+  // True if the session's file may go away: nobody else needs it, or all that do can do without it.
   bool MayDropFile(Session* session);
-  // What the session says is in a state that will never arrive: ends what waits for it. What can go
-  // on then.
+  // The session names a state that will never arrive: ends what waits for it. Returns the job that
+  // can go on then.
   std::unique_ptr<StoreJob> FailPut(Session* session);
   void PutRefused(Session* session, const StoreJob& job);
   void Retry(Session* session);

@@ -9,7 +9,7 @@
 namespace sluice {
 namespace {
 
-// What another daemon does with a session is over within these, or the session is busy.
+// Another daemon's work on a session is over within these times, or the session is busy.
 constexpr absl::Duration kUpdatePatience = absl::Seconds(5);
 constexpr absl::Duration kDeletePatience = absl::Seconds(10);
 constexpr absl::Duration kExpiryPatience = absl::Seconds(10);

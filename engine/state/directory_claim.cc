@@ -21,7 +21,7 @@ constexpr int64_t kHolderByte = 0;
 // Bytes from here on are for trying out whether locks work.
 constexpr int64_t kFirstProbeByte = int64_t{1} << 40;
 
-// What a daemon says of itself; "" for one of a version that says nothing.
+// A daemon's line about itself; "" if its version writes none.
 std::string AboutOf(Files* files, const std::string& temp_dir) {
   const std::string path = absl::StrCat(temp_dir, kAbout);
   const int64_t size = std::min(files->Size(path).value_or(0), kMaxAbout);

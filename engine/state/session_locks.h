@@ -1,14 +1,13 @@
-// Which of the daemons that share a directory a session is with (README.md beside this file).
+// Tells which of the daemons that share a directory a session is with (README.md beside this file).
 //
-//   owners     a byte for each session (a hash of tenant and id): locked by the daemon that owns
-//   it,
+//   owners     a byte for each session (a hash of tenant and id): its owner locks it,
 //              exclusively while a call may write there, shared once what that call committed was
 //              acknowledged and is not on disk yet
 //   requests   bytes for each session: each locked, shared, by daemons that wait for its owner
 //
 // The kernel drops the locks at a process's death, so there is nothing to clear up. Two sessions of
-// one hash are never owned by two daemons at once: one waits for the other. Blocks as Files does;
-// one thread at a time.
+// one hash are never owned by two daemons at once: one waits for the other. Blocks like Files; one
+// thread at a time.
 #ifndef SLUICE_ENGINE_STATE_SESSION_LOCKS_H_
 #define SLUICE_ENGINE_STATE_SESSION_LOCKS_H_
 
@@ -24,14 +23,14 @@
 
 namespace sluice {
 
-// What another daemon has of a session.
+// Another daemon's hold on a session.
 enum class SessionHolder : uint8_t {
   kNobody,
   kCall,       // a call may write to it
   kUnwritten,  // the same, or none any more; and what was acknowledged is not on disk yet
 };
 
-// What a daemon asks of the one that owns a session; a later one includes those before.
+// A daemon's request to the owner of a session; a later one includes those before.
 enum class SessionWish : uint8_t {
   kNone,
   kTurn,    // to be next, before other calls of the owner's
@@ -52,18 +51,19 @@ class SessionLocks {
 
   // True: the session is this daemon's, as one that a call may write to. False: it is another's.
   absl::StatusOr<bool> Own(const Key& key);
-  // Of a session that is this daemon's: whether something of it is acknowledged and not on disk.
+  // Says of a session that this daemon owns whether something of it is acknowledged and not on
+  // disk.
   absl::Status Mark(const Key& key, bool unwritten);
   // Also of a session that is not this daemon's.
   void Release(const Key& key);
-  // What other daemons have of it.
+  // The hold of other daemons on it.
   absl::StatusOr<SessionHolder> HolderOf(const Key& key);
 
   // Asks whoever owns the session; kNone: nothing any more. Stays until then.
   absl::Status Ask(const Key& key, SessionWish wish);
   // The strongest wish of the others.
   absl::StatusOr<SessionWish> AskedOf(const Key& key);
-  // Whether any of the others asks for anything: one call of the system.
+  // True if any other daemon asks for anything. Takes one system call.
   absl::StatusOr<bool> AnybodyAsks();
 
  private:

@@ -29,12 +29,12 @@ struct SessionRecord {
   int64_t ttl_us = -1;  // -1: never ends
   std::map<std::string, std::string> labels;
 
-  // Of the record's file (Files::Stamp), and not in it. 0: not known.
+  // The number of the record's file (Files::Stamp), which the file does not hold. 0: not known.
   uint64_t file_number = 0;
   int64_t last_use_us = 0;  // its time: when the session was last used, or a little before
 };
 
-// Who has a record, without what is in it.
+// The owner of a record and its id, without the content.
 struct SessionName {
   std::string tenant;
   std::string id;

@@ -62,7 +62,7 @@ absl::StatusOr<std::unique_ptr<SessionStore>> SessionStore::Open(Files* files,
 
 absl::Status SessionStore::Prepare() {
   absl::Status status = files_->MakeDir(dir_);
-  // Of a directory that was there already the parent may be closed to us, and need no sync.
+  // If the directory was there already, its parent may be closed to us, and needs no sync.
   files_->SyncDir(absl::StrCat(dir_, "/..")).IgnoreError();
   for (absl::string_view name : {"/sessions", "/tmp", "/quarantine"}) {
     if (!status.ok()) break;
@@ -423,7 +423,7 @@ absl::Status SessionStore::Confirm(const std::string& session_dir, const Session
   return absl::IsNotFound(status) ? Moved() : status;
 }
 
-// Whether the session's later record descends from `record`.
+// True if the session's later record descends from `record`.
 bool SessionStore::IsFollowed(const SessionRecord& record) {
   const absl::StatusOr<SessionRecord> now = ReadCurrent(record.tenant, record.id);
   if (!now.ok() || now->generation < record.generation) return false;

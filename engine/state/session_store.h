@@ -68,8 +68,9 @@ class SessionStore {
   SessionStore(const SessionStore&) = delete;
   SessionStore& operator=(const SessionStore&) = delete;
 
-  // Who was there when it was opened (generation 0: not looked up); once. One may turn out to be
-  // NOT_FOUND when its record is read: it was being made or deleted when its daemon died.
+  // The sessions that were there when the store was opened (generation 0: not looked up); call it
+  // once. One may turn out to be NOT_FOUND when its record is read: it was being made or deleted
+  // when its daemon died.
   std::vector<SessionName> TakeIndex() { return std::move(index_); }
 
   // The current record, on disk for good even if it was written by a process that died before it
@@ -77,8 +78,9 @@ class SessionStore {
   // FAILED_PRECONDITION when a daemon of another version wrote it.
   absl::StatusOr<SessionRecord> ReadRecord(const std::string& tenant, const std::string& id);
 
-  // As ReadRecord, but when `known` was read or written before and is still the current record, it
-  // is given back and nothing is read: one look at the session's directory and one at a file.
+  // Reads like ReadRecord, but when `known` was read or written before and is still the current
+  // record, it is given back and nothing is read: one look at the session's directory and one at a
+  // file.
   absl::StatusOr<SessionRecord> ReadNewer(const SessionRecord& known);
 
   // The session of this record was used at record.last_use_us; no record is written.
@@ -87,12 +89,12 @@ class SessionStore {
   // use is older was written by a version that did not.
   int64_t first_start_us() const { return first_start_us_; }
 
-  // Which daemon has which session; null when the directory is not shared.
+  // Tells which daemon has which session; null when the directory is not shared.
   SessionLocks* locks() const { return locks_.get(); }
 
   // The sessions that are there, by name alone: of one tenant, or all.
   absl::StatusOr<std::vector<SessionName>> ListNames(const std::string* tenant);
-  // How many different files of states these have; forks share theirs.
+  // The number of different files of states that these have; forks share theirs.
   int64_t CountStates(const std::vector<SessionName>& names);
 
   // Writes `record` as the generation that it says, one above the current (1: a new session).

@@ -42,7 +42,7 @@ class BlobWriter {
   size_t offset_ = 0;  // of the whole
 };
 
-// What a blob holds, verified.
+// The content of a blob, verified.
 struct BlobState {
   StateInfo info;
   StateData data;  // empty at position 0

@@ -10,7 +10,7 @@ constexpr size_t kMaxUndecodedBytes = 3;
 constexpr uint32_t kMaxParts = 1 << 20;
 constexpr uint8_t kMaxDims = 4;
 
-// What a part's numbers are called in a header: their DType, counted from 1.
+// The codes of a part's numbers in a header: their DType, counted from 1.
 constexpr uint8_t kFloat32 = 1;
 constexpr uint8_t kLastDType = 3;
 static_assert(static_cast<uint8_t>(DType::kF32) + 1 == kFloat32 &&

@@ -1,4 +1,4 @@
-// What stands before a state's numbers in a file and in exported bytes.
+// The header before a state's numbers in a file and in exported bytes.
 //
 //   u32 n, fingerprint    of the model
 //   u32 n, numerics_id    of the backend that computed the numbers
@@ -30,7 +30,7 @@
 
 namespace sluice {
 
-// What a state must be like to belong to the model that is loaded.
+// The properties that a state must have to belong to the loaded model.
 struct StateSpec {
   std::string fingerprint;
   StateTable table;
@@ -40,7 +40,7 @@ struct StateSpec {
 
 // The newest that is read.
 inline constexpr uint32_t kStateVersion = 2;
-// What a state with these parts is written as.
+// The version that a state with these parts is written as.
 uint32_t StateVersion(const StateTable& table);
 
 struct StateHeader {

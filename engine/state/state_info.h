@@ -1,4 +1,4 @@
-// What a session's state says about itself, beside its numbers.
+// A session's state's facts about itself, beside its numbers.
 #ifndef SLUICE_ENGINE_STATE_STATE_INFO_H_
 #define SLUICE_ENGINE_STATE_STATE_INFO_H_
 

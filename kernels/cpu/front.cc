@@ -24,7 +24,7 @@ const float* RowOf(const Activation& x, int64_t row) {
   return static_cast<const float*>(x.data) + row * PaddedCols(x.cols);
 }
 
-// Of `heads` heads that the state heads of a range belong to.
+// The range among `heads` heads to which the state heads of `range` belong.
 HeadRange Scaled(HeadRange range, int64_t heads, int64_t state_heads) {
   if (heads >= state_heads) {
     const int64_t group = heads / state_heads;

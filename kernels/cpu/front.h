@@ -27,8 +27,8 @@ struct HeadRange {
   int64_t end = 0;
 };
 
-// Where the front writes. Each pointer is of head 0 of a token; strides are between tokens. A
-// range's heads are written and no others.
+// The places that the front writes to. Each pointer is that of head 0 of a token; strides are
+// between tokens. Only a range's own heads are written.
 struct CoreInputs {
   float* q = nullptr;  // (q_heads, dk), mapped and scaled
   int64_t q_stride = 0;

@@ -15,7 +15,7 @@ HWY_BEFORE_NAMESPACE();
 namespace sluice {
 namespace HWY_NAMESPACE {
 
-// How one line of 16 weights becomes kVecs vectors. All exact.
+// Turns one line of 16 weights into kVecs vectors. Every conversion is exact.
 struct LoadF32 {
   using T = float;
   static HWY_INLINE V At(const T* p) { return hn::LoadU(D(), p); }

@@ -47,8 +47,8 @@ struct LinearChunk {
 // Floats of scratch that LinearChunkScores needs.
 int64_t LinearChunkScratch(int64_t dk, int64_t groups);
 
-// What does not need the state, so that all chunks can be computed at once: fills q_decayed,
-// k_decayed, decay and scores. `scratch` is the calling thread's.
+// Computes everything that does not need the state, so that all chunks can be computed at once:
+// fills q_decayed, k_decayed, decay and scores. `scratch` is the calling thread's.
 void LinearChunkScores(const LinearChunk& chunk, float* scratch);
 
 // Takes the columns [col_begin, col_end) of the state (dk, state_stride), multiples of 16, through

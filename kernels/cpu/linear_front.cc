@@ -194,7 +194,7 @@ void GatedDeltaGates(const MixerSpec& spec, const MixerWeights& w, const float* 
   }
 }
 
-// What ProjectGate wrote becomes the decays.
+// Turns what ProjectGate wrote into the decays.
 void KdaGates(const MixerSpec& spec, const MixerWeights& w, float* decay) {
   for (int64_t head = 0; head < spec.state_heads; ++head, decay += spec.dk) {
     const float rate = mixer_math::Exp(w.a_log.data[head]);

@@ -20,7 +20,7 @@ struct FrontRow {
   int64_t row = 0;  // of the segment; the convolution reads those before it
 };
 
-// What it becomes. Heads are dk or, for v, PaddedCols(dv) floats apart; what pads v is zeros.
+// The front's results. Heads are dk or, for v, PaddedCols(dv) floats apart; zeros pad v.
 struct FrontOutput {
   float* q = nullptr;  // (q_heads, dk), scaled
   float* k = nullptr;  // (k_heads, dk)

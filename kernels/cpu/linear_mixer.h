@@ -45,7 +45,7 @@ class LinearMixer {
     int64_t first_chunk = 0;
     int64_t chunks = 0;
   };
-  // Where the parts of a chunk's scratch begin, and the widths of their rows, in floats.
+  // The offsets of the parts of a chunk's scratch, and the widths of their rows, in floats.
   struct Layout {
     int64_t q_cols = 0, k_cols = 0, v_cols = 0, decay_cols = 0, skip_cols = 0, beta_cols = 0,
             gate_cols = 0;

@@ -27,7 +27,7 @@ void SoftmaxWeights(const float* logits, int64_t n, float max, float temperature
 // The sum of each block of kSumBlock weights.
 void SumBlocks(const float* weights, int64_t n, float* block_sums);
 
-// How many logits rank before token `id`: greater, or equal and lower in id.
+// The number of logits that rank before token `id`: greater, or equal and lower in id.
 int64_t CountBefore(const float* logits, int64_t n, int32_t id);
 
 // Appends to `ids` each i in [*position, n) with x[i] > threshold, in order, until fewer than 16 of

@@ -33,7 +33,7 @@ class Places {
 
 }  // namespace
 
-// Of one token, all heads; DecodeHead uses the places of one of them.
+// The offsets of one token with all of its heads; DecodeHead uses the places of one of them.
 Mixer::Offsets Mixer::DecodeOffsets(const MixerSpec& s) {
   Places places;
   Offsets at;

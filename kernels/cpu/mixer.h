@@ -37,7 +37,7 @@ class Mixer {
     int64_t first_chunk = 0;
     int64_t chunks = 0;
   };
-  // Where the parts of a scratch begin, in floats.
+  // The offsets of the parts of a scratch, in floats.
   struct Offsets {
     int64_t q = 0, k = 0, decay = 0, v = 0, o = 0;  // of decode rows, and of chunks
     int64_t q_decayed = 0, k_decayed = 0, chunk_decay = 0, scores = 0;  // of chunks alone

@@ -74,7 +74,7 @@ void GatedRmsNormSimd(const float* o, const float* weight, const float* gate, in
     Store(value, y + i);
   }
   if (i == n) return;
-  // What follows gate and y in memory belongs to the next head.
+  // The memory behind gate and y belongs to the next head.
   HWY_ALIGN float tail[16] = {};
   if (gate != nullptr) std::memcpy(tail, gate + i, (n - i) * sizeof(float));
   V value = hn::Mul(Load(o + i), scale);

@@ -8,10 +8,10 @@
 
 namespace sluice {
 
-// What a branch begins with. x, y, weight and bias (n) padded with zeros to a whole line of 16
-// floats; null weight: 1, null bias: 0. y may be x.
-//   NormKind::kRms    y = x / sqrt(mean(x^2) + eps) * weight        (Zhang and Sennrich 2019)
-//   NormKind::kLayer  y = (x - mean(x)) / sqrt(variance(x) + eps) * weight + bias
+// The norm at the beginning of a branch. x, y, weight and bias (n) padded with zeros to a whole
+// line of 16 floats; null weight: 1, null bias: 0. y may be x.
+// NormKind::kRms    y = x / sqrt(mean(x^2) + eps) * weight        (Zhang and Sennrich 2019)
+// NormKind::kLayer  y = (x - mean(x)) / sqrt(variance(x) + eps) * weight + bias
 void NormRow(const Norm& norm, const float* x, const float* weight, const float* bias, int64_t n,
              float* y);
 

@@ -1,7 +1,7 @@
-// How this backend keeps a matrix W (n, k): panels of 16 rows, transposed, [panels][k][16], so that
-// the kernels read memory straight on and take 16 outputs from one vector line. Rows past n are
-// zeros. The elements stay in the checkpoint's dtype; converting one to fp32 is exact, so when it
-// happens changes no bit.
+// This backend's layout of a matrix W (n, k): panels of 16 rows, transposed, [panels][k][16], so
+// that the kernels read memory straight on and take 16 outputs from one vector line. Rows past n
+// are zeros. The elements stay in the checkpoint's dtype; converting one to fp32 is exact, so when
+// it happens changes no bit.
 #ifndef SLUICE_KERNELS_CPU_PACK_H_
 #define SLUICE_KERNELS_CPU_PACK_H_
 
@@ -20,7 +20,7 @@ inline constexpr int64_t kPanelRows = 16;
 inline constexpr int64_t kPanelPairs = kPanelRows / 2;
 
 inline constexpr int64_t PanelCount(int64_t n) { return (n + kPanelRows - 1) / kPanelRows; }
-// Of one panel of a matrix of `k` columns. Saturates.
+// Bytes of one panel of a matrix of `k` columns. Saturates.
 inline int64_t PanelBytes(int64_t k, DType dtype) {
   return SaturatedProduct(k, kPanelRows * DTypeBytes(dtype));
 }

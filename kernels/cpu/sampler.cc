@@ -163,7 +163,7 @@ void Sampler::KeepMass(double mass, const Key& key, const Before& before) {
   double sum = 0.0;
   const auto reached = [mass](double so_far) { return so_far >= mass && so_far > 0.0; };
   while (border < kBuckets && !reached(sum + bucket_mass[border])) sum += bucket_mass[border++];
-  // Those before the bucket stay; those in it go on until the mass is reached.
+  // The tokens before the bucket stay; those in it go on until the mass is reached.
   int32_t* in_border = static_cast<int32_t*>(border_ids_.data());
   int64_t kept = 0, num_in_border = 0;
   for (int64_t i = 0; i < num_candidates_; ++i) {

@@ -1,5 +1,5 @@
-// Which instruction sets the kernels are compiled for. Include before anything of Highway's. One is
-// chosen for the process when the first kernel runs.
+// Chooses the instruction sets that the kernels are compiled for. Include it before anything of
+// Highway's. One set is chosen for the process when the first kernel runs.
 #ifndef SLUICE_KERNELS_CPU_SIMD_TARGETS_H_
 #define SLUICE_KERNELS_CPU_SIMD_TARGETS_H_
 

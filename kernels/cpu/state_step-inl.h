@@ -1,5 +1,5 @@
-// What the recurrences of one token share: the decay of a state, and dot products. Included once
-// per instruction set.
+// Code that the recurrences of one token share: the decay of a state, and dot products. Included
+// once per instruction set.
 #if defined(SLUICE_KERNELS_CPU_STATE_STEP_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef SLUICE_KERNELS_CPU_STATE_STEP_INL_H_
 #undef SLUICE_KERNELS_CPU_STATE_STEP_INL_H_
@@ -17,9 +17,9 @@ HWY_BEFORE_NAMESPACE();
 namespace sluice {
 namespace HWY_NAMESPACE {
 
-// How a state decays. Near 1 a decay has lost most digits of its distance from 1, by which a slowly
-// decaying state differs from one that never does; S + S (e^log_decay - 1) keeps them. Far from 1
-// the product itself is exact.
+// The decay of a state. Near 1 a decay has lost most digits of its distance from 1, by which a
+// slowly decaying state differs from one that never does; S + S (e^log_decay - 1) keeps them. Far
+// from 1 the product itself is exact.
 struct StepDecay {
   explicit StepDecay(float log_decay)
       : near_one(log_decay > -0.25f),

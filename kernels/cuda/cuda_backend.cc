@@ -36,9 +36,10 @@ using cuda::Stride;
 
 constexpr int32_t kDefaultSlots = 1024;
 constexpr int32_t kDefaultBatchTokens = 4096;
-// Of what is free once weights are loaded, left to the driver: graphs, kernels, local memory.
+// Bytes that are left to the driver once weights are loaded, for graphs, kernels and local memory.
 constexpr int64_t kReservedBytes = int64_t{1} << 30;
-// Of a sequence's biases and bans, as many as a request may have, so that no step allocates.
+// Bytes of a sequence's biases and bans, for as many as a request may have, so that no step
+// allocates.
 constexpr int64_t kListBytes = 10 << 10;
 
 class CudaBackend : public Backend {
@@ -118,7 +119,7 @@ class CudaBackend : public Backend {
     buffers_.push_back(std::move(memory));
     return buffers_.back().as<void>();
   }
-  // Of work on the steps' stream.
+  // Makes a ticket for work on the steps' stream.
   Ticket Push(std::function<void()> finish = nullptr) {
     steps_done_.Push(++ticket_, stream_.get(), std::move(finish));
     return ticket_;
@@ -204,7 +205,7 @@ absl::StatusOr<Vector> CudaBackend::LoadVector(const MatrixView& values) {
 
 absl::StatusOr<Activation> CudaBackend::AllocateActivation(int64_t rows, int64_t cols) {
   if (absl::Status status = SetDevice(); !status.ok()) return status;
-  // Whether it will hold fp32 or bf16 shows only in its use.
+  // Only its use shows whether it holds fp32 or bf16.
   const int64_t bytes = CheckedBytes(rows, Stride(cols), 4);
   absl::StatusOr<Memory> memory = Memory::Allocate(
       MemoryKind::kDevice, bytes < 0 ? bytes : bytes + cuda::kSlack, "activations");

@@ -29,7 +29,8 @@ struct CudaOptions {
 // there is no such GPU on a host that has some.
 absl::StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(const CudaOptions& options);
 
-// As CheckSpec, and what a block's shared memory holds. A build without CUDA refuses nothing.
+// Checks what CheckSpec checks, and the shared memory of a block. A build without CUDA refuses
+// nothing.
 absl::Status CheckCudaSpec(const ModelSpec& spec);
 
 }  // namespace sluice

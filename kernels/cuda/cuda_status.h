@@ -13,8 +13,8 @@ namespace sluice::cuda {
 // usable device, INTERNAL for the rest.
 absl::Status CudaStatus(cudaError_t error, absl::string_view what);
 
-// Whether a device of this process has failed. Then nothing of it is freed any more: a device that
-// hangs would hang who frees, and the process is about to end.
+// True once a device of this process has failed. Nothing of it is freed from then on: a device that
+// hangs would hang the thread that frees, and the process is about to end.
 bool DeviceLost();
 void SetDeviceLost();
 

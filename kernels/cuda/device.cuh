@@ -1,5 +1,5 @@
-// What every kernel file shares: launches that overlap their predecessor's end, bf16 in and out of
-// registers, the tensor-core product, reductions in a fixed order.
+// Code that every kernel file shares: launches that overlap their predecessor's end, bf16 in and
+// out of registers, the tensor-core product, reductions in a fixed order.
 #ifndef SLUICE_KERNELS_CUDA_DEVICE_CUH_
 #define SLUICE_KERNELS_CUDA_DEVICE_CUH_
 

@@ -59,7 +59,7 @@ struct Config {
   static_assert(T::stages % T::groups_k == 0);  // a stage is always the same warpgroups'
 };
 
-// Where a block stands in its cluster and in the product.
+// The place of a block in its cluster and in the product.
 template <class T>
 struct Place {
   using C = Config<T>;
@@ -92,8 +92,8 @@ __device__ __forceinline__ void ScaleRows(const GemmRowsArgs& a, int row0, float
   }
 }
 
-// What the next product needs of columns n .. n + 3 of a row of y; half a warp has kSquaresColumns
-// of one row.
+// Stores what the next product needs of columns n .. n + 3 of a row of y; half a warp has
+// kSquaresColumns of one row.
 __device__ __forceinline__ void StoreForNorm(const GemmRowsArgs& a, int row, int n, bool valid,
                                              const float4& y) {
   float sum = 0.0f;

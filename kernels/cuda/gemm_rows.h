@@ -44,13 +44,13 @@ struct GemmRowsArgs {
 // Columns whose squares are summed together.
 inline constexpr int kSquaresColumns = 64;
 
-// What it launches changes past 8, 16, 32, 64, 128 and 256 rows.
+// The kernel that it launches changes past 8, 16, 32, 64, 128 and 256 rows.
 cudaError_t LaunchGemmRows(const GemmRowsArgs& args, cudaStream_t stream);
 // Prompts of up to so many tokens are better off here than in the library's products, beside decode
 // rows above all. 0 without Hopper's code: many rows together, which short prompts can be too, take
 // several times as long in what is launched there.
 int32_t LongestShortPrompt();
-// Whether it takes and leaves norms.
+// True if LaunchGemmRows takes and leaves norms.
 bool GemmRowsTakesNorms();
 
 // The same without norms on any GPU from sm_80 up; what LaunchGemmRows does where the code is not

@@ -1,4 +1,4 @@
-// What the products of decode rows share: how K is cut, and what becomes of a sum.
+// Code that the products of decode rows share: the cuts of K, and the end of a sum.
 #ifndef SLUICE_KERNELS_CUDA_GEMM_ROWS_STORE_CUH_
 #define SLUICE_KERNELS_CUDA_GEMM_ROWS_STORE_CUH_
 

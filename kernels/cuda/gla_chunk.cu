@@ -27,8 +27,8 @@ struct Params {
   int member;  // of the query heads that share a state, which take turns: the last replaces it
 };
 
-// Where 16-byte chunk `chunk` of a row lies: tiles of 64 columns one after another, swizzled as
-// wgmma.cuh says.
+// The offset of 16-byte chunk `chunk` of a row: tiles of 64 columns lie one after another, swizzled
+// as wgmma.cuh says.
 __device__ __forceinline__ uint32_t At(int row, int chunk) {
   return chunk / 8 * kTileBytes + row * 128 + ((chunk ^ row) & 7) * 16;
 }

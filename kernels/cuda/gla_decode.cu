@@ -193,7 +193,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks)
     shared[at.alpha + i] = Exp2(GateOf(a, in + a.gate_offset, c));
   }
 
-  // What the end will need, one output column a thread where that covers them.
+  // Loads what the end will need, one output column a thread if there are enough threads.
   const int local_tiles = (Tiles(a.dv) + cluster_size - 1) / cluster_size;
   const bool one_column = groups == 1 && local_tiles == 1;
   float gate_in = 0.0f, norm_weight = 1.0f;
@@ -323,8 +323,7 @@ size_t GlaDecodeSharedBytes(const MixerLaunch& args) {
 cudaError_t LaunchGlaDecode(const MixerLaunch& args, int grid_rows, cudaStream_t stream) {
   const size_t bytes = GlaDecodeSharedBytes(args);
   if (args.heads != args.kv_heads) return LaunchPasses<8, 3, false>(args, grid_rows, bytes, stream);
-  // With few blocks, each has more loads in flight; with many, more blocks hide each other's
-  // phases.
+  // A few blocks have more loads in flight each; many blocks hide each other's phases.
   constexpr int kManyBlocks = 1536;
   return grid_rows * args.kv_heads * ClusterSize(args.dv) < kManyBlocks
              ? LaunchPasses<8, 3, true>(args, grid_rows, bytes, stream)

@@ -1,4 +1,4 @@
-// How the backend lays out matrices: rows padded with zeros to whole 128-byte lines of bf16.
+// The backend's layout of matrices: rows padded with zeros to whole 128-byte lines of bf16.
 #ifndef SLUICE_KERNELS_CUDA_LAYOUT_H_
 #define SLUICE_KERNELS_CUDA_LAYOUT_H_
 

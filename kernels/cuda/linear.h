@@ -77,7 +77,8 @@ struct LinearBack {
   int64_t out_stride = 0;
 };
 
-// What the blocks of a decode row leave for the last of them, which does the row's end.
+// Buffers in which the blocks of a decode row leave their results for the last of them, which does
+// the row's end.
 struct LinearDecodeBuffers {
   float* o = nullptr;             // (decode rows, out_heads * dv)
   float* denominators = nullptr;  // (decode rows, out_heads); used with normalisers
@@ -93,14 +94,15 @@ size_t LinearDecodeSharedBytes(const LinearArgs& args);
 
 // ---- Prompts ----
 
-// What a wave's chunks leave for each other, chunk numbers counted from its first.
+// Buffers in which a wave's chunks leave their results for each other; chunk numbers count from the
+// wave's first.
 struct LinearBuffers {
   // scores, carry, span_decay and partial, with state heads for kv heads; q, k and decay for kKey.
   ChunkBuffers chunk;
   // (chunks, state_heads, 2, kChunk): the decay from the chunk's beginning through each token, and
   // from after each token to the chunk's end, times its key scale.
   float* decays = nullptr;
-  // With normalisers: q z of each token, and what each chunk adds to z, then z before it.
+  // These are for normalisers: q z of each token, and what each chunk adds to z, later z before it.
   float* denominators = nullptr;  // (rows, out_heads)
   float* key_sums = nullptr;      // (chunks, state_heads, dk)
 };
@@ -116,7 +118,7 @@ cudaError_t LaunchLinearPrompts(const LinearArgs& args, const LinearBack& back,
 // scores, decays; denominators within chunks.
 cudaError_t LaunchLinearScores(const LinearArgs& args, const LinearBuffers& buffers,
                                const ChunkRange& range, cudaStream_t stream);
-// With normalisers: the rest of the denominators, and the slots' z.
+// Computes the rest of the denominators, and the slots' z, for mixers with a normaliser.
 cudaError_t LaunchLinearNormaliser(const LinearArgs& args, const LinearBuffers& buffers,
                                    const ChunkRange& range, cudaStream_t stream);
 // carry of whole spans = what their own tokens add to the state; span_decay.

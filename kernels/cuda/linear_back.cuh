@@ -92,7 +92,7 @@ class BackRow {
   }
 
  private:
-  // What the norm is of.
+  // The values that the norm is of.
   __device__ __forceinline__ Eight Before(int c) const {
     Eight x = LoadEightOfOthers(o_ + c);
     const int head = c / a_.dv;

@@ -30,8 +30,8 @@ struct Params {
   int64_t out_stride;
 };
 
-// Where 16-byte chunk `chunk` of a row lies: tiles of 64 columns one after another, swizzled as
-// wgmma.cuh says.
+// The offset of 16-byte chunk `chunk` of a row: tiles of 64 columns lie one after another, swizzled
+// as wgmma.cuh says.
 __device__ __forceinline__ uint32_t At(int row, int chunk) {
   return chunk / 8 * kTileBytes + row * 128 + ((chunk ^ row) & 7) * 16;
 }
@@ -70,7 +70,7 @@ __device__ __forceinline__ void FillStage(const LinearArgs& a, const LinearBuffe
     CopyAsync16(stage + at.k + At(row, n), k + from, valid);
   }
   if constexpr (!kSums) {
-    // Of the states' output heads, which follow each other where there are several states.
+    // The scores of the states' output heads, which follow each other if there are several states.
     const bf16* scores = b.chunk.scores + (local * a.out_heads + first_out) * kChunk * kChunk;
     for (int i = threadIdx.x; i < p.states * kChunk * 8; i += blockDim.x) {
       CopyAsync16(stage + at.scores + i / (kChunk * 8) * kTileBytes + At(i / 8 % kChunk, i % 8),
@@ -310,7 +310,7 @@ __global__ void __launch_bounds__(kGroups* kGroupThreads, kBlocks)
   }
 }
 
-// Whether runs of `states` states share their query and their key.
+// True if runs of `states` states share their query and their key.
 bool Share(const LinearArgs& a, int states) {
   return a.out_heads == a.state_heads && a.state_heads / a.q_heads % states == 0 &&
          a.state_heads / a.k_heads % states == 0;

@@ -237,8 +237,7 @@ cudaError_t LaunchDecay(const LinearArgs& args, const LinearBack& back,
                         const LinearDecodeBuffers& buffers, int grid_rows, cudaStream_t stream) {
   if (args.out_heads != args.state_heads)
     return LaunchPasses<8, 3, kKey, false>(args, back, buffers, grid_rows, stream);
-  // With few blocks, each has more loads in flight; with many, more blocks hide each other's
-  // phases.
+  // A few blocks have more loads in flight each; many blocks hide each other's phases.
   constexpr int kManyBlocks = 300;
   return grid_rows * args.state_heads * Tiles(args.dv) < kManyBlocks
              ? LaunchPasses<8, 2, kKey, true>(args, back, buffers, grid_rows, stream)

@@ -57,13 +57,13 @@ struct Row {
   float* states;     // of its slot
 };
 
-// Where a thread's 8 channels are: [c0, c0 + 4) and [c1, c1 + 4) of a stream.
+// A thread's 8 channels: [c0, c0 + 4) and [c1, c1 + 4) of a stream.
 struct Unit {
   int stream;  // 0, 1, 2: q, k, v; 3: gates; 4: none
   int c0, c1;  // channels of the stream; c0 of gates: the first state
 };
 
-// Whether a state's decay is a number for each token.
+// True if a state's decay is one number for each token.
 __host__ __device__ __forceinline__ bool GatesStates(const FrontArgs& a) {
   return a.gate == GateMap::kMamba2 || a.gate == GateMap::kGla;
 }

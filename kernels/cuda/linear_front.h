@@ -1,5 +1,5 @@
-// What comes before the generic linear core: from columns of the input projection to a row's q, k,
-// v and log decay. All pointers are device memory.
+// The stage before the generic linear core: from columns of the input projection to a row's q, k, v
+// and log decay. All pointers are device memory.
 #ifndef SLUICE_KERNELS_CUDA_LINEAR_FRONT_H_
 #define SLUICE_KERNELS_CUDA_LINEAR_FRONT_H_
 

@@ -13,7 +13,7 @@
 
 namespace sluice::cuda {
 
-// Whether it begins with a product; kProduct is two.
+// The number of products that the map begins with; kProduct has two.
 inline int MapMatrices(FeatureMap map) {
   return map == FeatureMap::kProduct                               ? 2
          : map == FeatureMap::kT2r || map == FeatureMap::kHedgehog ? 1

@@ -15,7 +15,7 @@ namespace sluice::cuda {
 
 class LinearMixer {
  public:
-  // Where a layer's parts of the states are.
+  // The places of a layer's parts of the states.
   struct Slots {
     char* first = nullptr;  // slot 0
     int64_t bytes = 0;      // of a slot

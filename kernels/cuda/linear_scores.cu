@@ -28,7 +28,7 @@ struct Shared {
   float scale[kMembers][kChunk];
 };
 
-// How many output heads share a query and a key.
+// The number of output heads that share a query and a key.
 __host__ __device__ inline int Sharers(const LinearArgs& a) {
   return a.out_heads / (a.q_heads > a.k_heads ? a.q_heads : a.k_heads);
 }

@@ -23,7 +23,7 @@ struct PlannedBuffer {
 
 class LinearWorkspace {
  public:
-  // Of every decode row that a step can have, of which there are as many as slots.
+  // Bytes for each decode row that a step can have; there are as many as slots.
   static int64_t BytesPerRow(const ModelSpec& spec);
   // Everything else; nothing where all of the model's mixers are fused.
   void Plan(const ModelSpec& spec, int32_t max_rows, int64_t chunks,

@@ -54,8 +54,8 @@ size_t GlaDecodeSharedBytes(const MixerLaunch& args);
 
 // ---- Prompts: kernels in this order, for one wave of the step's chunks ----
 
-// What a step's prompt chunks leave for each other, chunk numbers counted from `first_chunk`. Null
-// pointers and strides are as the mixer that runs needs them.
+// Buffers in which a step's prompt chunks leave their results for each other; chunk numbers count
+// from `first_chunk`. Pointers may be null and strides are as the mixer that runs needs them.
 struct ChunkBuffers {
   int32_t key_stride = 0;      // dk padded to a multiple of 64
   __nv_bfloat16* q = nullptr;  // (chunks, heads, kChunk, key_stride): q times its decay since the

@@ -21,14 +21,14 @@ class RowOrder {
   // Prompts of up to `longest_short` tokens, fewer than kSpan, are short; 0: none is.
   explicit RowOrder(int32_t longest_short) : longest_short_(longest_short) {}
 
-  // What `rows` points to outlives the uses of prompts().
+  // The arrays that `rows` points to outlive the uses of prompts().
   void Arrange(const StepRows& rows);
 
   // By their rows on the device; of each kind, as the step has them.
   const std::vector<Prompt>& prompts() const { return prompts_; }
   int32_t short_rows() const { return short_rows_; }    // of short prompts
   int32_t prompt_rows() const { return prompt_rows_; }  // of all prompts
-  // Where row `row` of the step lies.
+  // The place of row `row` of the step.
   int32_t Place(int32_t row) const;
 
  private:

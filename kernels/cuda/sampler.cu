@@ -141,7 +141,7 @@ __device__ uint64_t FindThreshold(int n, uint64_t target, const RankOf& rank, co
   return threshold;
 }
 
-// What is left of the tokens after the filters.
+// The tokens that are left after the filters.
 struct Kept {
   const float* logits;
   float max, inverse_temperature;

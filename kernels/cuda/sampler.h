@@ -25,7 +25,7 @@ struct SamplerArgs {
 
 inline constexpr uint32_t kSeenInPrompt = uint32_t{1} << 31;
 
-// Whether a row of this many logits needs `adjusted`.
+// True if a row of this many logits needs `adjusted`.
 bool SamplerNeedsScratch(int32_t vocab);
 
 cudaError_t LaunchSampler(const SamplerArgs& args, int grid_rows, cudaStream_t stream);

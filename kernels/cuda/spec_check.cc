@@ -10,7 +10,7 @@
 namespace sluice {
 namespace {
 
-// Of a block, on Hopper and on the least of the others (sm_86).
+// Shared memory of a block, on Hopper and on the smallest of the others (sm_86).
 constexpr size_t kHopperSharedBytes = 227 * 1024, kSharedBytes = 99 * 1024;
 
 }  // namespace

@@ -59,7 +59,7 @@ absl::Status StateCopier::Begin(const std::array<Lane, 2>& lanes, cudaEvent_t af
   return status;
 }
 
-// What lane 0 holds from now on comes after both.
+// Work that lane 0 gets from now on runs after both lanes.
 absl::Status StateCopier::Join(const std::array<Lane, 2>& lanes) {
   absl::Status status = Ok(cudaEventRecord(lanes[1].end.get(), lanes[1].stream.get()));
   status.Update(Ok(cudaStreamWaitEvent(lanes[0].stream.get(), lanes[1].end.get())));

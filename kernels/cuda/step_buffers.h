@@ -1,4 +1,4 @@
-// Where steps are described to the device and answer: a ring of blocks in pinned memory, one block
+// Describes steps to the device and takes its answers: a ring of blocks in pinned memory, one block
 // on the device. The host fills one while the device still works on another.
 #ifndef SLUICE_KERNELS_CUDA_STEP_BUFFERS_H_
 #define SLUICE_KERNELS_CUDA_STEP_BUFFERS_H_
@@ -26,7 +26,7 @@ class StepBuffers {
                       bool* grown);
 
   const StepHeader* meta() const { return device_.as<const StepHeader>(); }
-  // Of the step uploaded last.
+  // The results of the step uploaded last.
   const LogitResult* results() const { return results_[current_].as<const LogitResult>(); }
 
  private:

@@ -1,6 +1,6 @@
-// What the host tells the kernels about a step: one block of plain data, uploaded before the step's
-// first kernel. Every array is found by its offset in the header, so that a captured graph holds
-// nothing but the block's address.
+// The host's description of a step for the kernels: one block of plain data, uploaded before the
+// step's first kernel. Every array is found by its offset in the header, so that a captured graph
+// holds nothing but the block's address.
 #ifndef SLUICE_KERNELS_CUDA_STEP_META_H_
 #define SLUICE_KERNELS_CUDA_STEP_META_H_
 

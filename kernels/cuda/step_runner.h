@@ -21,7 +21,7 @@ namespace sluice::cuda {
 using Op =
     std::variant<EmbedArgs, NormProjectArgs, MixArgs, ProjectAddArgs, NormGateUpArgs, LogitsArgs>;
 
-// What a run of the ops is for. Kernels look up the rest in `meta`.
+// The purpose of a run of the ops. Kernels look up the rest in `meta`.
 struct StepView {
   const StepHeader* meta = nullptr;  // device memory
   const StepPlan* plan = nullptr;    // of the prompts

@@ -9,8 +9,9 @@
 
 namespace sluice::cuda {
 
-// Of a matrix (rows, cols) without gaps, cols a multiple of 8, in boxes of `box_rows` rows of 64
-// columns, swizzled as wgmma.cuh's SwizzledTile says; what lies outside reads as zeros. Any thread.
+// Makes a map of a matrix (rows, cols) without gaps, cols a multiple of 8, in boxes of `box_rows`
+// rows of 64 columns, swizzled as wgmma.cuh's SwizzledTile says. Everything outside the matrix
+// reads as zeros. Any thread.
 cudaError_t MakeTensorMap(const void* matrix, int64_t rows, int64_t cols, int box_rows,
                           CUtensorMap* map);
 

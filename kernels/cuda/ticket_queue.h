@@ -26,9 +26,9 @@ class TicketQueue {
   // asks. Tickets grow. Does nothing after a fault.
   void Push(uint64_t ticket, cudaStream_t stream, std::function<void()> finish);
 
-  // Whether `ticket` was pushed here and has not been finished.
+  // True if `ticket` was pushed here and has not been finished.
   bool Holds(uint64_t ticket) const;
-  // Of a ticket that it holds.
+  // The event of a ticket that Holds() is true for.
   cudaEvent_t event(uint64_t ticket) const { return Find(ticket)->event.get(); }
 
   // Finishes everything up to `ticket`: by waiting, or as far as it is done. The latter is false

@@ -21,7 +21,7 @@ class WeightUploader {
   absl::StatusOr<Memory> Stack(absl::Span<const MatrixView> blocks);
   // Rows of gate and up alternate in blocks of kGateUpBlock; a last block is padded with zeros.
   absl::StatusOr<Memory> GateUp(const MatrixView& gate, const MatrixView& up);
-  // As fp32, zeros up to Stride(size).
+  // Uploads values as fp32, with zeros up to Stride(size).
   absl::StatusOr<Memory> Values(const MatrixView& values);
 
  private:

@@ -25,9 +25,9 @@ class Workspace {
   absl::Status Allocate(const ModelSpec& spec, int32_t slots, int32_t count_tables,
                         int32_t max_rows);
 
-  // Of a slot and what comes with it: what was last sampled in it, and a table of counts.
+  // Bytes of a slot and its company: the token last sampled in it, and a table of counts.
   static int64_t BytesPerSlot(const ModelSpec& spec);
-  // Of everything that does not grow with the slots; -1: past 2^62.
+  // Bytes of everything that does not grow with the slots; -1 past 2^62.
   static int64_t FixedBytes(const ModelSpec& spec, int32_t max_rows);
 
   const StateTable& table() const { return table_; }
@@ -36,7 +36,7 @@ class Workspace {
   int32_t max_rows() const { return max_rows_; }
   int32_t logit_tile() const { return logit_tile_; }  // rows of logits in memory at a time
   int64_t chunk_capacity() const { return chunk_capacity_; }
-  // As the kernels of this mixer, which is one of the model's, want them.
+  // The buffers in the layout that the kernels of this mixer, one of the model's, want.
   ChunkBuffers ChunksOf(const MixerSpec& spec) const;
   const LinearWorkspace& linear() const { return linear_; }
   int64_t slot_bytes() const { return table_.bytes(); }

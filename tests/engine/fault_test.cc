@@ -1,5 +1,6 @@
-// What breaks at every point where it can: the device, its memory, the disk. Each test runs one
-// piece of work again and again, with the fault one call later each time, until it comes too late.
+// Breaks the device, its memory and the disk at every point where they can break. Each test runs
+// one piece of work again and again, with the fault one call later each time, until it comes too
+// late.
 
 #include <cstdio>
 #include <cstring>
@@ -164,10 +165,10 @@ class World {
     Drive();
     return *out;
   }
-  // What the session's owner was last told.
+  // The history that the session's owner was last told.
   Tokens& History(const std::string& id) { return histories_[id]; }
 
-  // Whether the session is, to the bit, what it is after `history`.
+  // True if the session is, to the bit, what it is after `history`.
   bool Is(const std::string& id, const Tokens& history) {
     const absl::StatusOr<ExportedState> state = Export(id);
     if (!state.ok() || state->info.position != static_cast<int64_t>(history.size())) return false;
@@ -294,7 +295,8 @@ TEST(FaultTest, ADeviceThatBreaksAtAnyCall) {
     EXPECT_TRUE(absl::IsUnavailable(*late.sink->status));
     EXPECT_TRUE(all.forked.has_value());
     EXPECT_TRUE(all.exported.has_value());
-    // What the disk has is what was, or what the call that was told UNAVAILABLE would have made.
+    // The disk has what was there before, or what the call that was told UNAVAILABLE would have
+    // made.
     world.Boot();
     for (const World::Work& work : all.calls) {
       const std::string& id = work.request.session_id;
@@ -313,7 +315,7 @@ TEST(FaultTest, ADeviceThatBreaksAtAnyCall) {
   EXPECT_GT(tried, 200);
 }
 
-// With no step that would find out.
+// No step runs here that would find it out.
 TEST(FaultTest, ADeviceThatBreaksUnderACopyIsNotTakenForDone) {
   World world({});
   Prepare(&world, {"a"});
@@ -602,8 +604,8 @@ TEST(FaultTest, SlowReadersTakeNoMoreRoomThanThereIs) {
   }
 }
 
-// What may be refused at run time is room for states in host memory: with every amount of it from
-// none to enough.
+// Only room for states in host memory may be refused at run time: the test tries every amount of
+// it, from none to enough.
 TEST(FaultTest, EveryAmountOfRoomForStates) {
   for (const bool has_store : {true, false}) {
     int64_t refused = 0;

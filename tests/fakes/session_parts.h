@@ -1,5 +1,5 @@
-// What the parts of Sessions stand on, with the fake backend and clock, and records as the store
-// would give them.
+// The ground that the parts of Sessions stand on, with the fake backend and clock, and records as
+// the store would give them.
 #ifndef SLUICE_TESTS_FAKES_SESSION_PARTS_H_
 #define SLUICE_TESTS_FAKES_SESSION_PARTS_H_
 

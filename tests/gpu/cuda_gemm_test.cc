@@ -170,7 +170,7 @@ void CheckNormBetween(int width, int n) {
 TEST(CudaGemmRowsTest, NormBetween) { CheckNormBetween(2048, 1000); }
 TEST(CudaGemmRowsTest, NormBetweenUneven) { CheckNormBetween(1000, 6160); }
 
-// What GPUs other than Hopper run; runs on every one.
+// These kernels are for GPUs other than Hopper, and run on every one.
 TEST(CudaPortableGemmRowsTest, Narrow) { CheckProduct(2048, 5632, cuda::LaunchPortableGemmRows); }
 TEST(CudaPortableGemmRowsTest, Wide) { CheckProduct(6160, 2048, cuda::LaunchPortableGemmRows); }
 TEST(CudaPortableGemmRowsTest, Uneven) { CheckProduct(1000, 192, cuda::LaunchPortableGemmRows); }

@@ -27,13 +27,13 @@ namespace sluice {
 namespace {
 
 constexpr double kLogitsTolerance = 1e-2;
-// Of the variants, whose heads are 8 to 32 wide: there bf16 activations alone cost more, FLA's own
-// model as much as ours. fla_errors.py holds the one against the other, checkpoint by checkpoint.
+// The tolerance of the variants, whose heads are 8 to 32 wide: there bf16 activations alone cost
+// more, FLA's own model as much as ours. fla_errors.py compares the two, checkpoint by checkpoint.
 constexpr double kVariantTolerance = 4e-2;
 constexpr double kStateTolerance = 2e-2;
 constexpr float kClearMargin = 0.25f;  // below it bf16 may choose another token
 constexpr int32_t kMaxRows = 4096;
-// Of a long prompt every so many-th row is compared. A few rows make most of the error: with every
+// Every so many-th row of a long prompt is compared. A few rows make most of the error: with every
 // 128th, that of 32 rows says little of the backend.
 constexpr int32_t kEvery = 16;
 constexpr int32_t kSlots = 8;
@@ -338,8 +338,8 @@ double RootMeanSquare(const std::vector<double>& values) {
   return std::sqrt(sum / static_cast<double>(values.size()));
 }
 
-// What bf16 costs on this checkpoint, over its prompts: in the makers' own implementation, the
-// smaller of two, where it was run; else in the oracle with weights and activations rounded.
+// The cost of bf16 on this checkpoint, over its prompts: in the makers' own implementation, the
+// smaller of two, if it was run; otherwise in the oracle with weights and activations rounded.
 double Bf16Error(const GoldenModel& model, std::string* from) {
   const std::string goldens = PathFrom("SLUICE_GOLDENS", "tests/goldens");
   const nlohmann::json makers =

@@ -285,7 +285,7 @@ TEST_P(CudaLinearTest, BitsKeepInCompany) {
 INSTANTIATE_TEST_SUITE_P(AllCores, CudaLinearTest, testing::ValuesIn(Cases()),
                          [](const auto& tested) { return tested.param.name; });
 
-// With slots of 50 MB, slot 43 begins past 2^31 bytes, 171 past 2^31 floats.
+// Slots of 50 MB put slot 43 past 2^31 bytes, and slot 171 past 2^31 floats.
 TEST(CudaLinearTest, FarSlots) {
   const LinearCase c = {.name = "far",
                         .decay = LinearDecay::kConst,

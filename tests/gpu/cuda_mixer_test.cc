@@ -121,7 +121,8 @@ TEST(CudaMixerTest, GroupsOfManyPrompts) {
   }
 }
 
-// With states of 50 MB, slot 43 begins past 2^31 bytes, 86 past 2^32 bytes, 171 past 2^31 floats.
+// States of 50 MB put slot 43 past 2^31 bytes, slot 86 past 2^32 bytes, and slot 171 past 2^31
+// floats.
 TEST(CudaMixerTest, FarSlots) {
   const GlaShape shape = Layer(4, 4, 256, 512, 24);
   MixerRunner gpu = MakeRunner(CudaOrDie(), true, shape, 200, 1024, 4.0);

@@ -51,9 +51,9 @@ std::vector<Variant> Variants() {
   v->shape.clamp_log_gate = true;
   v->shape.log_gate_min = -0.05f;
   v->options.gate_bias_mean = 0.0;
-  // Where a token's output is its own v times q k alone, the norm undoes the factor, but for its
-  // sign: bf16 rounding of q and k upstream of the mixer then flips heads whose q k is near zero.
-  // The mixer's own test covers that range.
+  // If a token's output is its own v times q k alone, the norm undoes the factor, but for its sign:
+  // bf16 rounding of q and k upstream of the mixer then flips heads whose q k is near zero. The
+  // mixer's own test covers that range.
   v = add("strong_decay", Shape(128, 2, 2, 64, 64));
   v->options.gate_bias_mean = -15.0;
   v = add("very_strong_decay", Shape(128, 2, 2, 64, 64));

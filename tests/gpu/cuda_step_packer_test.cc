@@ -1,5 +1,5 @@
-// How a step is laid out for the device: rows of short prompts before those of others, and whatever
-// names a row names the same token as before. Needs no GPU.
+// Tests the layout of a step for the device: rows of short prompts before those of others, and
+// every name of a row names the same token as before. Needs no GPU.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -45,7 +45,7 @@ struct Step {
     cuda::StepPacker(16, longest_short).Pack(rows, nullptr, block.data(), &plan);
     header = reinterpret_cast<const StepHeader*>(block.data());
   }
-  // Of the row that lies at `row`.
+  // The token of the row that lies at `row`.
   int32_t TokenAt(int32_t row) const {
     return MetaArray<int32_t>(header, header->tokens)[row - header->num_decode];
   }

@@ -1,5 +1,5 @@
-// What the tests on a GPU share: both backends, sequences taken through steps, errors between two
-// results.
+// Code that the tests on a GPU share: both backends, sequences taken through steps, errors between
+// two results.
 #ifndef SLUICE_TESTS_GPU_GPU_TESTING_H_
 #define SLUICE_TESTS_GPU_GPU_TESTING_H_
 

@@ -35,7 +35,7 @@ struct LinearCase {
   int64_t slot_floats() const { return state_floats() + (normaliser ? state_heads * dk : 0); }
 };
 
-// What front would leave for some rows, all values bf16's.
+// The values that front would leave for some rows, all of them exact in bf16.
 struct LinearInputs {
   std::vector<float> front, log_decay, key_scale, gate;  // (rows, their widths)
 };

@@ -1,6 +1,6 @@
-// What every backend's linear and delta cores must compute: specs and shapes, one of each kind of
-// decay and way in which heads share queries, keys and states, and the cores' recurrence in fp64.
-// Adding a line to CoreCases adds it to the tests of all backends.
+// The cases that every backend's linear and delta cores must compute: specs and shapes, one of each
+// kind of decay and way in which heads share queries, keys and states, and the cores' recurrence in
+// fp64. Adding a line to CoreCases adds it to the tests of all backends.
 #ifndef SLUICE_TESTS_KERNELS_CORE_CASES_H_
 #define SLUICE_TESTS_KERNELS_CORE_CASES_H_
 
@@ -43,7 +43,7 @@ class ReferenceCore {
   const std::vector<double>& state() const { return s_; }  // (state_heads, dk, dv)
 
  private:
-  // Of a delta mixer: log D, (state_heads, dk).
+  // The log decays of a delta mixer: log D, (state_heads, dk).
   std::vector<double> DeltaLogDecays(const float* in) const;
   std::vector<double> DeltaStep(const float* in);
 

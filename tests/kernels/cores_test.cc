@@ -1,4 +1,4 @@
-// Which mixers a device takes, and what it says of those that it does not.
+// Tests which mixers a device takes, and what it says of those that it does not.
 #include "kernels/cores.h"
 
 #include <string>

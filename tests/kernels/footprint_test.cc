@@ -1,4 +1,4 @@
-// What is foretold of a model's size against what the CPU backend's own functions take.
+// Compares the predicted size of a model with what the CPU backend's own functions take.
 #include "kernels/footprint.h"
 
 #include <vector>

@@ -232,7 +232,7 @@ TEST(MixerMathTest, ConstantDecays) {
   EXPECT_NE(RetNetLogDecay(60), 0);
   EXPECT_DOUBLE_EQ(AlibiSlope(0, 8), 0.5);
   EXPECT_DOUBLE_EQ(AlibiSlope(7, 8), std::ldexp(1, -8));
-  // Of six heads: four of a set of four, then the first and third of a set of eight.
+  // The slopes of six heads: four of a set of four, then the first and third of a set of eight.
   EXPECT_DOUBLE_EQ(AlibiSlope(3, 6), std::ldexp(1, -8));
   EXPECT_DOUBLE_EQ(AlibiSlope(4, 6), 0.5);
   EXPECT_DOUBLE_EQ(AlibiSlope(5, 6), std::ldexp(1, -3));

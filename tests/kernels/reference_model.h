@@ -50,7 +50,7 @@ class TestModel {
 
   const GlaShape& shape() const { return shape_; }
 
-  // What the backend holds after this is the whole model; ASSERTs on errors of the backend.
+  // Loads the whole model into the backend; ASSERTs on errors of the backend.
   Weights LoadInto(Backend* backend) const;
 
  private:

@@ -1,4 +1,4 @@
-// What a model's state consists of, and where each part lies.
+// Tests the parts of a model's state, and where each part lies.
 #include "kernels/state_table.h"
 
 #include <limits>

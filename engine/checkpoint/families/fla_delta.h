@@ -1,4 +1,5 @@
-// What flash-linear-attention's models of the delta rule share: delta_net, gated_deltanet and kda.
+// The parts that flash-linear-attention's models of the delta rule share: delta_net, gated_deltanet
+// and kda.
 // Per state head, with k of unit length:
 //   S <- D S,   u = beta (v - S^T k),   S <- S + k u^T,   o = (dk^-1/2 q)^T S
 #ifndef SLUICE_ENGINE_CHECKPOINT_FAMILIES_FLA_DELTA_H_

@@ -18,7 +18,7 @@ constexpr float kOutNormEps = 1e-5f;
 
 void Parse(ConfigReader* reader, ModelConfig* config) {
   const FlaDecoder d = ReadFlaDecoder(reader, /*hidden_ratio=*/4, config);
-  // Where a ratio is given the number of heads follows from it.
+  // If a ratio is given, the number of heads follows from it.
   auto ratio = reader->OptionalInteger({"expand_ratio"}, 1, 65536);
   const auto heads_given = reader->OptionalInteger({"num_heads"}, 1, 1024);
   if (!ratio && !heads_given) ratio = 128;

@@ -46,7 +46,7 @@ void Tensors(const ModelConfig& config, const TensorSource& files, TensorTable* 
     const int64_t gates = m.state_heads * m.dk;
     scope.Add({"f_proj.1.weight"}, {gates, m.gate_in.width}, &MixerWeights::gate);
     scope.Add({"dt_bias"}, {gates}, &MixerWeights::gate_bias);
-    // With a lower bound newer files have none, and the rate is 1.
+    // Newer files with a lower bound have none, and the rate is 1.
     if (m.gate == GateMap::kKdaBounded && !files.Has(absl::StrCat(prefix, "A_log"))) {
       scope.AddValues(std::vector<float>(m.state_heads), &MixerWeights::a_log);
     } else {

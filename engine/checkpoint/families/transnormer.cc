@@ -26,7 +26,7 @@ constexpr NamedValue<FeatureMap> kActivations[] = {
     {"leak", FeatureMap::kLeakyRelu},   {"sine", FeatureMap::kSine},
 };
 
-// Which layers have LRPE: a list of zeros and ones or of booleans, or one value for all where the
+// The layers that have LRPE: a list of zeros and ones or of booleans, or one value for all if the
 // list is missing or empty.
 std::vector<bool> ReadLrpeLayers(ConfigReader* reader, int64_t layers) {
   const bool all = reader->OptionalBoolean({"linear_use_lrpe"}).value_or(false);

@@ -406,7 +406,7 @@ TEST(FamiliesTest, FieldsThatMeanNothing) {
   EXPECT_EQ(safe->identity, bounded->identity);
 }
 
-// What the weights compute with it is another model.
+// The weights compute another model with it.
 TEST(FamiliesTest, EveryDeltaFieldIsInTheIdentity) {
   const struct {
     const char* variant;

@@ -182,7 +182,7 @@ TEST_F(SessionExpiryTest, RecordsOfOlderVersionsStayADayAfterTheFirstStart) {
   Boot(1, false);
   for (const char* id : {"old", "used"}) ASSERT_TRUE(Create(0, id).ok());
   daemons->KillAll();
-  // As a version leaves it that knew no last use and no first start.
+  // A version that knew no last use and no first start leaves it like this.
   ASSERT_TRUE(daemons->files().Remove("/d/first-start").ok());
   daemons->JumpWall(absl::Hours(24 * 30));
   daemons->Start();

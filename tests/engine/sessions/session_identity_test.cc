@@ -43,7 +43,7 @@ std::vector<Case> Cases() {
   return cases;
 }
 
-// How often what may happen has happened.
+// Counts how often each event has happened.
 struct Tally {
   uint64_t commits = 0, cancelled = 0, slots = 0, host = 0, disk = 0, reused = 0, moves = 0;
   uint64_t restarts = 0, spills = 0, out_of_time = 0;
@@ -237,7 +237,7 @@ class Disturbed {
     const std::string from = AnySession();
     if (from.empty()) return;
     const std::string id = absl::StrCat("s", next_++);
-    // What it forks is what is committed now; it is told of once it is on disk.
+    // The fork is of what is committed now; the answer comes once it is on disk.
     sessions().Get("", from, [=, this](absl::StatusOr<SessionInfo> parent) {
       if (!parent.ok()) return;
       const int64_t position = parent->position;

@@ -44,13 +44,13 @@ bool IsPoisoned(const Tokens& tokens, size_t count) {
          tokens.begin() + static_cast<int64_t>(count);
 }
 
-// What has happened.
+// The events that have happened.
 struct Tally {
   uint64_t events = 0, reused = 0, admitted = 0, not_admitted = 0, no_room = 0, disk_errors = 0;
   uint64_t not_finite = 0, device_faults = 0, crashes = 0, power_losses = 0, late = 0, spills = 0;
 };
 
-// What the session's owner has been told, in order.
+// The answers that the session's owner has been given, in order.
 struct Told {
   std::string etag;
   Tokens history;
@@ -348,7 +348,7 @@ struct Simulation {
         TenantOf(id), id, "", change, [this, id](absl::StatusOr<SessionInfo> info) {
           Allow(info.status(), {absl::StatusCode::kNotFound});
           if (!info.ok() || !sessions.count(id) || unsure.count(id)) return;
-          // What is on disk is what it was when the write began, or later.
+          // The disk has what was there when the write began, or something later.
           sessions[id].versions.push_back({info->etag, Now(id).history});
         });
   }
@@ -399,7 +399,7 @@ struct Simulation {
     fake->engine->sessions().List(tenant, 5, "", {}, listed);
   }
 
-  // Whether the bounds let one more in, by counting who is in.
+  // True if the bounds let one more in, by counting who is in.
   bool FitsIn(int64_t prompt_tokens, const Tenant* tenant) {
     AdmissionUsage usage;
     for (const auto& sink : calls) {

@@ -88,8 +88,8 @@ class SessionsTest : public testing::Test {
     return sink;
   }
 
-  // What a call on a session with this history must give, by the definition of the fake model; the
-  // history grows by it.
+  // The tokens that a call on a session with this history must give, by the definition of the fake
+  // model; the history grows by them.
   static std::vector<int32_t> Expected(std::vector<int32_t>* history, const Request& request) {
     history->insert(history->end(), request.prompt.begin(), request.prompt.end());
     std::vector<int32_t> out;
@@ -460,9 +460,9 @@ TEST_F(LittleRoomTest, WhoWantsTheOldStateOfARunningCallNeedsRoom) {
   reader.commit = false;
   EXPECT_TRUE(absl::IsResourceExhausted(Fork("a", "a2").status()));
   EXPECT_TRUE(absl::IsResourceExhausted(*Submit(reader)->status));
-  // Of a session that nobody writes to, a fork is one more reference.
+  // A fork of a session that nobody writes to is one more reference.
   ASSERT_TRUE(Fork("b", "b2").ok());
-  // With room, the old state stays for whoever wants it.
+  // The old state stays for whoever wants it if there is room.
   ASSERT_TRUE(Delete("b").ok());
   ASSERT_TRUE(Delete("b2").ok());
   ASSERT_TRUE(Fork("a", "a2").ok());

@@ -102,7 +102,7 @@ class SharedSessionsTest : public testing::Test {
     if (out != nullptr) *out = sink;
     return sink->status.value_or(absl::UnknownError(""));
   }
-  // What is written by now is counted by all.
+  // All daemons count what is written by now.
   void Listed() {
     for (int i = 0; i < 10; ++i) daemons->Turn();
     daemons->Advance(absl::Seconds(3));

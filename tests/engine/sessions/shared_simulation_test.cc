@@ -124,7 +124,7 @@ struct Simulation {
 
   void Get(size_t i) {
     const std::string id = AnySession();
-    // What was acknowledged by now must be seen, what comes meanwhile may be.
+    // A reader must see what was acknowledged by now, and may see what comes meanwhile.
     const size_t least = Lives(id) ? Now(id).history.size() : 0;
     const uint64_t deaths = tally->kills;
     daemons[i].sessions().Get("", id, [=, this](absl::StatusOr<SessionInfo> info) {
@@ -221,7 +221,7 @@ struct Simulation {
     }
   }
 
-  // What the disk has of a session that the dead daemon may have had.
+  // Reads what the disk has of a session that the dead daemon may have had.
   bool Recover(size_t dead, const std::string& id, RefSession* ref,
                const std::vector<Tokens>& may_be) {
     std::vector<Version>& versions = ref->versions;

@@ -124,7 +124,7 @@ TEST(SessionStoreTest, AForkOutlivesWhatItWasForkedFrom) {
   EXPECT_EQ(SeedOf(store.get(), "child"), 5);
   EXPECT_EQ(SeedOf(store.get(), "parent"), -1);
 
-  // Of a state that is gone meanwhile: only with its numbers.
+  // A record of a state that is gone meanwhile is taken only with its numbers.
   SessionRecord late = SmallRecord("late", 1, 5);
   EXPECT_TRUE(absl::IsNotFound(store->PutRecord(&late, nullptr, &parent)));
   EXPECT_EQ(SeedOf(store.get(), "late"), -1);
@@ -323,7 +323,7 @@ TEST(SessionStoreTest, WhatIsTooLongIsFound) {
 
 // ---- Dying and failing at every step ----
 
-// What is done to the sessions, step by step; returns what was acknowledged: name -> seed, -1 gone.
+// Works on the sessions step by step; returns what was acknowledged: name -> seed, -1 gone.
 std::map<std::string, int> Work(SessionStore* store) {
   std::map<std::string, int> acknowledged;
   const auto note = [&](const absl::Status& status, const std::string& id, int seed) {
@@ -341,7 +341,7 @@ std::map<std::string, int> Work(SessionStore* store) {
   return acknowledged;
 }
 
-// Which seeds each session may have at all, in the order in which it gets them.
+// The seeds that each session may have at all, in the order in which it gets them.
 const std::map<std::string, std::vector<int>>& Histories() {
   static const auto* const histories = new std::map<std::string, std::vector<int>>{
       {"a", {-1, 1, 2, 4}}, {"b", {-1, 3, -1}}, {"c", {-1, 2}}};
@@ -353,7 +353,7 @@ void ExpectAllThere(SessionStore* store, const std::map<std::string, int>& ackno
   for (const auto& [id, history] : Histories()) {
     const int seed = SeedOf(store, id);
     const auto it = acknowledged.find(id);
-    // What was acknowledged, or the one after it, which was being written.
+    // The session has what was acknowledged, or the one after it, which was being written.
     size_t at = 0;
     if (it != acknowledged.end()) {
       while (at < history.size() && history[at] != it->second) ++at;
@@ -381,7 +381,7 @@ TEST(SessionStoreTest, DeathAtEveryStepLosesNothingThatWasAcknowledged) {
       if (kind > 1) files.PowerLoss(static_cast<uint64_t>(kind));
       store = MustOpen(&files);
       ExpectAllThere(store.get(), acknowledged, n);
-      // And it goes on from there.
+      // The store goes on from there.
       EXPECT_TRUE(Put(store.get(), "new", 1, 9).ok());
       const auto a = store->ReadRecord("tenant/..", "a");
       EXPECT_TRUE(Put(store.get(), "a", a.ok() ? a->generation + 1 : 1, 8).ok()) << n;
@@ -394,7 +394,8 @@ TEST(SessionStoreTest, DeathAtEveryStepLosesNothingThatWasAcknowledged) {
   EXPECT_GT(steps, 100);
 }
 
-// What could not be confirmed is undone for good: it does not come to light after the power went.
+// A write that could not be confirmed is undone for good: it does not come to light after the power
+// went.
 TEST(SessionStoreTest, AFailureAndThenPowerLossLoseNothing) {
   for (uint64_t seed = 0; seed < 16; ++seed) {
     for (int64_t n = 0;; ++n) {
@@ -414,7 +415,8 @@ TEST(SessionStoreTest, AFailureAndThenPowerLossLoseNothing) {
   }
 }
 
-// What a process that came after a death has found stays, though the dead one never synced it.
+// Everything that a process found after another one's death stays, though the dead one never synced
+// it.
 TEST(SessionStoreTest, ADeathAndThenPowerLossTakeNothingBackThatWasRead) {
   int64_t read = 0;
   for (uint64_t seed = 0; seed < 8; ++seed) {

@@ -18,7 +18,7 @@ namespace {
 
 using testing::HasSubstr;
 
-// As SmallSpec(), with a part in bf16 and one that version 1 has no name for.
+// A spec like SmallSpec(), with a part in bf16 and one that version 1 has no name for.
 StateSpec NewerSpec() {
   StateSpec spec;
   spec.fingerprint = "fingerprint";

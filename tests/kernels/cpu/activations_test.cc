@@ -35,7 +35,7 @@ void ExpectAccurate(FeatureMap map, double max_ulps, const std::function<double(
   ApplyFeatureMap(map, 1.0f, static_cast<int64_t>(got.size()), got.data());
   for (size_t i = 0; i < got.size(); ++i) {
     const double expected = exact(inputs[i]);
-    // Where the exponential leaves fp32's range, zero is as good as 1e-36.
+    // Zero is as good as 1e-36 if the exponential leaves fp32's range.
     if (got[i] == 0.0f && std::abs(expected) < 1e-36) continue;
     ASSERT_LE(Ulps(got[i], expected), max_ulps) << inputs[i];
   }

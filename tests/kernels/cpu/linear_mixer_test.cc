@@ -21,7 +21,7 @@ namespace {
 constexpr int32_t kMaxRows = 1024;
 constexpr int32_t kSlots = 4;
 
-// How a sequence is taken through the mixer: lengths of segments, 0 for a decode row.
+// A way to take a sequence through the mixer: lengths of segments, 0 for a decode row.
 using Cuts = std::vector<int32_t>;
 
 class Device {

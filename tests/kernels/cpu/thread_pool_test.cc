@@ -27,7 +27,7 @@ TEST_P(ThreadPoolTest, RunsEveryTaskOnce) {
   }
 }
 
-// What a loop wrote is visible after it, and to the next loop, without any synchronisation of the
+// A loop's writes are visible after it, and to the next loop, without any synchronisation of the
 // caller's.
 TEST_P(ThreadPoolTest, LoopsAreOrdered) {
   ThreadPool pool(GetParam());
