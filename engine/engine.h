@@ -50,7 +50,7 @@ struct EngineOptions {
       absl::Seconds(1);  // a paused row keeps its slot this long while others wait
   std::vector<int32_t> eos_token_ids;
 
-  // Of a model whose states grow: the most tokens of a sequence; SetAttentionRoom was given as
+  // The most tokens of a sequence, for a model whose states grow; SetAttentionRoom was given as
   // many.
   int64_t max_attention_tokens = 0;
   int64_t prefix_cache_bytes = 0;  // part of session_limits.host_state_bytes; 0: nothing is kept
@@ -99,7 +99,7 @@ class Engine {
   // Waits for the call's session; then it begins.
   void Open(Call* call);
   void Begin(Call* call);
-  // Whether the model's states, which may grow, have room for the call from its beginning to its
+  // OK if the model's states, which may grow, have room for the call from its beginning to its
   // end. A call that does not say how many tokens it wants gets as many as there is room for.
   absl::Status FitLimit(Call* call);
   // The call has said all it had to say.

@@ -50,7 +50,7 @@ class Placement {
   Outcome PlaceOne(Call* call, absl::Duration now);
   // False: another call computes what the prompt begins with, or it is on its way to the host.
   bool FindPrefix(Call* call, StatePtr* state);
-  // Whether there are pages for the call, which goes on from `state` (null: none): pages of states
+  // True if there are pages for the call, which goes on from `state` (null: none): pages of states
   // that have other places are taken. The state may have no slot any more.
   bool MakePages(const Call& call, State* state, absl::Duration now);
   bool WillCompute(RequestId id, int64_t tokens) const;

@@ -176,7 +176,7 @@ class StateCache {
   bool device_failed() const { return device_failed_; }
 
   void SetGauges();
-  // Of a state in canonical form that has seen `tokens`.
+  // Bytes of a state in canonical form that has seen `tokens`.
   int64_t BytesAt(int64_t tokens) const { return copies_->table().BytesAt(tokens); }
 
  private:

@@ -155,7 +155,7 @@ struct EngineStats {
   Gauge waiting;  // requests without a slot
   Gauge running;  // sequences with a slot that may be in a batch
   Gauge paused;   // sequences whose reader is too slow
-  // Of a model whose states grow.
+  // Pages of a model whose states grow.
   Gauge pages_total;
   Gauge pages_used;
   Gauge pages_shared;   // of them, by more than one state

@@ -40,7 +40,7 @@ struct StatePart {
   int64_t elements = 0;      // of shape
 
   int64_t bytes() const { return elements * DTypeBytes(dtype); }  // of a token's, where per_token
-  // Of the canonical form of a state that has seen `tokens`.
+  // Bytes of the canonical form of a state that has seen `tokens`.
   int64_t OffsetAt(int64_t tokens) const { return offset + token_offset * tokens; }
   int64_t BytesAt(int64_t tokens) const { return per_token ? bytes() * tokens : bytes(); }
 };
@@ -63,11 +63,11 @@ class StateTable {
   const std::vector<StatePart>& parts() const { return parts_; }
   // Null: this layer has no such part.
   const StatePart* Find(int64_t layer, StatePartKind kind) const;
-  // Of a state, without what grows.
+  // Bytes of a state, without the parts that grow.
   int64_t bytes() const { return bytes_; }
   // What a state grows by with each token; 0: it has one size for ever.
   int64_t token_bytes() const { return token_bytes_; }
-  // Of a state that has seen `tokens`.
+  // Bytes of a state that has seen `tokens`.
   int64_t BytesAt(int64_t tokens) const;
 
   // Parts come in their order.

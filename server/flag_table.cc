@@ -81,11 +81,9 @@ const std::vector<ServerFlag>& ServerFlags() {
        "--max_batch_tokens has room for.",
        &Options::device_state_bytes, 0, 1024 * kTebi},
       {"max_attention_tokens", "N", kMemory,
-       "Where the model has softmax layers without a window, its states grow, and a sequence has "
-       "at "
-       "most this many tokens, history and answer together. 0 means what the model was trained "
-       "for, "
-       "or what the memory for states holds. Other models have no such limit.",
+       "A sequence has at most this many tokens, history and answer together, if the model has "
+       "softmax layers without a window, whose states grow. 0 means what the model was trained "
+       "for, or what the memory for states holds. Other models have no such limit.",
        &Options::max_attention_tokens, 0, int64_t{1} << 40},
       {"memory_limit", "N", kMemory,
        "The process may have this many bytes of memory. Above nine tenths of them, no call is "

@@ -65,9 +65,9 @@ struct ServerOptions {
   // states, or those that its free memory holds. There are never more states than
   // --max_batch_tokens has room for.
   int64_t device_state_bytes = 0;
-  // Where the model has softmax layers without a window, its states grow, and a sequence has at
-  // most this many tokens, history and answer together. 0 means what the model was trained for, or
-  // what the memory for states holds. Other models have no such limit.
+  // A sequence has at most this many tokens, history and answer together, if the model has softmax
+  // layers without a window, whose states grow. 0 means what the model was trained for, or what the
+  // memory for states holds. Other models have no such limit.
   int64_t max_attention_tokens = 0;
   // The process may have this many bytes of memory. Above nine tenths of them, no call is admitted
   // beside those that run. 0 means what the cgroup allows, and no limit where the cgroup has none.

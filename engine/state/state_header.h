@@ -34,7 +34,7 @@ namespace sluice {
 struct StateSpec {
   std::string fingerprint;
   StateTable table;
-  // Of states that grow: the most tokens that a history may have; 0: any.
+  // The most tokens that a history may have, for states that grow; 0: any.
   int64_t max_tokens = 0;
 };
 

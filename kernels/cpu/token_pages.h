@@ -13,10 +13,10 @@
 
 namespace sluice {
 
-// Where the rows of one part of one slot lie.
+// The places of the rows of one part of one slot.
 class TokenRows {
  public:
-  // Of the token at `position`.
+  // The row of the token at `position`.
   float* Row(int64_t position) const {
     if (pages_ == nullptr) return base_ + position % window_ * stride_;
     return base_ + pages_[position / kPageTokens] * page_floats_ + position % kPageTokens * stride_;
@@ -62,8 +62,8 @@ class TokenPages {
   // Pages that more than one slot has.
   int64_t shared() const { return shared_; }
 
-  // Of a part of the table, by its index; its first row and those behind stay where they are while
-  // the slot is not cleared.
+  // The rows of a part of the table, by its index; its first row and those behind stay where they
+  // are while the slot is not cleared.
   TokenRows Rows(int32_t slot, size_t part) const;
 
  private:

@@ -114,7 +114,7 @@ void ParseMistral(ConfigReader* reader, ModelConfig* config) {
   if (reader->status().ok()) Finish(d, kMistral, config);
 }
 
-// Which layers have the window, of a model that has one: layer_types says it, else
+// Reads which layers have the window, if the model has one: from layer_types, else from
 // max_window_layers.
 void ReadWindows(ConfigReader* reader, Decoder* d) {
   if (!reader->Boolean({"use_sliding_window"}, false)) return;

@@ -29,7 +29,7 @@
 namespace sluice {
 namespace {
 
-// Of a session, for budgets where states grow.
+// Tokens of a session, for budgets if states grow.
 constexpr int64_t kUsualTokens = 600;
 
 struct Case {
