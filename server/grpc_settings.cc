@@ -8,6 +8,7 @@
 #include <climits>
 
 #include "absl/strings/match.h"
+#include "absl/strings/strip.h"
 
 namespace sluice {
 namespace {
@@ -23,17 +24,24 @@ int Milliseconds(absl::Duration duration) {
 std::atomic<LogLevel> error_level{LogLevel::kWarn};
 Counter compressed_calls_refused;
 
-// This line is all that gRPC tells of a call whose compression is not enabled: no handler and no
-// interceptor ever sees the call.
+constexpr char kBadHeader[] = "Error parsing metadata: error=invalid value key=";
+
+// These lines are all that gRPC tells of a call whose compression is not enabled, or is none that
+// it knows: no handler and no interceptor ever sees the call.
 bool IsCompressionRefusal(absl::string_view message) {
+  if (absl::ConsumePrefix(&message, kBadHeader)) {
+    return absl::StartsWith(message, "grpc-encoding ");
+  }
   return absl::StartsWith(message, "Compression algorithm '") &&
          absl::EndsWith(message, "' is disabled.");
 }
 
 void LogGrpcMessage(gpr_log_func_args* args) {
   if (IsCompressionRefusal(args->message)) return compressed_calls_refused.Add();
-  Log(args->severity == GPR_LOG_SEVERITY_ERROR ? error_level.load() : LogLevel::kDebug, "grpc",
-      {{"message", args->message}});
+  // Any peer can send bad headers, each a line.
+  const bool ours =
+      args->severity == GPR_LOG_SEVERITY_ERROR && !absl::StartsWith(args->message, kBadHeader);
+  Log(ours ? error_level.load() : LogLevel::kDebug, "grpc", {{"message", args->message}});
 }
 
 }  // namespace

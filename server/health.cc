@@ -122,8 +122,9 @@ class HealthService::Watcher final : public grpc::ServerWriteReactor<HealthCheck
   bool finished_ SLUICE_GUARDED_BY(mutex_) = false;
 };
 
-HealthService::HealthService(CallStats* stats, const Clock* clock, Listener* listener)
-    : stats_(stats), clock_(clock), listener_(listener) {}
+HealthService::HealthService(CallStats* stats, const Clock* clock, EarlyCalls* early_calls,
+                             Listener* listener)
+    : stats_(stats), clock_(clock), early_calls_(early_calls), listener_(listener) {}
 
 HealthService::~HealthService() = default;
 
@@ -157,6 +158,7 @@ bool HealthService::serving() const {
 grpc::ServerUnaryReactor* HealthService::Check(grpc::CallbackServerContext* context,
                                                const HealthCheckRequest* request,
                                                HealthCheckResponse* response) {
+  early_calls_->Arrive(*context);
   const absl::Duration started = clock_->Now();
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   grpc::Status status;
@@ -175,6 +177,7 @@ grpc::ServerUnaryReactor* HealthService::Check(grpc::CallbackServerContext* cont
 
 grpc::ServerWriteReactor<HealthCheckResponse>* HealthService::Watch(
     grpc::CallbackServerContext* context, const HealthCheckRequest* request) {
+  early_calls_->Arrive(*context);
   const auto watcher = std::make_shared<Watcher>(this, IsKnown(request->service()),
                                                  BeginConnectionCall(listener_, *context));
   watcher->set_self(watcher);

@@ -13,6 +13,7 @@
 #include "grpc/health/v1/health.grpc.pb.h"
 #include "server/call_stats.h"
 #include "server/core/mutex.h"
+#include "server/early_calls.h"
 
 namespace sluice {
 
@@ -20,7 +21,7 @@ class HealthService final : public grpc::health::v1::Health::CallbackService {
  public:
   // Not serving at first. All outlive the service. `listener` is told of the calls: null where
   // callers must say who they are, which those of this service need not.
-  HealthService(CallStats* stats, const Clock* clock, Listener* listener = nullptr);
+  HealthService(CallStats* stats, const Clock* clock, EarlyCalls* early_calls, Listener* listener);
   ~HealthService() override;
 
   // Answers with this from now on, and tells whoever watches. Any thread.
@@ -43,6 +44,7 @@ class HealthService final : public grpc::health::v1::Health::CallbackService {
 
   CallStats* const stats_;
   const Clock* const clock_;
+  EarlyCalls* const early_calls_;
   Listener* const listener_;
   mutable Mutex mutex_;
   bool serving_ SLUICE_GUARDED_BY(mutex_) = false;

@@ -9,6 +9,7 @@
 #include "server/core/admission.h"
 #include "server/core/device_thread.h"
 #include "server/core/emitter.h"
+#include "server/early_calls.h"
 #include "server/worker.h"
 
 namespace sluice {
@@ -23,7 +24,8 @@ struct InferenceParts {
   Worker* worker = nullptr;  // encodes large texts
   CallStats* stats = nullptr;
   const Clock* clock = nullptr;
-  Listener* listener = nullptr;  // is told of gRPC's calls; null: nobody is
+  Listener* listener = nullptr;       // is told of gRPC's calls; null: nobody is
+  EarlyCalls* early_calls = nullptr;  // is told of every call of gRPC's
 };
 
 }  // namespace sluice

@@ -89,6 +89,7 @@ grpc::ServerWriteReactor<typename Converter::Response>* InferenceService::StartS
   call.started = parts_.clock->Now();
   call.span = StartSpan(context);
   const std::string request_id = call.request_id;
+  parts_.early_calls->Arrive(*context);
   absl::StatusOr<TenantRef> tenant = parts_.auth->TenantOf(*context);
   if (tenant.ok()) call.connection = BeginConnectionCall(parts_.listener, *context);
   const std::shared_ptr<GrpcStream<Converter>> reactor = GrpcStream<Converter>::Create(
@@ -124,6 +125,7 @@ grpc::ServerUnaryReactor* InferenceService::Answer(grpc::CallbackServerContext* 
                                                    std::function<absl::Status()> answer) {
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   CallRecord call{.method = method, .started = parts_.clock->Now(), .span = StartSpan(context)};
+  parts_.early_calls->Arrive(*context);
   const absl::StatusOr<TenantRef> tenant = parts_.auth->TenantOf(*context);
   if (tenant.ok()) call.connection = BeginConnectionCall(parts_.listener, *context);
   const auto finish = [this, reactor, call](const absl::Status& status) {

@@ -490,6 +490,11 @@ std::vector<Metric> OfCalls() {
                   "Calls over gRPC that were refused because they were compressed.",
                   [](const Sources&, Samples* out) { out->Add(CompressedCallsRefused()); }),
       MakeCounter(
+          "sluice_early_calls_refused_total", "count", {},
+          "Calls over gRPC that were refused because too many of their connection had begun "
+          "and not come whole.",
+          [](const Sources& s, Samples* out) { out->Add(s.early_calls->refused()); }),
+      MakeCounter(
           "grpc_server_handled_total", "count", {"grpc_service", "grpc_method", "grpc_code"},
           "Calls that ended, by method and code; those over HTTP as openai.v1.", ReadHandled),
       MakeHistogram("grpc_server_handling_seconds", "s", {"grpc_service", "grpc_method"},

@@ -19,6 +19,7 @@
 #include "server/core/admission.h"
 #include "server/core/device_thread.h"
 #include "server/core/emitter.h"
+#include "server/early_calls.h"
 #include "server/http/http_server.h"
 #include "server/listener.h"
 #include "server/metric.h"
@@ -37,6 +38,7 @@ struct MetricSources {
   const DeviceThread* device_thread = nullptr;
   const CallStats* calls = nullptr;
   Listener* listener = nullptr;
+  const EarlyCalls* early_calls = nullptr;
   Listener* http_listener = nullptr;  // null: none
   const HttpServerStats* http = nullptr;
   const ServerOptions* options = nullptr;

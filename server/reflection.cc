@@ -174,15 +174,16 @@ class ReflectionService::Stream final
   bool ended_ SLUICE_GUARDED_BY(mutex_) = false;
 };
 
-ReflectionService::ReflectionService(const Authenticator* auth, Listener* listener,
-                                     std::vector<std::string> services)
-    : auth_(auth), listener_(listener), services_(std::move(services)) {
+ReflectionService::ReflectionService(const Authenticator* auth, EarlyCalls* early_calls,
+                                     Listener* listener, std::vector<std::string> services)
+    : auth_(auth), early_calls_(early_calls), listener_(listener), services_(std::move(services)) {
   services_.emplace_back(grpc::reflection::v1alpha::ServerReflection::service_full_name());
   std::sort(services_.begin(), services_.end());
 }
 
 grpc::ServerBidiReactor<ServerReflectionRequest, ServerReflectionResponse>*
 ReflectionService::ServerReflectionInfo(grpc::CallbackServerContext* context) {
+  early_calls_->Arrive(*context);
   const auto stream = std::make_shared<Stream>(services_);
   stream->set_self(stream);
   LiveCalls::Place place;

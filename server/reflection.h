@@ -12,6 +12,7 @@
 #include "grpc/reflection/v1alpha/reflection.grpc.pb.h"
 #include "server/auth.h"
 #include "server/connection_call.h"
+#include "server/early_calls.h"
 
 namespace sluice {
 
@@ -19,9 +20,9 @@ class ReflectionService final
     : public grpc::reflection::v1alpha::ServerReflection::CallbackService {
  public:
   // Null `auth`: everybody may ask. `listener` is told of the calls of those who may call; null:
-  // nobody is. `services` are the full names that a list gives, its own besides. Both outlive the
-  // service.
-  ReflectionService(const Authenticator* auth, Listener* listener,
+  // nobody is. `early_calls` is told of all. `services` are the full names that a list gives, its
+  // own besides. The parts outlive the service.
+  ReflectionService(const Authenticator* auth, EarlyCalls* early_calls, Listener* listener,
                     std::vector<std::string> services);
 
   // UNAUTHENTICATED or RESOURCE_EXHAUSTED for the stream, as for any other call. A question
@@ -34,6 +35,7 @@ class ReflectionService final
   class Stream;
 
   const Authenticator* const auth_;
+  EarlyCalls* const early_calls_;
   Listener* const listener_;
   std::vector<std::string> services_;
 };

@@ -26,6 +26,8 @@ constexpr size_t kMaxWaitingTexts = 64;
 constexpr std::chrono::seconds kCancelAfter(1);
 constexpr absl::Duration kCutAfter = absl::Seconds(2);
 constexpr std::chrono::seconds kGrpcEndsWithin(10);
+// A client that has not read the bound on streams yet may open some more of them.
+constexpr int32_t kEarlyShare = 4;
 // The name that gRPC gives the thread of its timers, as far as the system keeps it.
 constexpr char kGrpcTimerThread[] = "grpc_global_tim";
 constexpr std::chrono::milliseconds kGrpcTimer(2);
@@ -68,7 +70,10 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& optio
   return server;
 }
 
-Server::Server(const ServerOptions& options) : options_(options), timer_(&clock_) {}
+Server::Server(const ServerOptions& options)
+    : options_(options),
+      timer_(&clock_),
+      early_calls_(kEarlyShare * options.max_streams_per_connection) {}
 
 int Server::ThreadsOf(const ServerOptions& options) {
   const int cores = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
@@ -220,13 +225,15 @@ void Server::BuildCore() {
       .stats = &calls_,
       .clock = &clock_,
       .listener = listener_.get(),
+      .early_calls = &early_calls_,
   };
   sessions_ = std::make_unique<SessionService>(session_parts, bounds);
-  health_ = std::make_unique<HealthService>(&calls_, &clock_,
+  health_ = std::make_unique<HealthService>(&calls_, &clock_, &early_calls_,
                                             EverybodyMayCall() ? listener_.get() : nullptr);
   const bool open = options_.open_reflection;
   reflection_ = std::make_unique<ReflectionService>(
-      open ? nullptr : auth_.get(), open && !EverybodyMayCall() ? nullptr : listener_.get(),
+      open ? nullptr : auth_.get(), &early_calls_,
+      open && !EverybodyMayCall() ? nullptr : listener_.get(),
       std::vector<std::string>{v1::InferenceService::service_full_name(),
                                v1::SessionService::service_full_name(),
                                grpc::health::v1::Health::service_full_name()});
@@ -247,6 +254,7 @@ InferenceParts Server::Parts() {
       .stats = &calls_,
       .clock = &clock_,
       .listener = listener_.get(),
+      .early_calls = &early_calls_,
   };
 }
 
@@ -296,7 +304,8 @@ absl::Status Server::Listen() {
   builder.RegisterService(reflection_.get());
   using Builder = grpc::ServerBuilder::experimental_type;
   const std::shared_ptr<grpc::ServerCredentials> credentials =
-      tls_ == nullptr ? grpc::InsecureServerCredentials() : tls_->credentials();
+      tls_ == nullptr ? PlaintextCredentials(&early_calls_) : tls_->credentials();
+  if (tls_ != nullptr) CountEarlyCalls(&early_calls_, credentials.get());
   std::shared_ptr<grpc::experimental::ExternalConnectionAcceptor> acceptor =
       builder.experimental().AddExternalConnectionAcceptor(Builder::ExternalConnectionType::FROM_FD,
                                                            credentials);
@@ -367,6 +376,7 @@ absl::Status Server::StartAdmin() {
       .device_thread = device_thread_.get(),
       .calls = &calls_,
       .listener = listener_.get(),
+      .early_calls = &early_calls_,
       .http_listener = http_ == nullptr ? nullptr : http_->server().listener(),
       .http = &http_stats_,
       .options = &options_,

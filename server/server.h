@@ -122,6 +122,7 @@ class Server {
   std::unique_ptr<Worker> session_answers_;
   std::unique_ptr<Worker> ending_;  // waits for gRPC to end
   std::unique_ptr<Listener> listener_;
+  EarlyCalls early_calls_;
   std::unique_ptr<InferenceService> inference_;
   std::unique_ptr<SessionService> sessions_;
   std::unique_ptr<HealthService> health_;

@@ -23,6 +23,7 @@ CallRecord SessionService::Record(Method method, grpc::CallbackServerContext* co
 
 absl::StatusOr<TenantRef> SessionService::Caller(const grpc::CallbackServerContext& context,
                                                  CallRecord* call) const {
+  parts_.early_calls->Arrive(context);
   absl::StatusOr<TenantRef> tenant = parts_.auth->TenantOf(context);
   if (!tenant.ok()) return tenant;
   call->connection = BeginConnectionCall(parts_.listener, context);

@@ -20,6 +20,7 @@
 #include "server/auth.h"
 #include "server/call_stats.h"
 #include "server/core/device_thread.h"
+#include "server/early_calls.h"
 #include "server/validate.h"
 #include "server/worker.h"
 #include "sluice/v1/session.grpc.pb.h"
@@ -35,7 +36,8 @@ struct SessionParts {
   const StateSpec* spec = nullptr;  // of the model
   CallStats* stats = nullptr;
   const Clock* clock = nullptr;
-  Listener* listener = nullptr;  // is told of the calls; null: nobody is
+  Listener* listener = nullptr;       // is told of the calls; null: nobody is
+  EarlyCalls* early_calls = nullptr;  // is told of every call
 };
 
 // Its methods run on gRPC's few callback threads: none of them waits.

@@ -21,7 +21,16 @@ void SessionTurns::Acquire(absl::string_view tenant, const std::string& id,
     Session* session = table_->FindOrInsert(key);
     const bool there =
         session->phase == SessionPhase::kLive || session->phase == SessionPhase::kUnread;
-    return there ? TakeTurn(session, use) : use->ready(SessionTable::NotFound(key));
+    if (!there) return use->ready(SessionTable::NotFound(key));
+    const bool ends_others = use->on_conflict == OnConflict::kCancelRunning && !use->etag.empty();
+    if (!ends_others || session->owned) return TakeTurn(session, use);
+    // The owner ends its call for this one, so one that is refused must not reach it.
+    return reader_->Find(tenant, id, [this, use](absl::StatusOr<Session*> found) {
+      if (use->released) return;
+      absl::Status status = found.status();
+      if (status.ok()) status = table_->CheckEtag(**found, use->etag);
+      return status.ok() ? TakeTurn(*found, use) : use->ready(status);
+    });
   }
   reader_->Find(tenant, id, [this, use = std::move(use)](absl::StatusOr<Session*> found) {
     if (use->released) return;
@@ -39,6 +48,10 @@ void SessionTurns::TakeTurn(Session* session, const std::shared_ptr<SessionUse>&
   if (!free && use->on_conflict == OnConflict::kFail) {
     context_.stats->conflicts.Add();
     return use->ready(absl::AbortedError("the session is busy: another call writes to it"));
+  }
+  if (session->writer != nullptr && use->on_conflict == OnConflict::kCancelRunning) {
+    const absl::Status status = table_->CheckEtag(*session, use->etag);
+    if (!status.ok()) return use->ready(status);
   }
   use->session = session;
   use->since = context_.clock->Now();

@@ -158,7 +158,17 @@ void Sessions::Delete(absl::string_view tenant, const std::string& id, const std
     context_.stats->sessions_deleted.Add();
     StartDelete(*found, done);
   };
-  reader_.FindOwned(tenant, id, SessionWish::kDelete, kDeletePatience, remove);
+  const auto own = [=, this, tenant = std::string(tenant)] {
+    reader_.FindOwned(tenant, id, SessionWish::kDelete, kDeletePatience, remove);
+  };
+  if (etag.empty()) return own();
+  // The owner ends its call for a delete, so one that is refused must not reach it.
+  reader_.Find(tenant, id, [=, this](absl::StatusOr<Session*> found) {
+    absl::Status status = found.status();
+    if (status.ok()) status = table_.CheckEtag(**found, etag);
+    if (!status.ok()) return remove(status);
+    own();
+  });
 }
 
 void Sessions::Export(absl::string_view tenant, const std::string& id, const std::string& etag,

@@ -102,6 +102,19 @@ def every_end(start, seen, tmp_path):
     seen.until(daemon, "sluice_compressed_calls_refused_total", "sluice_protobuf_errors_total", "sluice_sequences_finished_total{reason=time_limit}")
 
 
+def calls_that_never_come(start, seen, tmp_path):
+    """Heads of more calls than a connection may begin, and no messages."""
+    daemon = start("--max_streams_per_connection=2")
+    fields = [(":method", "POST"), (":scheme", "http"), (":path", "/grpc.health.v1.Health/Check"), (":authority", "x"),
+              ("content-type", "application/grpc"), ("te", "trailers")]
+    block = b"".join(b"\0" + bytes([len(name)]) + name.encode() + bytes([len(value)]) + value.encode() for name, value in fields)
+    heads = b"".join(struct.pack(">IBB", len(block), 1, 4)[1:] + struct.pack(">I", stream) + block for stream in range(1, 41, 2))
+    host, port = daemon.address.rsplit(":", 1)
+    with socket.create_connection((host, int(port))) as peer:
+        peer.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes.fromhex("000000040000000000") + heads)
+        seen.until(daemon, "sluice_early_calls_refused_total")
+
+
 def a_model_that_overflows(start, seen, tmp_path):
     model = shutil.copytree(MODEL, tmp_path / "model")
     weights = model / "model.safetensors"
@@ -407,7 +420,7 @@ def prefixes(start, seen, tmp_path):
                "sluice_prefix_cache_entries", "sluice_prefix_cache_bytes")
 
 
-SCENARIOS = (every_method, every_end, a_model_that_overflows, cancelled_and_late, slow_readers, refused_calls,
+SCENARIOS = (every_method, every_end, calls_that_never_come, a_model_that_overflows, cancelled_and_late, slow_readers, refused_calls,
              shed_connections, http_ports, evicted_connections, who_may_call, certificates_change, sessions_come_and_go, states_move,
              states_in_memory, a_disk_that_fails, a_session_taken_away, prefixes)
 

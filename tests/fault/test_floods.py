@@ -1,4 +1,4 @@
-"""Floods on one connection: what the daemon's own bound ends (--max_unclaimed_bytes), and what is Envoy's to end (row 15)."""
+"""Floods on one connection: what the daemon's own bounds make of them (row 15)."""
 
 import select
 import threading
@@ -12,6 +12,7 @@ from harness import PATIENCE, SCALE, collect, request, tokens_pb2, wait_until
 from load import assert_alive
 
 MIB = 1 << 20
+EARLY = "sluice_early_calls_refused_total"
 UNCLAIMED = "sluice_connections_evicted_total{reason=unclaimed_bytes}"
 
 
@@ -37,6 +38,17 @@ def resets(count):
     for first in range(0, count, 100):
         yield b"".join(frame(HEADERS, END_HEADERS, 2 * i + 1, block) + frame(DATA, 1, 2 * i + 1, call) +
                        frame(3, 0, 2 * i + 1, b"\0\0\0\x08") for i in range(first, min(first + 100, count)))
+
+
+def heads(count, reset=False):
+    """Heads of calls whose messages never come, on more streams than a connection may have: 15 bytes each. The peer never
+    acknowledges the bound."""
+    fields = call_headers("/grpc.health.v1.Health/Check")
+    first = b"".join(b"\x40" + header_block([field])[1:] for field in fields)  # into the table of HPACK
+    later = bytes(0x80 | (61 + len(fields) - i) for i in range(len(fields)))  # out of it; the newest is 62
+    for begin in range(0, count, 100):
+        yield b"".join(frame(HEADERS, END_HEADERS, 2 * i + 1, later if i else first) + (frame(3, 0, 2 * i + 1, b"\0\0\0\x08") if reset else b"")
+                       for i in range(begin, min(begin + 100, count)))
 
 
 class Flood:
@@ -104,14 +116,34 @@ def test_a_flood_before_any_call_is_cut_off(start_daemon, name, pieces, bound):
     assert_alive(daemon)
 
 
+@pytest.mark.parametrize("reset", [False, True], ids=["open", "reset"])
+def test_heads_of_calls_that_never_come(start_daemon, tmp_path, reset):
+    """Also for who has no credentials. Other connections are served meanwhile."""
+    tokens = tmp_path / "tokens"
+    tokens.write_text("")
+    daemon = start_daemon("--log_level=error", f"--auth_tokens_file={tokens}")
+    flood = Flood(daemon, heads(70_000, reset), 60)
+    print(f"70,000 heads of calls, {'each reset' if reset else 'none reset'}: {flood}")
+    assert flood.peak - flood.before < 100
+    samples = daemon.metrics()
+    assert samples[EARLY] > 10_000
+    assert daemon.process.poll() is None
+    honest = Peer(daemon.address)
+    stream = honest.open(request("The"))
+    frames = [kind for kind, _, number, _ in honest.frames(5) if number == stream]
+    honest.close()
+    assert HEADERS in frames  # refused for its credentials, not for the others' heads
+    assert daemon.metrics()[EARLY] == samples[EARLY]
+
+
 @pytest.mark.parametrize("count", [10_000, pytest.param(55_200, marks=pytest.mark.timed)])
-def test_resets_are_envoys(start_daemon, count):
-    """A reset costs gRPC 1.51 some 10 KiB and the peer a hundred bytes: the daemon's bound is none here. It lives, and says what
-    it cost."""
+def test_whole_calls_that_are_reset(start_daemon, count):
+    """A reset costs gRPC 1.51 some 10 KiB and the peer a hundred bytes. What has not come to its handler is bounded."""
     daemon = start_daemon("--log_level=error")
     assert_alive(daemon)
     flood = Flood(daemon, resets(round(count * SCALE)), 60)
     print(f"{count} resets, a peer that reads: {flood}")
+    assert flood.peak - flood.before < 100
     assert_alive(daemon)
     # The daemon gives back what gRPC has freed.
     started = time.monotonic()

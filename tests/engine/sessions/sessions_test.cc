@@ -282,6 +282,21 @@ TEST_F(SessionsTest, AnOldEtagChangesNothing) {
   EXPECT_TRUE(Fork("a", "b", Get("a")->etag).ok());
 }
 
+TEST_F(SessionsTest, ACallThatAnOldEtagRefusesTakesNothingOver) {
+  const std::string old = Create("a")->etag;
+  EXPECT_TRUE(Run(Continue("a", {5}, 5))->status->ok());
+  auto running = Submit(Continue("a", {9}, 100));
+  fake.engine->Step();
+  Request over = Continue("a", {4}, 5);
+  over.on_conflict = OnConflict::kCancelRunning;
+  over.etag = old;
+  auto refused = Submit(over);
+  EXPECT_TRUE(absl::IsAborted(*refused->status)) << *refused->status;
+  EXPECT_FALSE(running->status.has_value());
+  fake.RunDry();
+  EXPECT_TRUE(running->status->ok()) << *running->status;
+}
+
 TEST_F(SessionsTest, TenantsDoNotSeeEachOther) {
   ASSERT_TRUE(Create("a", "one").ok());
   ASSERT_TRUE(Create("a", "two").ok());

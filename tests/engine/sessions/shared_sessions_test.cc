@@ -282,6 +282,33 @@ TEST_F(SharedSessionsTest, AnOldEtagIsRefusedEverywhere) {
   EXPECT_TRUE(Run(0, request).ok());
 }
 
+TEST_F(SharedSessionsTest, WhatAnOldEtagRefusesEndsNoCallAnywhere) {
+  Boot(2);
+  const std::string old = Create(0, "s")->etag;
+  ASSERT_TRUE(Run(0, Turn("s", {4}, 2)).ok());
+  ASSERT_TRUE(Get(1, "s").ok());
+  const auto running = Submit(0, Turn("s", {5}, 1 << 20));
+  daemons->Until([&] { return Started(*running); });
+  for (size_t i : {0, 1}) {
+    const auto deleted = StartDelete(i, "s", old);
+    daemons->Until([&] { return deleted->has_value(); });
+    EXPECT_TRUE(absl::IsAborted(**deleted)) << **deleted;
+    Request request = Turn("s", {6}, 2);
+    request.on_conflict = OnConflict::kCancelRunning;
+    request.etag = old;
+    EXPECT_TRUE(absl::IsAborted(Run(i, request))) << "daemon " << i;
+  }
+  for (int i = 0; i < 20; ++i) {
+    for (size_t j : {0, 1}) At(j).RunJobs();
+    daemons->Advance(absl::Milliseconds(100));
+  }
+  EXPECT_FALSE(running->status.has_value()) << *running->status;
+  const auto deleted = StartDelete(1, "s", Get(1, "s")->etag);
+  daemons->Until([&] { return deleted->has_value(); });
+  EXPECT_TRUE((*deleted)->ok()) << **deleted;
+  EXPECT_TRUE(absl::IsCancelled(*running->status)) << *running->status;
+}
+
 TEST_F(SharedSessionsTest, ForksAndExportsAndReadersSeeTheNewest) {
   Boot(2, {.host_states = 3});
   ASSERT_TRUE(Create(0, "s").ok());
