@@ -20,7 +20,7 @@ from google.protobuf import duration_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from certificates import Authority
-from harness import EOS, MODEL, PATIENCE, generate_pb2, model_pb2, request, rpc_error, score_pb2, wait_until
+from harness import EOS, MODEL, PATIENCE, ROOT, generate_pb2, model_pb2, request, rpc_error, score_pb2, wait_until
 from seen import ALWAYS_ZERO, ONLY_A_GPU, Seen, declared, metric_of
 from sessions import Sessions, key_file
 
@@ -169,6 +169,21 @@ def slow_readers(start, seen, tmp_path):
     seen.until(daemon, "sluice_state_spills_total")
     seen.until(daemon, "sluice_streams_dropped_total{reason=slow_reader}")
     cancel(daemon, *slow)
+
+
+def attention_pages(start, seen, tmp_path):
+    """Pages in use, pages that the sequences of one call share, and pages of calls that were moved off the device."""
+    pages = "sluice_attention_pages{status=%s}"
+    most, prompt = 4096, [3] * 1000
+    daemon = start("--tokenizer=none", "--model_name=classics-12m", f"--max_attention_tokens={most}",
+                   f"--device_state_bytes={(most + 1024) * 512}", "--ring_events=16", "--prefix_cache_bytes=0",
+                   model=ROOT / "tests/goldens/llama/rope_llama3")
+    slow = open_call(daemon, prompt, stub=daemon.stub(*SMALL_WINDOW), output={"logprobs": 20}, n=2,
+                     stop={"max_new_tokens": 600, "ignore_eos": True})
+    seen.until(daemon, pages % "used", pages % "free", pages % "shared", "sluice_sequences_paused")
+    daemon.generate([5] * 3500, stop={"max_new_tokens": 2})
+    seen.until(daemon, pages % "spilled")
+    cancel(daemon, slow)
 
 
 def refused_calls(start, seen, tmp_path):
@@ -420,7 +435,8 @@ def prefixes(start, seen, tmp_path):
                "sluice_prefix_cache_entries", "sluice_prefix_cache_bytes")
 
 
-SCENARIOS = (every_method, every_end, calls_that_never_come, a_model_that_overflows, cancelled_and_late, slow_readers, refused_calls,
+SCENARIOS = (every_method, every_end, calls_that_never_come, a_model_that_overflows, cancelled_and_late, slow_readers, attention_pages,
+             refused_calls,
              shed_connections, http_ports, evicted_connections, who_may_call, certificates_change, sessions_come_and_go, states_move,
              states_in_memory, a_disk_that_fails, a_session_taken_away, prefixes)
 
