@@ -20,7 +20,6 @@ Engine::Engine(Backend* backend, Model* model, const Tokenizer* tokenizer, const
                const EngineOptions& options)
     : backend_(backend),
       model_(model),
-      tokenizer_(tokenizer),
       clock_(clock),
       options_(options),
       builder_(backend->info().prompt_grid, options.max_batch_tokens, options.eos_token_ids),

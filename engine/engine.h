@@ -123,7 +123,6 @@ class Engine {
 
   Backend* const backend_;
   Model* const model_;
-  const Tokenizer* const tokenizer_;
   const Clock* const clock_;
   const EngineOptions options_;
   EngineStats stats_;
