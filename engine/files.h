@@ -20,6 +20,9 @@ struct FileStamp {
   uint64_t number = 0;
   int64_t time_us = 0;  // since the Unix epoch
   int64_t size = 0;
+  bool is_file = true;  // false: a directory, or what else is no plain file
+
+  bool operator==(const FileStamp&) const = default;
 };
 
 // Errors: NOT_FOUND, ALREADY_EXISTS, RESOURCE_EXHAUSTED (no space or quota left), INVALID_ARGUMENT

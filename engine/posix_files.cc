@@ -178,7 +178,7 @@ class PosixFilesImpl : public Files {
   absl::StatusOr<int64_t> Size(const std::string& path) override {
     struct stat info {};
     if (stat(path.c_str(), &info) != 0) return Error("stat", errno);
-    if (!S_ISREG(info.st_mode)) return absl::UnavailableError("stat: not a regular file");
+    if (!S_ISREG(info.st_mode)) return absl::NotFoundError("stat: not a regular file");
     return static_cast<int64_t>(info.st_size);
   }
 
@@ -187,7 +187,7 @@ class PosixFilesImpl : public Files {
     if (stat(path.c_str(), &info) != 0) return Error("stat", errno);
     return FileStamp{static_cast<uint64_t>(info.st_ino),
                      int64_t{info.st_mtim.tv_sec} * 1000000 + info.st_mtim.tv_nsec / 1000,
-                     static_cast<int64_t>(info.st_size)};
+                     static_cast<int64_t>(info.st_size), S_ISREG(info.st_mode)};
   }
 
   absl::Status SetTime(const std::string& path, int64_t time_us) override {

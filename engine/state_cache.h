@@ -21,6 +21,7 @@
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "engine/clock.h"
+#include "engine/files.h"
 #include "engine/host_copies.h"
 #include "engine/session_info.h"
 #include "engine/slot_pool.h"
@@ -64,6 +65,7 @@ class State {
   const StateInfo info;
   std::set<SessionKey> holders;  // sessions whose record on disk points at it
   bool checked = true;           // its file could be read, or it has none yet
+  FileStamp file;                // of its file when it was last looked at; number 0: never
   bool exported = false;         // its buffer has been seen outside of the engine's thread
   std::vector<std::function<void(absl::Status)>> on_data;  // wait for data_ready
   bool fetching = false;                                   // a StoreJob reads it, or is to

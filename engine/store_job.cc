@@ -88,7 +88,7 @@ void Run(SessionStore* store, StoreJob* job) {
       return;
     }
     case StoreJob::Kind::kCheckState:
-      job->status = store->ReadState(job->record).status();
+      job->status = store->CheckState(job->record, job->trusted, &job->file);
       return;
     case StoreJob::Kind::kTouch:
       job->status = store->TouchRecord(job->record);

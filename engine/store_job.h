@@ -26,7 +26,7 @@ struct StoreJob {
     kReadRecord,  // record.tenant and .id -> record
     kPutRecord,   // record; `data` when its state is not on disk yet; `source`, when a fork's is
     kReadState,   // record -> data
-    kCheckState,  // record -> whether its state can be read
+    kCheckState,  // record, trusted, file -> file, and whether its state can be read
     kTouch,       // record.tenant, .id, .generation and .last_use_us
     kDelete,      // record.tenant, .id and .generation
     // The kinds below are for a directory that is shared (state/README.md).
@@ -44,6 +44,8 @@ struct StoreJob {
   std::shared_ptr<const StateData> data;
   absl::Status status;
   int64_t quarantined = 0;  // out: SessionStore::quarantined()
+  bool trusted = false;     // kCheckState: as SessionStore::CheckState has them
+  FileStamp file;           //
 
   // The fields below are for a shared directory.
   bool own = false;                        // kReadRecord: to become its owner first

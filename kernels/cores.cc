@@ -118,7 +118,7 @@ bool IsSoftmax(const MixerSpec& s) {
   const bool rope = s.rope == Rope::kNone ||
                     (s.rope == Rope::kTable && s.rope_dims % 2 == 0 && s.rope_dims <= s.dk);
   return s.core == Core::kSoftmax && heads && front && rope && !s.normaliser &&
-         s.skip == Skip::kNone;
+         s.skip == Skip::kNone && !s.low_rank_gate;
 }
 
 // What CUDA's generic linear core does not take.

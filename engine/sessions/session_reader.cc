@@ -59,8 +59,7 @@ void SessionReader::FindOwned(absl::string_view tenant, const std::string& id, S
 
 void SessionReader::CheckState(Session* session, std::function<void(absl::Status)> checked) {
   const StatePtr& state = session->now.state;
-  if (state == nullptr || state->checked || state->has_data() || state->fetching ||
-      state != session->stored_state) {
+  if (state == nullptr || state->has_data() || state->fetching || state != session->stored_state) {
     return checked(absl::OkStatus());
   }
   session->on_checked.push_back(std::move(checked));
@@ -81,6 +80,8 @@ std::unique_ptr<StoreJob> SessionReader::CheckJob(Session* session) {
     job->record = RecordOf(*session, session->now, context_.clock->WallNow());
     job->record.info = session->stored_state->info;
     job->record.state_id = session->stored_state_id;
+    job->trusted = session->stored_state->checked;
+    job->file = session->stored_state->file;
     return job;
   }
   for (const auto& checked : std::exchange(session->on_checked, {})) checked(LostRace());
@@ -216,10 +217,15 @@ void SessionReader::LookDone(const SessionKey& key, const StoreJob& job) {
   owners_->HeldElsewhere(session, job.holder);
 }
 
-void SessionReader::CheckDone(Session* session, const absl::Status& status) {
+void SessionReader::CheckDone(Session* session, const StoreJob& job) {
+  const absl::Status& status = job.status;
   const Waits checked = std::exchange(session->on_checked, {});
   absl::Status told = status;
-  if (status.ok() && session->stored_state != nullptr) session->stored_state->checked = true;
+  if (status.ok() && session->stored_state != nullptr &&
+      session->stored_state_id == job.record.state_id) {
+    session->stored_state->checked = true;
+    session->stored_state->file = job.file;
+  }
   if (absl::IsAborted(status)) {
     endings_->LoseRace(session);
     told = LostRace();

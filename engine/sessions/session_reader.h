@@ -39,7 +39,8 @@ class SessionReader {
   // The same, with a session that this daemon owns; ABORTED when it does not within `patience`.
   void FindOwned(absl::string_view tenant, const std::string& id, SessionWish wish,
                  absl::Duration patience, Found found);
-  // Calls `checked` once it is known whether the session's state can be read.
+  // Calls `checked` once it is known whether the session's state can be read: a file that was read
+  // through before is only looked at while it stays as it was.
   void CheckState(Session* session, std::function<void(absl::Status)> checked);
 
   // The session's record must be read before anything else is done to it.
@@ -49,7 +50,7 @@ class SessionReader {
   // ... and the read of its record, if somebody wants that.
   std::unique_ptr<StoreJob> ReadJob(Session* session);
   void ReadDone(Session* session, StoreJob* job);
-  void CheckDone(Session* session, const absl::Status& status);
+  void CheckDone(Session* session, const StoreJob& job);
 
  private:
   std::unique_ptr<StoreJob> LookJob(Session* session);

@@ -379,7 +379,7 @@ void Sessions::JobDone(std::unique_ptr<StoreJob> job) {
       fetcher_.Done(session, job.get());
       break;
     case StoreJob::Kind::kCheckState:
-      reader_.CheckDone(session, job->status);
+      reader_.CheckDone(session, *job);
       break;
     case StoreJob::Kind::kMark:
       writer_.MarkDone(session, job->status);

@@ -27,7 +27,9 @@ absl::Status TooManyOfTenant(int64_t bound) {
   return absl::ResourceExhaustedError(
       absl::StrCat("you have all the sessions you may have: ", bound));
 }
-absl::Status Lost() { return absl::DataLossError("the session's state on disk is damaged"); }
+absl::Status Lost() {
+  return absl::DataLossError("the session's record or state on disk is damaged");
+}
 
 }  // namespace
 
@@ -210,6 +212,10 @@ absl::StatusOr<SessionRecord> SessionStore::ReadCurrent(const std::string& tenan
     const absl::StatusOr<FileStamp> stamp = files_->Stamp(path);
     if (absl::IsNotFound(stamp.status())) continue;
     if (!stamp.ok()) return stamp.status();
+    if (!stamp->is_file) {
+      Quarantine(session_dir, name);
+      return Lost();
+    }
     std::string bytes(static_cast<size_t>(std::min(stamp->size, kMaxRecordBytes)), '\0');
     const absl::Status read = files_->ReadAt(path, 0, absl::MakeSpan(bytes));
     if (absl::IsNotFound(read)) continue;
@@ -253,6 +259,16 @@ absl::StatusOr<StateData> SessionStore::ReadState(const SessionRecord& record) {
     return Lost();
   }
   return data;
+}
+
+absl::Status SessionStore::CheckState(const SessionRecord& record, bool trusted, FileStamp* known) {
+  const absl::StatusOr<FileStamp> now = files_->Stamp(
+      absl::StrCat(SessionDir(dir_, record.tenant, record.id), "/", record.state_id, kStateSuffix));
+  const bool is_known = now.ok() && (known->number == 0 ? trusted : *now == *known);
+  const absl::Status status = is_known ? absl::OkStatus() : ReadState(record).status();
+  if (status.ok() && now.ok()) *known = *now;
+  // Another daemon has removed it for a newer one: nothing of it was damaged.
+  return trusted && absl::IsAborted(status) ? absl::OkStatus() : status;
 }
 
 // ---- Writing ----

@@ -113,6 +113,10 @@ class SessionStore {
 
   // Empty at position 0. DATA_LOSS: damaged. ABORTED: another daemon has moved the session on.
   absl::StatusOr<StateData> ReadState(const SessionRecord& record);
+  // Says what ReadState would say. The file is read whole unless it is the one that `known`
+  // describes, or nothing is known of it (number 0) and it is `trusted`; `known` then describes it.
+  // It is OK that another daemon has moved on a session whose state is trusted.
+  absl::Status CheckState(const SessionRecord& record, bool trusted, FileStamp* known);
 
   // OK when there is none. ABORTED: the current generation is neither `generation` nor, for 0, any.
   absl::Status Delete(const std::string& tenant, const std::string& id, uint64_t generation);

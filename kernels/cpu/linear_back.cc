@@ -125,20 +125,8 @@ void ProjectOutGate(const MixerSpec& spec, const MixerWeights& w, const float* i
   GemmBlock(gemm, 0, rows, 0, GemmPanels(gemm));
 }
 
-int64_t LinearBackScratch(const MixerSpec& spec) {
-  return spec.low_rank_gate ? PaddedCols(spec.out_dim()) : 0;
-}
-
-void RunLinearBack(const MixerSpec& spec, const MixerWeights& w, const BackRow& row,
-                   float* scratch) {
-  const float* gate = row.in + spec.out_gate.offset;
-  if (spec.low_rank_gate) {
-    gate = row.gate;
-    if (gate == nullptr) {
-      ProjectOutGate(spec, w, row.in, 0, 1, PaddedCols(w.out_gate.n), scratch);
-      gate = scratch;
-    }
-  }
+void RunLinearBack(const MixerSpec& spec, const MixerWeights& w, const BackRow& row) {
+  const float* gate = spec.low_rank_gate ? row.gate : row.in + spec.out_gate.offset;
   Collect(spec, w, row);
   const auto apply_gate = [&] {
     HWY_DYNAMIC_DISPATCH(GateSimd)(spec.out_act, gate, spec.out_dim(), row.out);

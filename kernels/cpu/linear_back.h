@@ -11,7 +11,7 @@ namespace sluice {
 
 struct BackRow {
   const float* in = nullptr;    // the row of the input projection: for the output gate
-  const float* gate = nullptr;  // (out_dim): a gate of low rank that ProjectOutGate has written
+  const float* gate = nullptr;  // (out_dim): with a gate of low rank: what ProjectOutGate wrote
   const float* o = nullptr;     // (heads, o_stride)
   int64_t o_stride = 0;
   const float* den = nullptr;  // (heads, den_stride), with a normaliser
@@ -25,12 +25,8 @@ struct BackRow {
 void ProjectOutGate(const MixerSpec& spec, const MixerWeights& weights, const float* in,
                     int64_t in_stride, int64_t rows, int64_t gate_stride, float* gate);
 
-// Floats of scratch that RunLinearBack needs.
-int64_t LinearBackScratch(const MixerSpec& spec);
-
-// A gate of low rank that the row does not come with is projected into `scratch`.
-void RunLinearBack(const MixerSpec& spec, const MixerWeights& weights, const BackRow& row,
-                   float* scratch);
+// One row: collects o, norms it and multiplies it with the output gate, into row.out.
+void RunLinearBack(const MixerSpec& spec, const MixerWeights& weights, const BackRow& row);
 
 }  // namespace sluice
 

@@ -222,7 +222,7 @@ void LinearMixer::Back(int64_t chunk, int64_t begin, int64_t end, const MixArgs&
     back.den_stride = kChunk;
     back.skip = Buffer(chunk, at_.skip) + t * at_.skip_cols;
     back.out = static_cast<float*>(args.out.data) + row * PaddedCols(args.out.cols);
-    RunLinearBack(s, *args.weights, back, nullptr);
+    RunLinearBack(s, *args.weights, back);
   }
 }
 

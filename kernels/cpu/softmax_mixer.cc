@@ -42,7 +42,7 @@ int64_t PieceFloats(const MixerSpec& s) {
 int64_t ThreadFloats(const MixerSpec& s) {
   const int64_t rows = MostRows(s);
   const int64_t tile = rows * PaddedCols(s.dv) + 2 * PaddedCols(rows) + SoftmaxScratch(rows, s.dk);
-  return PaddedCols(std::max({tile, s.rope_dims, LinearBackScratch(s)}));
+  return PaddedCols(std::max(tile, s.rope_dims));
 }
 
 // Norm, position and scale of q or k: x (heads, dk), in place.
@@ -118,13 +118,13 @@ void SoftmaxMixer::KeepRow(const Layer& layer, int32_t slot, int64_t row, int64_
   std::memcpy(v.Row(position), in + s.v.offset, s.v.width * sizeof(float));
 }
 
-void SoftmaxMixer::Back(const Layer& layer, int64_t row, float* scratch) const {
+void SoftmaxMixer::Back(const Layer& layer, int64_t row) const {
   const MixerSpec& s = *layer.args->spec;
   BackRow back;
   back.in = layer.In(row);
   back.o = back.out = layer.Out(row);
   back.o_stride = s.dv;
-  RunLinearBack(s, *layer.args->weights, back, scratch);
+  RunLinearBack(s, *layer.args->weights, back);
 }
 
 void SoftmaxMixer::Sources::Fill(int64_t first, int64_t begin, int64_t end, int64_t head,
@@ -182,7 +182,7 @@ void SoftmaxMixer::RunPieces(const Layer& layer) {
   pool_->ParallelFor(num_pieces_ * s.k_heads, [&](int64_t task, int thread) {
     AttendPiece(layer, task / s.k_heads, task % s.k_heads, thread);
   });
-  pool_->ParallelFor(num_pieces_, [&](int64_t piece, int thread) {
+  pool_->ParallelFor(num_pieces_, [&](int64_t piece, int) {
     const int64_t row = pieces_[piece].row, parts = pieces_[piece].parts;
     if (parts == 0) return;
     for (int64_t head = 0; head < s.q_heads; ++head) {
@@ -191,7 +191,7 @@ void SoftmaxMixer::RunPieces(const Layer& layer) {
                  first.acc + head * PaddedCols(s.dv), piece_floats_, s.dv,
                  layer.Out(row) + head * s.dv);
     }
-    Back(layer, row, Scratch(thread));
+    Back(layer, row);
   });
   num_pieces_ = 0;
 }
@@ -262,12 +262,12 @@ void SoftmaxMixer::RunPrompts(const Layer& layer, const StepRows& rows) {
     AttendTile(layer, tiles_[task / s.k_heads], task % s.k_heads, thread);
   });
   // Only now: a ring's rows were still to be read.
-  for_each_row([&](const Tile& tile, int64_t t, int thread) {
+  for_each_row([&](const Tile& tile, int64_t t, int) {
     const PromptSegment& segment = *tile.segment;
     if (s.window == 0 || t + s.window >= segment.length) {
       KeepRow(layer, segment.slot, tile.row + t, segment.position + t);
     }
-    Back(layer, tile.row + t, Scratch(thread));
+    Back(layer, tile.row + t);
   });
 }
 

@@ -81,7 +81,7 @@ class SoftmaxMixer {
   void AttendPiece(const Layer& layer, int64_t piece, int64_t head, int thread);
   void RunPrompts(const Layer& layer, const StepRows& rows);
   void AttendTile(const Layer& layer, const Tile& tile, int64_t head, int thread);
-  void Back(const Layer& layer, int64_t row, float* scratch) const;
+  void Back(const Layer& layer, int64_t row) const;
 
   // `row` of the step is the one at position `kept`.
   Sources SourcesOf(const Layer& layer, int32_t slot, int64_t kept, int64_t row) const;

@@ -435,10 +435,9 @@ def prefixes(start, seen, tmp_path):
                "sluice_prefix_cache_entries", "sluice_prefix_cache_bytes")
 
 
-SCENARIOS = (every_method, every_end, calls_that_never_come, a_model_that_overflows, cancelled_and_late, slow_readers, attention_pages,
-             refused_calls,
-             shed_connections, http_ports, evicted_connections, who_may_call, certificates_change, sessions_come_and_go, states_move,
-             states_in_memory, a_disk_that_fails, a_session_taken_away, prefixes)
+SCENARIOS = (every_method, every_end, calls_that_never_come, a_model_that_overflows, cancelled_and_late, slow_readers,
+             attention_pages, refused_calls, shed_connections, http_ports, evicted_connections, who_may_call, certificates_change,
+             sessions_come_and_go, states_move, states_in_memory, a_disk_that_fails, a_session_taken_away, prefixes)
 
 
 @pytest.mark.slow

@@ -107,7 +107,8 @@ class FakeFiles : public Files {
     if (absl::Status status = Call(); !status.ok()) return status;
     const auto node = Find(path);
     if (node == nullptr) return absl::NotFoundError("stat");
-    return FileStamp{node->number, node->time_us, static_cast<int64_t>(node->bytes.size())};
+    return FileStamp{node->number, node->time_us, static_cast<int64_t>(node->bytes.size()),
+                     !node->is_dir};
   }
   absl::Status SetTime(const std::string& path, int64_t time_us) override {
     if (absl::Status status = Call(); !status.ok()) return status;

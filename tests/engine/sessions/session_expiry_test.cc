@@ -275,6 +275,52 @@ TEST_F(DamagedSessionsTest, GetSaysItBeforeAnybodyCallsAndListMarksIt) {
   }
 }
 
+TEST_F(DamagedSessionsTest, GetNoticesWhatHappensToAFileThatWasReadable) {
+  for (const bool removed : {false, true}) {
+    SCOPED_TRACE(removed);
+    Boot(1, false);
+    ASSERT_TRUE(Create(0, "bad").ok());
+    Use(0, "bad", true);
+    Pass(absl::Seconds(1));
+    daemons->KillAll();
+    daemons->Start();
+    EXPECT_TRUE(Get(0, "bad").ok());
+    EXPECT_TRUE(Get(0, "bad").ok());
+    for (const std::string& path : daemons->files().AllFiles("/d/sessions")) {
+      if (!absl::EndsWith(path, ".state")) continue;
+      if (removed) {
+        ASSERT_TRUE(daemons->files().Remove(path).ok());
+      } else {
+        daemons->files().Bytes(path)->resize(40);
+      }
+    }
+    EXPECT_TRUE(absl::IsDataLoss(Get(0, "bad").status())) << Get(0, "bad").status();
+    EXPECT_EQ(List(0), "bad! ");
+    daemons.reset();
+  }
+}
+
+TEST_F(DamagedSessionsTest, AFolderInTheRecordsPlaceIsDamageAndCanBeDeleted) {
+  Boot(1, false);
+  ASSERT_TRUE(Create(0, "bad").ok());
+  Use(0, "bad", true);
+  Pass(absl::Seconds(1));
+  daemons->KillAll();
+  for (const std::string& path : daemons->files().AllFiles("/d/sessions")) {
+    if (!absl::EndsWith(path, ".session")) continue;
+    ASSERT_TRUE(daemons->files().Remove(path).ok());
+    ASSERT_TRUE(daemons->files().MakeDir(path).ok());
+  }
+  daemons->Start();
+  EXPECT_TRUE(absl::IsDataLoss(Get(0, "bad").status())) << Get(0, "bad").status();
+  EXPECT_EQ(At(0).quarantined().size(), 1u);
+  std::optional<absl::Status> deleted;
+  At(0).sessions().Delete("", "bad", "", [&](absl::Status status) { deleted = status; });
+  daemons->Until([&] { return deleted.has_value(); });
+  EXPECT_TRUE(deleted->ok()) << *deleted;
+  EXPECT_EQ(List(0), "");
+}
+
 TEST_F(DamagedSessionsTest, ACallOnOneEndsWithDataLossAndLosesNothingElse) {
   Boot(1, false);
   for (const char* id : {"a", "bad"}) {

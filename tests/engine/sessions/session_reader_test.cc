@@ -105,7 +105,7 @@ TEST(SessionReaderTest, WhoeverWantsTheNewestWaitsForItsOwner) {
   EXPECT_TRUE(found->ok());
 }
 
-TEST(SessionReaderTest, AStateIsCheckedOnce) {
+TEST(SessionReaderTest, AStateThatWasReadThroughIsLookedAtAgain) {
   ReaderParts parts(WithStore());
   Session* session = parts.Stored("a");
   session->now.state->checked = false;
@@ -114,12 +114,19 @@ TEST(SessionReaderTest, AStateIsCheckedOnce) {
   auto job = parts.reader.CheckJob(session);
   ASSERT_NE(job, nullptr);
   EXPECT_EQ(job->record.state_id, "file-a");
+  EXPECT_FALSE(job->trusted);
+  EXPECT_EQ(job->file, FileStamp());
+  job->file = {.number = 7, .time_us = 8, .size = 9};
   parts.queue->Return(*job);
-  parts.reader.CheckDone(session, absl::OkStatus());
+  parts.reader.CheckDone(session, *job);
+  ASSERT_TRUE(first.has_value());
   EXPECT_TRUE(first->ok());
   parts.reader.CheckState(session, Tell(&second));
-  EXPECT_TRUE(second->ok());
-  EXPECT_EQ(parts.reader.CheckJob(session), nullptr);
+  EXPECT_FALSE(second.has_value()) << "the file may have gone since";
+  const auto again = parts.reader.CheckJob(session);
+  ASSERT_NE(again, nullptr);
+  EXPECT_TRUE(again->trusted);
+  EXPECT_EQ(again->file, job->file);
 }
 
 }  // namespace
