@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """What sessions cost on this machine, through gRPC, with the bundled model on the CPU.
 
-  SLUICE_BIN_DIR=build/bin tests/bench/sessions_table.py [--long=1000000] [--shared] [--save FILE]
+  SLUICE_BIN_DIR=build/bin tests/bench/sessions_table.py [--long=1000000] [--shared] [--before SLUICED] [--save FILE]
 
-With --shared, the rows of shared directories alone.
+With --shared, the rows of shared directories alone. With --before, only calls of one token on this daemon and on
+another build of it, in turns.
 
 Times are medians of what a client on the same machine sees. Step times are the daemon's own (/metrics), to the upper
 bound of their bucket.
@@ -78,6 +79,29 @@ def shared_turns(directory):
         return medians
     finally:
         for sessions in (alone, one, *two):
+            sessions.daemon.stop()
+
+
+def before_and_now(before, directory):
+    """Calls of one token on two builds of the daemon, one call of each after the other: by kind of call, the medians in
+    seconds and the two quartiles around the median of the pairs' differences."""
+    daemons = [Sessions(harness.Daemon(*PLENTY, f"--session_dir={directory / name}", program=program))
+               for name, program in (("before", before), ("now", harness.BIN / "sluiced"))]
+    try:
+        for kind, fields in (("only reads", {"commit_policy": 2}), ("plain commit", {}), ("durable commit", {"durable": True})):
+            for sessions in daemons:
+                sessions.create(kind.replace(" ", "-"))
+            pairs = []
+            for turn in range(1000):
+                times = [0.0, 0.0]
+                for i in ((0, 1), (1, 0))[turn % 2]:
+                    times[i] = timed(lambda: daemons[i].daemon.generate(
+                        [5], session_id=kind.replace(" ", "-"), stop={"max_new_tokens": 1, "ignore_eos": True}, **fields))
+                pairs.append(times)
+            quartiles = statistics.quantiles((now - then for then, now in pairs), n=4)
+            yield kind, [statistics.median(times) for times in zip(*pairs)], quartiles
+    finally:
+        for sessions in daemons:
             sessions.daemon.stop()
 
 
@@ -189,6 +213,14 @@ def shared_rows(base=None):
                    " / ".join(f"{1e6 * median:,.0f} µs" for median in medians))
 
 
+def before_rows(before):
+    with tempfile.TemporaryDirectory(prefix="sluice-bench-") as directory:
+        for kind, medians, quartiles in before_and_now(before, pathlib.Path(directory)):
+            yield (f"call of one token, {kind}: before / now; difference of a pair, quartiles",
+                   " / ".join(f"{1e6 * median:,.0f} µs" for median in medians) + "; " +
+                   " / ".join(f"{1e6 * quartile:+,.0f} µs" for quartile in quartiles))
+
+
 def rows(long_position):
     with tempfile.TemporaryDirectory(prefix="sluice-bench-") as directory:
         base = pathlib.Path(directory)
@@ -230,13 +262,15 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--long", type=int, default=1_000_000)
     parser.add_argument("--shared", action="store_true")
+    parser.add_argument("--before", type=pathlib.Path)
     parser.add_argument("--save", type=pathlib.Path)
     options = parser.parse_args()
     commit = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
     lines = [f"{os.cpu_count()} cores, Linux {platform.release()}, commit {commit.stdout.strip()}, load average before "
              f"{os.getloadavg()[0]:.1f}", "", "| bundled model on the CPU, through gRPC | |", "|---|--:|"]
     print("\n".join(lines), flush=True)
-    for name, value in shared_rows() if options.shared else rows(options.long):
+    chosen = before_rows(options.before) if options.before else shared_rows() if options.shared else rows(options.long)
+    for name, value in chosen:
         lines.append(f"| {name} | {value} |")
         print(lines[-1], flush=True)
     if options.save:

@@ -88,11 +88,11 @@ _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 class Daemon:
     """One sluiced on free ports. Its stdout and stderr go to files."""
 
-    def __init__(self, *flags, model=MODEL, directory=None, wrapper=(), environment=None):
+    def __init__(self, *flags, model=MODEL, directory=None, wrapper=(), environment=None, program=BIN / "sluiced"):
         self._directory = tempfile.TemporaryDirectory(prefix="sluice-e2e-", dir=directory)
         self.stdout_path = pathlib.Path(self._directory.name) / "stdout"
         self.stderr_path = pathlib.Path(self._directory.name) / "stderr"
-        command = [*wrapper, str(BIN / "sluiced"), f"--model={model}", "--listen=127.0.0.1:0",
+        command = [*wrapper, str(program), f"--model={model}", "--listen=127.0.0.1:0",
                    "--admin_listen=127.0.0.1:0", *flags]
         with open(self.stdout_path, "wb") as out, open(self.stderr_path, "wb") as err:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=err,
