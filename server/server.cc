@@ -227,7 +227,8 @@ void Server::BuildCore() {
       .listener = listener_.get(),
       .early_calls = &early_calls_,
   };
-  sessions_ = std::make_unique<SessionService>(session_parts, bounds);
+  session_calls_ = std::make_unique<SessionCalls>(session_parts, bounds);
+  sessions_ = std::make_unique<SessionService>(session_calls_.get());
   health_ = std::make_unique<HealthService>(&calls_, &clock_, &early_calls_,
                                             EverybodyMayCall() ? listener_.get() : nullptr);
   const bool open = options_.open_reflection;
@@ -359,8 +360,9 @@ absl::Status Server::StartHttp() {
   options.callers_authenticate = !options_.auth_tokens_file.empty();
   absl::StatusOr<ChatTemplate> chat_template = ChatTemplate::Parse(options_.chat_template);
   if (!chat_template.ok()) return chat_template.status();
-  absl::StatusOr<std::unique_ptr<HttpDoor>> http = HttpDoor::Start(
-      options, &http_stats_, Parts(), Bounds(), host_.description, *std::move(chat_template));
+  absl::StatusOr<std::unique_ptr<HttpDoor>> http =
+      HttpDoor::Start(options, &http_stats_, Parts(), Bounds(), host_.description,
+                      *std::move(chat_template), session_calls_.get());
   if (!http.ok()) return http.status();
   http_ = *std::move(http);
   return absl::OkStatus();

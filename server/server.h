@@ -31,6 +31,7 @@
 #include "server/model_host.h"
 #include "server/options.h"
 #include "server/reflection.h"
+#include "server/session_calls.h"
 #include "server/session_service.h"
 #include "server/tls.h"
 #include "server/worker.h"
@@ -124,6 +125,7 @@ class Server {
   std::unique_ptr<Listener> listener_;
   EarlyCalls early_calls_;
   std::unique_ptr<InferenceService> inference_;
+  std::unique_ptr<SessionCalls> session_calls_;
   std::unique_ptr<SessionService> sessions_;
   std::unique_ptr<HealthService> health_;
   std::unique_ptr<ReflectionService> reflection_;

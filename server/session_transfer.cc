@@ -4,8 +4,6 @@
 #include <optional>
 #include <utility>
 
-#include "engine/state/state_blob.h"
-#include "server/convert.h"
 #include "server/core/mutex.h"
 #include "server/live_calls.h"
 #include "server/session_call.h"
@@ -15,40 +13,27 @@ namespace {
 
 // Bytes of data in one message. Clients take 4 MiB by default, the encoding included.
 constexpr size_t kPieceBytes = 256 * 1024;
-// Each import holds a state's numbers in memory that no budget counts.
-constexpr int kMaxImports = 16;
 // Bytes that a message takes on the wire beside its data.
 constexpr int64_t kPieceSlack = 1024;
-
-absl::Status NoKey() {
-  return WithReason(absl::FailedPreconditionError(
-                        "this daemon has no state key (--state_key_file) to sign states with"),
-                    "NO_STATE_KEY");
-}
 
 // ---- Export ----
 
 class ExportStream final : public grpc::ServerWriteReactor<v1::ExportSessionResponse> {
  public:
-  ExportStream(const SessionParts& parts, CallRecord call)
-      : parts_(parts), call_(std::move(call)) {}
+  ExportStream(const SessionCalls* calls, CallRecord call)
+      : calls_(calls), call_(std::move(call)) {}
 
-  void End(const absl::Status& status) { Finish(EndOf(parts_, call_, status)); }
+  void End(const absl::Status& status) { Finish(EndOf(calls_->parts(), call_, status)); }
 
-  void Start(const TenantRef& tenant, const NamedSession& named) {
-    place_ = parts_.auth->Watch(
+  void Start(const TenantRef& tenant, const v1::ExportSessionRequest& message) {
+    place_ = calls_->parts().auth->Watch(
         tenant, [revoked = revoked_](const absl::Status&) { revoked->store(true); });
-    const Done<ExportedState> done = OnAnswers<ExportedState>(
-        parts_, [this, tenant = tenant->name](absl::StatusOr<ExportedState> state) {
-          if (!state.ok()) return End(state.status());
-          writer_.emplace(*parts_.keys, tenant, *parts_.spec, state->info, state->data);
-          WriteNext();
-        });
-    const bool posted =
-        parts_.device->Post([tenant = tenant->name, named, done](Sessions& sessions) {
-          sessions.Export(tenant, named.id, named.etag, done);
-        });
-    if (!posted) End(ShuttingDown());
+    calls_->Export(tenant->name, message,
+                   [this, tenant = tenant->name](absl::StatusOr<ExportedState> state) {
+                     if (!state.ok()) return End(state.status());
+                     writer_ = calls_->NewBlob(tenant, *state);
+                     WriteNext();
+                   });
   }
 
   void OnWriteDone(bool ok) override {
@@ -67,12 +52,12 @@ class ExportStream final : public grpc::ServerWriteReactor<v1::ExportSessionResp
     StartWrite(&message_);
   }
 
-  const SessionParts parts_;
+  const SessionCalls* const calls_;
   const CallRecord call_;
   // The tenant is no longer let in: nothing more is written. A write in flight completes first.
   const std::shared_ptr<std::atomic<bool>> revoked_ = std::make_shared<std::atomic<bool>>(false);
   LiveCalls::Place place_;
-  std::optional<BlobWriter> writer_;
+  std::unique_ptr<BlobWriter> writer_;
   v1::ExportSessionResponse message_;
 };
 
@@ -81,31 +66,23 @@ class ExportStream final : public grpc::ServerWriteReactor<v1::ExportSessionResp
 class ImportStream final : public grpc::ServerReadReactor<v1::ImportSessionRequest>,
                            public std::enable_shared_from_this<ImportStream> {
  public:
-  ImportStream(const SessionParts& parts, std::string tenant, CallRecord call,
-               grpc::CallbackServerContext* context, int32_t vocab_size, std::atomic<int>* running,
+  ImportStream(SessionCalls* calls, CallRecord call, grpc::CallbackServerContext* context,
                v1::Session* response)
-      : parts_(parts),
-        tenant_(std::move(tenant)),
-        context_(context),
-        vocab_size_(vocab_size),
-        running_(running),
-        response_(response),
-        call_(std::move(call)) {}
+      : calls_(calls), context_(context), response_(response), call_(std::move(call)) {}
 
   void End(const absl::Status& status) {
-    reader_.reset();
-    Finish(EndOf(parts_, call_, status));
+    import_.reset();
+    Finish(EndOf(calls_->parts(), call_, status));
   }
 
   void Start(const TenantRef& tenant) {
-    held_ = true;
-    if (running_->fetch_add(1) >= kMaxImports) {
-      return End(absl::ResourceExhaustedError("too many sessions are being imported"));
-    }
-    reader_.emplace(parts_.keys, tenant_, parts_.spec);
-    place_ = parts_.auth->Watch(tenant, [weak = weak_from_this()](const absl::Status& status) {
-      if (const std::shared_ptr<ImportStream> live = weak.lock()) live->Revoke(status);
-    });
+    absl::StatusOr<std::unique_ptr<SessionImport>> import = calls_->StartImport(tenant->name);
+    if (!import.ok()) return End(import.status());
+    import_ = *std::move(import);
+    place_ =
+        calls_->parts().auth->Watch(tenant, [weak = weak_from_this()](const absl::Status& status) {
+          if (const std::shared_ptr<ImportStream> live = weak.lock()) live->Revoke(status);
+        });
     Read();
   }
 
@@ -131,10 +108,7 @@ class ImportStream final : public grpc::ServerReadReactor<v1::ImportSessionReque
     Read();
   }
 
-  void OnDone() override {
-    if (held_) running_->fetch_sub(1);
-    self_.reset();
-  }
+  void OnDone() override { self_.reset(); }
 
   // Lives until OnDone.
   void set_self(std::shared_ptr<ImportStream> self) { self_ = std::move(self); }
@@ -159,7 +133,7 @@ class ImportStream final : public grpc::ServerReadReactor<v1::ImportSessionReque
       return settings.status();
     }
     if (!message_.has_data()) return Misplaced("data", "must be every message but the first");
-    return reader_->Add(message_.data());
+    return import_->Add(message_.data());
   }
 
   static absl::Status Misplaced(const char* field, const char* rule) {
@@ -170,37 +144,20 @@ class ImportStream final : public grpc::ServerReadReactor<v1::ImportSessionReque
 
   void Take() {
     if (!settings_.has_value()) return End(Misplaced("options", "must be the first message"));
-    absl::StatusOr<BlobState> state = reader_->Finish();
-    if (!state.ok()) return End(state.status());
-    if (state->info.position > 0 &&
-        (state->info.last_token < 0 || state->info.last_token >= vocab_size_)) {
-      return End(absl::InvalidArgumentError("the state's last token is none of the model's"));
-    }
-    const Done<SessionInfo> done =
-        OnAnswers<SessionInfo>(parts_, [this](absl::StatusOr<SessionInfo> session) {
-          if (session.ok()) ToProto(*session, response_);
-          End(session.status());
-        });
-    auto shared = std::make_shared<BlobState>(*std::move(state));
-    const bool posted = parts_.device->Post(
-        [tenant = tenant_, settings = *settings_, shared, done](Sessions& sessions) {
-          sessions.Import(tenant, settings, std::move(shared->info), std::move(shared->data), done);
-        });
-    if (!posted) End(ShuttingDown());
+    import_->Finish(*settings_, [this](absl::StatusOr<v1::Session> session) {
+      if (session.ok()) *response_ = *session;
+      End(session.status());
+    });
   }
 
-  const SessionParts parts_;
-  const std::string tenant_;
+  SessionCalls* const calls_;
   grpc::CallbackServerContext* const context_;
-  const int32_t vocab_size_;
-  std::atomic<int>* const running_;
   v1::Session* const response_;
   const CallRecord call_;
   std::shared_ptr<ImportStream> self_;
   LiveCalls::Place place_;
-  bool held_ = false;  // counted in *running_
   std::optional<SessionSettings> settings_;
-  std::optional<BlobReader> reader_;
+  std::unique_ptr<SessionImport> import_;  // null: refused
   v1::ImportSessionRequest message_;
 
   Mutex mutex_;
@@ -211,35 +168,26 @@ class ImportStream final : public grpc::ServerReadReactor<v1::ImportSessionReque
 }  // namespace
 
 grpc::ServerWriteReactor<v1::ExportSessionResponse>* StartExport(
-    const SessionParts& parts, const absl::StatusOr<TenantRef>& tenant, CallRecord call,
-    const absl::StatusOr<NamedSession>& named) {
-  auto* stream = new ExportStream(parts, std::move(call));
-  if (!tenant.ok()) {
-    stream->End(tenant.status());
-  } else if (!named.ok()) {
-    stream->End(named.status());
-  } else if (parts.keys == nullptr) {
-    stream->End(NoKey());
+    SessionCalls* calls, const absl::StatusOr<TenantRef>& tenant, CallRecord call,
+    const v1::ExportSessionRequest& message) {
+  auto* stream = new ExportStream(calls, std::move(call));
+  if (tenant.ok()) {
+    stream->Start(*tenant, message);
   } else {
-    stream->Start(*tenant, *named);
+    stream->End(tenant.status());
   }
   return stream;
 }
 
 grpc::ServerReadReactor<v1::ImportSessionRequest>* StartImport(
-    const SessionParts& parts, const absl::StatusOr<TenantRef>& tenant, CallRecord call,
-    grpc::CallbackServerContext* context, int32_t vocab_size, std::atomic<int>* running,
-    v1::Session* response) {
-  const auto stream =
-      std::make_shared<ImportStream>(parts, tenant.ok() ? (*tenant)->name : "", std::move(call),
-                                     context, vocab_size, running, response);
+    SessionCalls* calls, const absl::StatusOr<TenantRef>& tenant, CallRecord call,
+    grpc::CallbackServerContext* context, v1::Session* response) {
+  const auto stream = std::make_shared<ImportStream>(calls, std::move(call), context, response);
   stream->set_self(stream);
-  if (!tenant.ok()) {
-    stream->End(tenant.status());
-  } else if (parts.keys == nullptr) {
-    stream->End(NoKey());
-  } else {
+  if (tenant.ok()) {
     stream->Start(*tenant);
+  } else {
+    stream->End(tenant.status());
   }
   return stream.get();
 }

@@ -4,26 +4,21 @@
 
 #include <grpcpp/grpcpp.h>
 
-#include <atomic>
-#include <string>
-
-#include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "server/session_service.h"
-#include "server/validate_session.h"
+#include "server/session_calls.h"
+#include "sluice/v1/session.pb.h"
 
 namespace sluice {
 
-// Ends at once with `tenant`'s or `named`'s error. One write is in flight at most.
+// Ends at once with `tenant`'s error. One write is in flight at most. `calls` outlives the call.
 grpc::ServerWriteReactor<v1::ExportSessionResponse>* StartExport(
-    const SessionParts& parts, const absl::StatusOr<TenantRef>& tenant, CallRecord call,
-    const absl::StatusOr<NamedSession>& named);
+    SessionCalls* calls, const absl::StatusOr<TenantRef>& tenant, CallRecord call,
+    const v1::ExportSessionRequest& message);
 
-// Ends at once with `tenant`'s error. `running` counts the imports that hold memory.
+// Ends at once with `tenant`'s error. `calls` outlives the call.
 grpc::ServerReadReactor<v1::ImportSessionRequest>* StartImport(
-    const SessionParts& parts, const absl::StatusOr<TenantRef>& tenant, CallRecord call,
-    grpc::CallbackServerContext* context, int32_t vocab_size, std::atomic<int>* running,
-    v1::Session* response);
+    SessionCalls* calls, const absl::StatusOr<TenantRef>& tenant, CallRecord call,
+    grpc::CallbackServerContext* context, v1::Session* response);
 
 }  // namespace sluice
 

@@ -78,9 +78,9 @@ def reasons(root):
 
 
 def statuses(root):
-    """The statuses of errors that a client can see: 403 and 409 are those of calls that HTTP does not have, at 499 it has left."""
+    """The statuses of errors that a client can see: at 499 it has left."""
     codes = re.findall(r"case (\d+):", (root / "server/http/http_message.cc").read_text())
-    return {code for code in codes if code >= "400"} - {"403", "409", "499"}
+    return {code for code in codes if code >= "400"} - {"499"}
 
 
 def faults(root):

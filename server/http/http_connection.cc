@@ -28,6 +28,8 @@ constexpr uint64_t kMaxDropped = 64 * 1024;
 constexpr int kUnsentBytes = 32 * 1024;
 // Nothing sensible comes behind a head that is at fault, so little of it is read.
 constexpr uint64_t kMaxBehindFault = 64 * 1024;
+// A body that is taken as it comes may take longer than others, if so many bytes come in a second.
+constexpr double kSlowestStream = 64 * 1024;
 // Time for the peer to see the last answer and to close.
 constexpr absl::Duration kLinger = absl::Seconds(2);
 
@@ -201,7 +203,7 @@ void HttpConnection::TakeHead() {
   const uint64_t most = static_cast<uint64_t>(context_->options.max_body_bytes);
   if (exchange_->answered()) {
     if (head.expects_continue || head.content_length > kMaxDropped) AnswerNow();
-  } else if (head.content_length > most) {
+  } else if (head.content_length > most && !exchange_->streams_body()) {
     RefuseBody(absl::OutOfRangeError("the body is too large"));
   } else if (head.expects_continue) {
     out_.append("HTTP/1.1 100 Continue\r\n\r\n");
@@ -214,6 +216,11 @@ void HttpConnection::TakeBody(absl::string_view bytes) {
     dropped_ += bytes.size();
     if (dropped_ > kMaxDropped) AnswerNow();
     return;
+  }
+  if (exchange_->streams_body()) {
+    begun_ = begun_.value_or(context_->clock->Now()) +
+             absl::Seconds(static_cast<double>(bytes.size()) / kSlowestStream);
+    return exchange_->TakeBody(bytes);
   }
   const size_t most = static_cast<size_t>(context_->options.max_body_bytes);
   if (bytes.size() > most - body_.text().size()) {
@@ -318,6 +325,7 @@ void HttpConnection::AppendHead(HttpReply reply, bool stream) {
 void HttpConnection::Finish() {
   const std::shared_ptr<HttpExchange> exchange = std::exchange(exchange_, nullptr);
   finished_call_ |= exchange->is_call();
+  exchange->StreamBody(nullptr);
   exchange->Complete(true);
   context_->on_requests_open(-1);
   on_body_ = nullptr;
@@ -372,6 +380,7 @@ void HttpConnection::Close() {
   const std::shared_ptr<HttpConnection> self = shared_from_this();
   const std::shared_ptr<HttpExchange> exchange = std::exchange(exchange_, nullptr);
   on_body_ = nullptr;
+  if (exchange != nullptr) exchange->StreamBody(nullptr);
   ErrorCode error;
   socket_.close(error);
   if (exchange != nullptr) {

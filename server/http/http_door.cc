@@ -30,10 +30,28 @@ TraceSpan SpanOf(const HttpHead& head) {
   return found.size() == 1 ? StartSpan(found.front()) : TraceSpan();
 }
 
-bool IsJson(absl::string_view content_type) {
+constexpr char kJson[] = "application/json";
+constexpr char kBytes[] = "application/octet-stream";
+
+bool IsType(absl::string_view content_type, absl::string_view wanted) {
   return absl::EqualsIgnoreCase(
-      absl::StripAsciiWhitespace(content_type.substr(0, content_type.find(';'))),
-      "application/json");
+      absl::StripAsciiWhitespace(content_type.substr(0, content_type.find(';'))), wanted);
+}
+
+// True if `path` is the pattern's, in which "{id}" stands for one segment, which `id` gets.
+bool Matches(absl::string_view pattern, absl::string_view path, std::string* id) {
+  constexpr absl::string_view kId = "{id}";
+  const size_t at = pattern.find(kId);
+  if (at == absl::string_view::npos) return path == pattern;
+  const absl::string_view behind = pattern.substr(at + kId.size());
+  if (path.size() < at + behind.size() || path.substr(0, at) != pattern.substr(0, at) ||
+      !absl::EndsWith(path, behind)) {
+    return false;
+  }
+  const absl::string_view found = path.substr(at, path.size() - at - behind.size());
+  if (found.empty() || absl::StrContains(found, '/')) return false;
+  *id = std::string(found);
+  return true;
 }
 
 }  // namespace
@@ -43,6 +61,7 @@ struct HttpDoor::Request {
   std::shared_ptr<HttpExchange> exchange;
   const Route* route = nullptr;  // null: there is nothing at its path
   CallRecord record;
+  std::string id;  // that its path has for {id}
   TenantRef tenant;
   HttpBody body;
 };
@@ -53,8 +72,9 @@ struct HttpDoor::Route {
   const char* method;
   Method counted_as;
   void (HttpDoor::*serve)(const RequestRef&);
-  bool open = false;  // to everybody, without credentials
-  bool json = false;  // takes a body
+  bool open = false;            // to everybody, without credentials
+  const char* takes = nullptr;  // the Content-Type of its body; null: it takes none
+  bool takes_at_once = false;   // the body is used as it comes
 };
 
 struct HttpDoor::Refusal {
@@ -63,7 +83,7 @@ struct HttpDoor::Refusal {
   std::pair<std::string, std::string> header{};
 };
 
-const HttpDoor::Route* HttpDoor::RouteOf(absl::string_view path) {
+absl::Span<const HttpDoor::Route> HttpDoor::Routes() {
   static constexpr Route kRoutes[] = {
       {.path = "/",
        .prefix = false,
@@ -86,24 +106,101 @@ const HttpDoor::Route* HttpDoor::RouteOf(absl::string_view path) {
        .method = "POST",
        .counted_as = Method::kCompletions,
        .serve = &HttpDoor::ServeCall,
-       .json = true},
+       .takes = kJson},
       {.path = "/v1/chat/completions",
        .prefix = false,
        .method = "POST",
        .counted_as = Method::kChatCompletions,
        .serve = &HttpDoor::ServeCall,
-       .json = true},
+       .takes = kJson},
+      {.path = "/v1/sessions",
+       .prefix = false,
+       .method = "GET",
+       .counted_as = Method::kListSessions,
+       .serve = &HttpDoor::ServeSession},
+      {.path = "/v1/sessions",
+       .prefix = false,
+       .method = "POST",
+       .counted_as = Method::kCreateSession,
+       .serve = &HttpDoor::ServeSession,
+       .takes = kJson},
+      {.path = "/v1/sessions/import",
+       .prefix = false,
+       .method = "POST",
+       .counted_as = Method::kImportSession,
+       .serve = &HttpDoor::ServeSession,
+       .takes = kBytes,
+       .takes_at_once = true},
+      {.path = "/v1/sessions/{id}",
+       .prefix = false,
+       .method = "GET",
+       .counted_as = Method::kGetSession,
+       .serve = &HttpDoor::ServeSession},
+      {.path = "/v1/sessions/{id}",
+       .prefix = false,
+       .method = "PATCH",
+       .counted_as = Method::kUpdateSession,
+       .serve = &HttpDoor::ServeSession,
+       .takes = kJson},
+      {.path = "/v1/sessions/{id}",
+       .prefix = false,
+       .method = "DELETE",
+       .counted_as = Method::kDeleteSession,
+       .serve = &HttpDoor::ServeSession},
+      {.path = "/v1/sessions/{id}/fork",
+       .prefix = false,
+       .method = "POST",
+       .counted_as = Method::kForkSession,
+       .serve = &HttpDoor::ServeSession,
+       .takes = kJson},
+      {.path = "/v1/sessions/{id}/export",
+       .prefix = false,
+       .method = "GET",
+       .counted_as = Method::kExportSession,
+       .serve = &HttpDoor::ServeSession},
   };
-  for (const Route& route : kRoutes) {
-    if (route.prefix ? absl::StartsWith(path, route.path) : path == route.path) return &route;
+  return kRoutes;
+}
+
+const HttpDoor::Route* HttpDoor::RouteOf(absl::string_view method, absl::string_view path,
+                                         std::string* id) {
+  const Route* found = nullptr;
+  for (const Route& route : Routes()) {
+    if (!(route.prefix ? absl::StartsWith(path, route.path) : Matches(route.path, path, id))) {
+      continue;
+    }
+    if (method == route.method) return &route;
+    if (found == nullptr) found = &route;
   }
-  return nullptr;
+  return found;
+}
+
+std::string HttpDoor::MethodsOf(absl::string_view path) {
+  std::string out;
+  std::string id;
+  for (const Route& route : Routes()) {
+    if (!(route.prefix ? absl::StartsWith(path, route.path) : Matches(route.path, path, &id))) {
+      continue;
+    }
+    absl::StrAppend(&out, out.empty() ? "" : ", ", route.method);
+  }
+  return out;
+}
+
+std::vector<std::pair<std::string, std::string>> HttpDoor::Paths() {
+  std::vector<std::pair<std::string, std::string>> out;
+  for (const Route& route : Routes()) {
+    out.emplace_back(route.method, absl::StrCat(route.path, route.prefix ? "{id}" : ""));
+  }
+  return out;
 }
 
 absl::StatusOr<std::unique_ptr<HttpDoor>> HttpDoor::Start(
     HttpServerOptions options, HttpServerStats* stats, const InferenceParts& core,
-    const RequestBounds& bounds, const v1::Model& model, ChatTemplate chat_template) {
-  std::unique_ptr<HttpDoor> door(new HttpDoor(core, bounds, model, std::move(chat_template)));
+    const RequestBounds& bounds, const v1::Model& model, ChatTemplate chat_template,
+    SessionCalls* sessions) {
+  std::unique_ptr<HttpDoor> door(
+      new HttpDoor(core, bounds, model, std::move(chat_template), sessions));
   options.max_body_bytes = bounds.max_message_bytes;
   options.max_bodies_bytes = kMaxBodies * bounds.max_message_bytes;
   HttpServer::Handlers handlers;
@@ -121,10 +218,11 @@ absl::StatusOr<std::unique_ptr<HttpDoor>> HttpDoor::Start(
 }
 
 HttpDoor::HttpDoor(const InferenceParts& core, const RequestBounds& bounds, const v1::Model& model,
-                   ChatTemplate chat_template)
+                   ChatTemplate chat_template, SessionCalls* sessions)
     : parts_{core, bounds, absl::StrCat("fp_", model.fingerprint())},
       chat_template_(std::move(chat_template)),
-      model_json_(ModelJson(model, absl::ToUnixSeconds(absl::Now()))) {}
+      model_json_(ModelJson(model, absl::ToUnixSeconds(absl::Now()))),
+      sessions_(sessions, &parts_.core) {}
 
 void HttpDoor::Drain() {
   draining_.store(true, std::memory_order_relaxed);
@@ -136,7 +234,7 @@ void HttpDoor::Drain() {
 HttpServer::BodyHandler HttpDoor::OnRequest(const std::shared_ptr<HttpExchange>& exchange) {
   const RequestRef request = std::make_shared<Request>();
   request->exchange = exchange;
-  request->route = RouteOf(exchange->head().path);
+  request->route = RouteOf(exchange->head().method, exchange->head().path, &request->id);
   CallRecord& record = request->record;
   record.method = request->route == nullptr ? Method::kModels : request->route->counted_as;
   record.request_id = RequestIdFrom(std::string(exchange->head().Find("x-request-id")));
@@ -149,6 +247,9 @@ HttpServer::BodyHandler HttpDoor::OnRequest(const std::shared_ptr<HttpExchange>&
     if (!refusal->header.first.empty()) reply.headers.push_back(refusal->header);
     Answer(*request, std::move(reply), refusal->code);
     return nullptr;
+  }
+  if (request->route->takes_at_once) {
+    return sessions_.Import({exchange, request->tenant, request->record, request->id});
   }
   return [this, request](absl::StatusOr<HttpBody> body) { OnBody(request, std::move(body)); };
 }
@@ -163,7 +264,7 @@ std::optional<HttpDoor::Refusal> HttpDoor::CheckHead(Request* request) const {
   if (head.method != route->method) {
     return Refusal{BadRequest(405, "this path does not take this method", "method_not_allowed"),
                    grpc::StatusCode::UNIMPLEMENTED,
-                   {"Allow", route->method}};
+                   {"Allow", MethodsOf(head.path)}};
   }
   if (route->open) return std::nullopt;
   absl::StatusOr<TenantRef> tenant = TenantOf(*request->exchange);
@@ -173,12 +274,16 @@ std::optional<HttpDoor::Refusal> HttpDoor::CheckHead(Request* request) const {
   }
   request->tenant = *std::move(tenant);
   request->exchange->CountAsCall();
-  if (!route->json) return std::nullopt;
+  if (route->serve == &HttpDoor::ServeSession && draining_.load(std::memory_order_relaxed)) {
+    const absl::Status ends = absl::UnavailableError("the daemon is shutting down");
+    return Refusal{ToHttpError(ends, false), grpc::StatusCode::UNAVAILABLE};
+  }
+  if (route->takes == nullptr) return std::nullopt;
   // Also keeps pages of other origins out: a browser asks first, and is not answered.
-  if (!IsJson(head.Find("content-type"))) {
-    return Refusal{
-        BadRequest(415, "the Content-Type must be application/json", "unsupported_media_type"),
-        grpc::StatusCode::INVALID_ARGUMENT};
+  if (!IsType(head.Find("content-type"), route->takes)) {
+    return Refusal{BadRequest(415, absl::StrCat("the Content-Type must be ", route->takes),
+                              "unsupported_media_type"),
+                   grpc::StatusCode::INVALID_ARGUMENT};
   }
   for (const absl::string_view coding : head.FindAll("content-encoding")) {
     if (absl::EqualsIgnoreCase(coding, "identity")) continue;
@@ -248,6 +353,11 @@ void HttpDoor::ServeModel(const RequestRef& request) {
   HttpReply reply;
   reply.body = model_json_;
   Answer(*request, std::move(reply), grpc::StatusCode::OK);
+}
+
+void HttpDoor::ServeSession(const RequestRef& request) {
+  sessions_.Serve({request->exchange, request->tenant, request->record, request->id},
+                  request->body.text());
 }
 
 void HttpDoor::ServeCall(const RequestRef& request) {

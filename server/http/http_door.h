@@ -3,6 +3,7 @@
 //   GET  /                      a page to try it
 //   GET  /v1/models, /v1/models/{id}
 //   POST /v1/completions, /v1/chat/completions
+//   .... /v1/sessions, and below it (SessionDoor)
 //
 // It is a second door to the same house: tenants, bounds, queue and drain are those of the gRPC
 // services. Plain HTTP: for TLS there is a proxy in front.
@@ -13,16 +14,20 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "absl/types/span.h"
 #include "server/address.h"
 #include "server/http/chat_template.h"
 #include "server/http/http_error.h"
 #include "server/http/http_exchange.h"
 #include "server/http/http_server.h"
 #include "server/http/openai_call.h"
+#include "server/http/session_door.h"
 #include "server/listener.h"
 #include "sluice/v1/model.pb.h"
 
@@ -34,7 +39,11 @@ class HttpDoor {
   // outlives the door. The bounds on bodies in `options` follow from `bounds`.
   static absl::StatusOr<std::unique_ptr<HttpDoor>> Start(
       HttpServerOptions options, HttpServerStats* stats, const InferenceParts& core,
-      const RequestBounds& bounds, const v1::Model& model, ChatTemplate chat_template);
+      const RequestBounds& bounds, const v1::Model& model, ChatTemplate chat_template,
+      SessionCalls* sessions);
+
+  // Every method and path that is served, "{id}" in place of a name.
+  static std::vector<std::pair<std::string, std::string>> Paths();
 
   // From now on calls are refused, and connections end with their answer. Any thread.
   void Drain();
@@ -51,10 +60,15 @@ class HttpDoor {
   using RequestRef = std::shared_ptr<Request>;
 
   HttpDoor(const InferenceParts& core, const RequestBounds& bounds, const v1::Model& model,
-           ChatTemplate chat_template);
+           ChatTemplate chat_template, SessionCalls* sessions);
 
   // The server's thread, but for RunCall.
-  static const Route* RouteOf(absl::string_view path);
+  static absl::Span<const Route> Routes();
+  // Null: there is nothing at the path. Otherwise one of its routes, that of the method if there is
+  // one. `id` is what stands for {id}.
+  static const Route* RouteOf(absl::string_view method, absl::string_view path, std::string* id);
+  // The methods that a path takes, for Allow.
+  static std::string MethodsOf(absl::string_view path);
   HttpServer::BodyHandler OnRequest(const std::shared_ptr<HttpExchange>& exchange);
   // Why the request is refused for its head.
   struct Refusal;
@@ -67,6 +81,7 @@ class HttpDoor {
   void ServeModel(const RequestRef& request);
   void ServeCall(const RequestRef& request);
   void RunCall(Request* request);
+  void ServeSession(const RequestRef& request);
 
   void Answer(const Request& request, HttpReply reply, grpc::StatusCode code);
   void Refuse(const Request& request, const absl::Status& status);
@@ -74,6 +89,7 @@ class HttpDoor {
   const OpenAiParts parts_;
   const ChatTemplate chat_template_;
   const std::string model_json_;
+  const SessionDoor sessions_;
   std::atomic<bool> draining_{false};
   std::unique_ptr<HttpServer> server_;
 };

@@ -29,6 +29,9 @@ constexpr FieldName kFieldNames[] = {
     {"output.logprobs", "logprobs", "top_logprobs"},
     {"tokens.ids", "prompt", "messages"},
     {"text", "prompt", "messages"},
+    {"options.", "", ""},
+    {"session.labels", "labels", "labels"},
+    {"session_id", "session", "session"},
 };
 
 // `field` may go on after the name: "stop.strings[2]".
@@ -106,6 +109,7 @@ HttpError ToHttpError(const absl::Status& status, bool chat) {
       if (absl::StartsWith(out.message, field)) out.message.replace(0, field.size(), out.param);
     } else if (kind.code == nullptr && detail.UnpackTo(&info)) {
       out.code = absl::AsciiStrToLower(info.reason());
+      if (info.reason() == "ETAG_MISMATCH") out.status = 412;
     } else if (detail.UnpackTo(&retry)) {
       out.retry_ms = retry.retry_delay().seconds() * 1000 + retry.retry_delay().nanos() / 1'000'000;
     }

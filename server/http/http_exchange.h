@@ -42,6 +42,11 @@ class HttpExchange : public std::enable_shared_from_this<HttpExchange> {
   void AddHeader(std::string name, std::string value) {
     common_headers_.emplace_back(std::move(name), std::move(value));
   }
+  // Has the body go to `take` as it comes, on the server's thread, instead of being gathered. No
+  // bound holds for its size; whoever takes it answers when it is too much.
+  void StreamBody(std::function<void(absl::string_view)> take) { take_body_ = std::move(take); }
+  bool streams_body() const { return take_body_ != nullptr; }
+  void TakeBody(absl::string_view bytes) { take_body_(bytes); }
 
   // ---- Any thread; none of it waits. Calls `done`s and `on_gone` with no lock held. ----
 
@@ -89,6 +94,7 @@ class HttpExchange : public std::enable_shared_from_this<HttpExchange> {
   const std::function<void()> wake_;
   bool call_ = false;
   std::vector<std::pair<std::string, std::string>> common_headers_;
+  std::function<void(absl::string_view)> take_body_;  // null: the body is gathered
 
   Mutex mutex_;
   bool woken_ SLUICE_GUARDED_BY(mutex_) = false;

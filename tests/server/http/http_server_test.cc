@@ -70,6 +70,7 @@ class HttpServerTest : public testing::Test {
       return nullptr;
     }
     if (path != "/stranger") exchange->CountAsCall();
+    if (path == "/stream") return TakeAsItComes(exchange);
     return [this, exchange, wait = path == "/wait"](const absl::StatusOr<HttpBody>& body) {
       if (body.ok() && wait) return Keep(exchange);
       HttpReply reply;
@@ -77,6 +78,23 @@ class HttpServerTest : public testing::Test {
       reply.content_type = "text/plain";
       if (body.ok()) reply.body = body->text();
       if (exchange->head().path == "/large") reply.body = std::string(4 << 20, 'a');
+      exchange->Reply(std::move(reply));
+    };
+  }
+
+  // Answers with the body's size, or 507 once it has more than 3 MiB.
+  HttpServer::BodyHandler TakeAsItComes(const std::shared_ptr<HttpExchange>& exchange) {
+    const auto size = std::make_shared<size_t>(0);
+    exchange->StreamBody([exchange, size](absl::string_view piece) {
+      *size += piece.size();
+      if (*size <= 3 << 20) return;
+      HttpReply reply;
+      reply.status = 507;
+      exchange->Reply(std::move(reply));
+    });
+    return [exchange, size](const absl::StatusOr<HttpBody>& body) {
+      HttpReply reply;
+      reply.body = absl::StrCat(body.ok() && body->text().empty() ? "took " : "gathered ", *size);
       exchange->Reply(std::move(reply));
     };
   }
@@ -214,6 +232,28 @@ TEST_F(HttpServerTest, AnAnswerSurvivesALargeUpload) {
   http.Send(absl::StrCat("POST /refuse HTTP/1.1\r\nHost: x\r\nContent-Length: 20000000\r\n\r\n"));
   EXPECT_TRUE(http.Send(std::string(8'000'000, 'a')));
   EXPECT_EQ(RawHttp::StatusOf(http.ReadUntil("\r\n\r\n")), 403);
+}
+
+TEST_F(HttpServerTest, ABodyMayBeTakenAsItComes) {
+  Start();
+  RawHttp http(server_->address());
+  http.Send(absl::StrCat(Post("/stream", std::string(2 << 20, 'a')), kGetAndClose));
+  const std::string got = http.ReadToEnd();
+  EXPECT_THAT(got, HasSubstr("took 2097152"));
+  EXPECT_EQ(RawHttp::Count(got), 2);
+  EXPECT_EQ(stats_.too_large.value(), 0u);
+  EXPECT_THAT(Ask(Post("/stream", std::string(5 << 20, 'a'))), HasSubstr(" 507 "));
+}
+
+TEST_F(HttpServerTest, ABodyThatIsTakenAsItComesMustGoOn) {
+  Start({}, &fake_);
+  RawHttp http(server_->address());
+  http.Send(absl::StrCat("POST /stream HTTP/1.1\r\nHost: x\r\nContent-Length: 9999999\r\n\r\n",
+                         std::string(640 * 1024, 'a')));
+  while (stats_.requests.value() == 0) std::this_thread::yield();
+  // Its bytes have earned it ten seconds beyond the minute.
+  fake_.Advance(absl::Seconds(200));
+  EXPECT_THAT(http.ReadToEnd(), HasSubstr(" 408 "));
 }
 
 TEST_F(HttpServerTest, BoundsAllBodies) {
