@@ -9,6 +9,8 @@
 #include "absl/time/clock.h"
 #include "server/http/openai_model.h"
 #include "server/http/openai_request.h"
+#include "server/http/openai_session.h"
+#include "server/http/openapi.h"
 #include "server/http/page.h"
 #include "server/log.h"
 #include "server/start_call.h"
@@ -90,6 +92,12 @@ absl::Span<const HttpDoor::Route> HttpDoor::Routes() {
        .method = "GET",
        .counted_as = Method::kModels,
        .serve = &HttpDoor::ServePage,
+       .open = true},
+      {.path = "/openapi.json",
+       .prefix = false,
+       .method = "GET",
+       .counted_as = Method::kModels,
+       .serve = &HttpDoor::ServeOpenApi,
        .open = true},
       {.path = "/v1/models",
        .prefix = false,
@@ -222,6 +230,7 @@ HttpDoor::HttpDoor(const InferenceParts& core, const RequestBounds& bounds, cons
     : parts_{core, bounds, absl::StrCat("fp_", model.fingerprint())},
       chat_template_(std::move(chat_template)),
       model_json_(ModelJson(model, absl::ToUnixSeconds(absl::Now()))),
+      session_calls_(sessions),
       sessions_(sessions, &parts_.core) {}
 
 void HttpDoor::Drain() {
@@ -339,6 +348,12 @@ void HttpDoor::ServePage(const RequestRef& request) {
   request->exchange->Reply(std::move(reply));
 }
 
+void HttpDoor::ServeOpenApi(const RequestRef& request) {
+  HttpReply reply;
+  reply.body = std::string(OpenApi());
+  request->exchange->Reply(std::move(reply));
+}
+
 void HttpDoor::ServeModels(const RequestRef& request) {
   HttpReply reply;
   reply.body = absl::StrCat("{\"object\":\"list\",\"data\":[", model_json_, "]}");
@@ -372,13 +387,19 @@ void HttpDoor::ServeCall(const RequestRef& request) {
 
 void HttpDoor::RunCall(Request* request) {
   const bool chat = request->record.method == Method::kChatCompletions;
-  const absl::StatusOr<OpenAiRequest> parsed =
+  absl::StatusOr<OpenAiRequest> parsed =
       chat ? ParseChatCompletion(request->body.text(), chat_template_,
                                  parts_.bounds.max_stop_strings)
            : ParseCompletion(request->body.text(), parts_.bounds.max_sequences);
   request->body = HttpBody();
-  if (!parsed.ok()) {
-    return RefuseCall(parts_.core, request->exchange.get(), request->record, parsed.status(), chat);
+  absl::Status status = parsed.status();
+  if (parsed.ok()) status = TakeSessionHeaders(request->exchange->head(), &*parsed);
+  if (!status.ok()) {
+    return RefuseCall(parts_.core, request->exchange.get(), request->record, status, chat);
+  }
+  if (!parsed->prompts.front().session_id().empty()) {
+    return StartOnSession(&parts_, session_calls_, request->exchange, request->tenant,
+                          *std::move(parsed), request->record);
   }
   OpenAiCall::Start(&parts_, request->exchange, request->tenant, *parsed, request->record);
 }

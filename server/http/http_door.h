@@ -1,6 +1,7 @@
 // The OpenAI-compatible port: what is served over HTTP, and to whom.
 //
 //   GET  /                      a page to try it
+//   GET  /openapi.json          what is served here, as OpenAPI describes it
 //   GET  /v1/models, /v1/models/{id}
 //   POST /v1/completions, /v1/chat/completions
 //   .... /v1/sessions, and below it (SessionDoor)
@@ -77,6 +78,7 @@ class HttpDoor {
   void OnBody(const RequestRef& request, absl::StatusOr<HttpBody> body);
 
   void ServePage(const RequestRef& request);
+  void ServeOpenApi(const RequestRef& request);
   void ServeModels(const RequestRef& request);
   void ServeModel(const RequestRef& request);
   void ServeCall(const RequestRef& request);
@@ -89,6 +91,7 @@ class HttpDoor {
   const OpenAiParts parts_;
   const ChatTemplate chat_template_;
   const std::string model_json_;
+  SessionCalls* const session_calls_;
   const SessionDoor sessions_;
   std::atomic<bool> draining_{false};
   std::unique_ptr<HttpServer> server_;

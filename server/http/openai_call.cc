@@ -1,21 +1,24 @@
 #include "server/http/openai_call.h"
 
 #include <algorithm>
+#include <optional>
 #include <variant>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "server/http/session_json.h"
 #include "server/start_call.h"
 #include "server/status.h"
 
 namespace sluice {
 namespace {
 
-HttpReply StreamHead() {
+HttpReply StreamHead(const std::optional<AnswerSession>& session) {
   HttpReply head;
   head.content_type = "text/event-stream; charset=utf-8";
   head.headers.emplace_back("Cache-Control", "no-cache");
   head.headers.emplace_back("X-Accel-Buffering", "no");  // nginx would gather the chunks
+  if (session.has_value()) head.headers.emplace_back("x-session-id", session->id);
   return head;
 }
 
@@ -34,10 +37,25 @@ AnswerFormat FormatOf(const OpenAiParts& parts, const OpenAiRequest& request,
   format.created = absl::ToUnixSeconds(absl::Now());
   format.model = parts.bounds.model_name;
   format.fingerprint = parts.fingerprint;
+  format.session = request.session;
   return format;
 }
 
+// The token without a log-probability; -1: each has one, or there is none.
+int32_t FirstToken(const OpenAiRequest& request, const Request& parsed) {
+  const bool on_history = request.session.has_value() && request.session->position > 0;
+  const std::vector<int32_t>& prompt =
+      request.session.has_value() ? parsed.prompt_if_empty : parsed.prompt;
+  return on_history || prompt.empty() ? -1 : prompt.front();
+}
+
 }  // namespace
+
+void AddSession(const AnswerSession& session, HttpReply* reply) {
+  reply->headers.emplace_back("ETag", QuotedEtag(session.etag));
+  reply->headers.emplace_back("x-session-id", session.id);
+  reply->headers.emplace_back("x-session-position", absl::StrCat(session.position));
+}
 
 HttpReply ErrorReply(const HttpError& error) {
   HttpReply reply;
@@ -72,6 +90,20 @@ class OpenAiCall::Transport final : public StreamTransport {
   const size_t prompt_;
 };
 
+absl::Status OpenAiCall::Check(const OpenAiParts& parts, const OpenAiRequest& request) {
+  for (const v1::GenerateRequest& prompt : request.prompts) {
+    const absl::StatusOr<Request> parsed =
+        ParseGenerate(prompt, parts.bounds, *parts.core.tokenizer, 0);
+    if (!parsed.ok()) return parsed.status();
+    if (parsed->prompt.empty() && parsed->prompt_if_empty.empty()) {
+      FieldViolations violations;
+      violations.Add("text", "is empty, and so is the session");
+      return violations.ToStatus();
+    }
+  }
+  return absl::OkStatus();
+}
+
 void OpenAiCall::Start(const OpenAiParts* parts, std::shared_ptr<HttpExchange> exchange,
                        const TenantRef& tenant, const OpenAiRequest& request, CallRecord record) {
   const InferenceParts& core = parts->core;
@@ -90,7 +122,7 @@ void OpenAiCall::Start(const OpenAiParts* parts, std::shared_ptr<HttpExchange> e
         ParseGenerate(prompt, parts->bounds, *core.tokenizer, RandomBits());
     if (!parsed.ok()) return refuse(parsed.status());
     parsed->request_id = record.request_id;
-    format.first_tokens.push_back(parsed->prompt.front());
+    format.first_tokens.push_back(FirstToken(request, *parsed));
     requests.push_back(*std::move(parsed));
   }
   const std::shared_ptr<OpenAiCall> call(
@@ -134,7 +166,7 @@ void OpenAiCall::Write(size_t prompt, std::vector<TokenEvent> events) {
                                                  "): ask for a stream, or for less")));
   }
   if (bytes.empty()) return stream->OnWriteDone(true);
-  if (!std::exchange(started_, true)) exchange_->Start(StreamHead());
+  if (!std::exchange(started_, true)) exchange_->Start(StreamHead(answer_.session()));
   exchange_->Send(std::move(bytes), [stream](bool ok) { stream->OnWriteDone(ok); });
 }
 
@@ -164,9 +196,10 @@ void OpenAiCall::Complete() {
   if (!stream_) {
     HttpReply reply;
     reply.body = answer_.Whole();
+    if (answer_.session().has_value()) AddSession(*answer_.session(), &reply);
     return exchange_->Reply(std::move(reply));
   }
-  if (!started_) exchange_->Start(StreamHead());
+  if (!started_) exchange_->Start(StreamHead(answer_.session()));
   exchange_->Send(failure_.ok() ? answer_.StreamEnd()
                                 : ServerSentEvent(ErrorJson(ToHttpError(failure_, chat_))),
                   nullptr);

@@ -40,6 +40,8 @@ class OpenAiCall {
   // Validates and admits every prompt, then starts them all; or refuses. Any thread.
   static void Start(const OpenAiParts* parts, std::shared_ptr<HttpExchange> exchange,
                     const TenantRef& tenant, const OpenAiRequest& request, CallRecord record);
+  // Not OK: Start would refuse the request for its fields.
+  static absl::Status Check(const OpenAiParts& parts, const OpenAiRequest& request);
 
  private:
   class Transport;
@@ -78,6 +80,8 @@ class OpenAiCall {
 };
 
 HttpReply ErrorReply(const HttpError& error);
+// The headers that name a session: ETag, x-session-id and x-session-position.
+void AddSession(const AnswerSession& session, HttpReply* reply);
 // `status` as the end of `exchange`, and in the log.
 void RefuseCall(const InferenceParts& parts, HttpExchange* exchange, const CallRecord& record,
                 const absl::Status& status, bool chat);

@@ -10,6 +10,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "server/http/openai_session.h"
 #include "server/status.h"
 
 namespace sluice {
@@ -388,6 +389,7 @@ absl::StatusOr<OpenAiRequest> ParseCompletion(absl::string_view body, int32_t ma
     // Each of the n sequences would repeat the prompt's log-probabilities.
     if (output->echo() && common.n() > 1) fields.Refuse("n", "must be 1 with echo and logprobs");
   }
+  TakeSession(*json, &violations, &common);
   TakePrompts(fields, max_sequences, common, &out);
   absl::Status status = violations.ToStatus();
   if (!status.ok()) return status;
@@ -406,6 +408,7 @@ absl::StatusOr<OpenAiRequest> ParseChatCompletion(absl::string_view body,
   v1::GenerateRequest& message = out.prompts.emplace_back();
   TakeCommon(fields, &message, &out);
   TakeChatOutput(fields, &message);
+  TakeSession(*json, &violations, &message);
   message.set_text(chat_template.Render(ReadMessages(fields)));
   absl::Status status = violations.ToStatus();
   if (!status.ok()) return status;

@@ -10,10 +10,12 @@
 #define SLUICE_SERVER_HTTP_OPENAI_REQUEST_H_
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "server/http/answer_session.h"
 #include "server/http/chat_template.h"
 #include "sluice/v1/generate.pb.h"
 
@@ -24,6 +26,8 @@ struct OpenAiRequest {
   bool stream = false;
   bool include_usage = false;  // of a stream: its last chunk
   bool token_ids = false;      // choices have the ids of what was generated
+  // The session as it was when it was looked up. Nothing: there is none.
+  std::optional<AnswerSession> session;
   // One for each prompt, at least one; they are equal but for the prompt.
   std::vector<v1::GenerateRequest> prompts;
 };

@@ -45,7 +45,7 @@ void AppendComma(std::string* out) {
 std::string ServerSentEvent(absl::string_view json) { return absl::StrCat("data: ", json, "\n\n"); }
 
 OpenAiAnswer::OpenAiAnswer(AnswerFormat format, const Tokenizer* tokenizer)
-    : format_(std::move(format)), tokenizer_(tokenizer) {
+    : format_(std::move(format)), tokenizer_(tokenizer), session_(format_.session) {
   const size_t choices = format_.first_tokens.size() * static_cast<size_t>(format_.n);
   choices_.assign(choices, Choice(tokenizer, /*continuation=*/!format_.prompt_logprobs));
   prompt_scored_.assign(format_.first_tokens.size(), false);
@@ -62,7 +62,9 @@ std::string OpenAiAnswer::Add(size_t prompt, const std::vector<TokenEvent>& even
     }
     if (format_.prompt_logprobs && !prompt_scored_[prompt]) {
       prompt_scored_[prompt] = true;
-      AddLogprob(format_.first_tokens[prompt], nullptr, &choices_[index]);
+      if (format_.first_tokens[prompt] >= 0) {
+        AddLogprob(format_.first_tokens[prompt], nullptr, &choices_[index]);
+      }
     }
     if (const auto* scores = std::get_if<PromptLogprobsEvent>(&event)) {
       for (const TokenLogprob& logprob : scores->logprobs) {
@@ -103,6 +105,10 @@ void OpenAiAnswer::AddFinished(const FinishedEvent& event, Choice* choice) {
   new_tokens_ += event.usage.new_tokens;
   if (event.index == 0) reused_tokens_ += event.usage.reused_tokens;
   if (!event.status.ok() && failure_.ok()) failure_ = event.status;
+  if (event.session != nullptr) {
+    session_ = {event.session->id, event.session->etag, event.session->position,
+                /*committed=*/true};
+  }
 }
 
 std::string OpenAiAnswer::TokenText(int32_t token) const {
@@ -265,7 +271,9 @@ void OpenAiAnswer::TakeChunk(size_t index, std::string* out) {
   AppendHead(out);
   *out += ",\"choices\":[";
   AppendChunkChoice(index, &choice, out);
-  *out += format_.include_usage ? "],\"usage\":null}\n\n" : "]}\n\n";
+  *out += format_.include_usage ? "],\"usage\":null" : "]";
+  if (choice.finish_reason != nullptr) AppendSession(out);
+  *out += "}\n\n";
   choice.text.clear();
   choice.ids.clear();
   choice.logprobs = Logprobs();
@@ -278,6 +286,16 @@ void OpenAiAnswer::AppendUsage(std::string* out) const {
                   ",\"prompt_tokens_details\":{\"cached_tokens\":", reused_tokens_, "}}");
 }
 
+void OpenAiAnswer::AppendSession(std::string* out) const {
+  if (!session_.has_value()) return;
+  *out += ",\"session\":{\"id\":";
+  AppendJsonString(session_->id, out);
+  *out += ",\"etag\":";
+  AppendJsonString(session_->etag, out);
+  absl::StrAppend(out, ",\"position\":", session_->position,
+                  ",\"committed\":", session_->committed ? "true}" : "false}");
+}
+
 std::string OpenAiAnswer::StreamEnd() const {
   std::string out;
   if (format_.include_usage) {
@@ -285,6 +303,7 @@ std::string OpenAiAnswer::StreamEnd() const {
     AppendHead(&out);
     out += ",\"choices\":[],";
     AppendUsage(&out);
+    AppendSession(&out);
     out += "}\n\n";
   }
   return out + "data: [DONE]\n\n";
@@ -300,6 +319,7 @@ std::string OpenAiAnswer::Whole() const {
   }
   out += "],";
   AppendUsage(&out);
+  AppendSession(&out);
   out += '}';
   return out;
 }

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -12,6 +13,7 @@
 #include "engine/token_sink.h"
 #include "engine/tokenizer/stream_decoder.h"
 #include "engine/tokenizer/tokenizer.h"
+#include "server/http/answer_session.h"
 
 namespace sluice {
 
@@ -27,7 +29,8 @@ struct AnswerFormat {
   int64_t created = 0;  // seconds of Unix time
   std::string model{};
   std::string fingerprint{};
-  std::vector<int32_t> first_tokens{};  // of each prompt: it has no log-probability
+  std::optional<AnswerSession> session{};  // before the call
+  std::vector<int32_t> first_tokens{};     // of each prompt: it has no log-probability
 };
 
 // One thread at a time. The tokenizer outlives it.
@@ -44,6 +47,9 @@ class OpenAiAnswer {
   std::string Whole() const;
   // Bytes kept for Whole, nearly.
   size_t size() const { return size_; }
+
+  // The session as far as it is known; nothing: there is none.
+  const std::optional<AnswerSession>& session() const { return session_; }
 
   // Why a sequence failed; OK: none did.
   const absl::Status& failure() const { return failure_; }
@@ -82,6 +88,8 @@ class OpenAiAnswer {
   void AppendLogprobs(const Choice& choice, std::string* out) const;
   void AppendTokenIds(const Choice& choice, std::string* out) const;
   void AppendUsage(std::string* out) const;
+  // Appends the member "session" and a comma before it, if there is one.
+  void AppendSession(std::string* out) const;
 
   const AnswerFormat format_;
   const Tokenizer* const tokenizer_;
@@ -91,6 +99,7 @@ class OpenAiAnswer {
   int64_t prompt_tokens_ = 0;
   int64_t new_tokens_ = 0;
   int64_t reused_tokens_ = 0;
+  std::optional<AnswerSession> session_;
   absl::Status failure_;
 };
 

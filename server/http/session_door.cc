@@ -15,13 +15,6 @@ namespace {
 // Bytes of a state in one piece of the answer.
 constexpr size_t kPieceBytes = 256 * 1024;
 
-void AddSession(const std::string& id, const std::string& etag, int64_t position,
-                HttpReply* reply) {
-  reply->headers.emplace_back("ETag", QuotedEtag(etag));
-  reply->headers.emplace_back("x-session-id", id);
-  reply->headers.emplace_back("x-session-position", absl::StrCat(position));
-}
-
 // A state on its way out. It lives for as long as one of its pieces is on its way.
 class ExportAnswer : public std::enable_shared_from_this<ExportAnswer> {
  public:
@@ -34,7 +27,7 @@ class ExportAnswer : public std::enable_shared_from_this<ExportAnswer> {
         call_.tenant, [exchange = call_.exchange](const absl::Status&) { exchange->Cut(); });
     HttpReply head;
     head.content_type = "application/octet-stream";
-    AddSession(session.id, session.etag, session.position, &head);
+    AddSession({session.id, session.etag, session.position}, &head);
     call_.exchange->Start(std::move(head));
     SendNext();
   }
@@ -78,7 +71,7 @@ Done<v1::Session> SessionDoor::Answer(const SessionHttpCall& call) const {
     if (!session.ok()) return Refuse(call, session.status());
     HttpReply reply;
     reply.body = SessionJson(*session);
-    AddSession(session->id(), session->etag(), session->position(), &reply);
+    AddSession({session->id(), session->etag(), session->position()}, &reply);
     Reply(call, std::move(reply));
   };
 }

@@ -2,13 +2,16 @@
 
 import http.client
 import json
+import re
 import socket
+import subprocess
 import time
 import urllib.parse
 
+import jsonschema
 import pytest
 
-from harness import Daemon, PATIENCE, check_message, wait_until
+from harness import Daemon, PATIENCE, ROOT, check_message, wait_until
 from sessions import Sessions, key_file
 from test_access import digest, write_tenants
 
@@ -244,6 +247,129 @@ def test_an_import_whose_client_leaves_makes_room(door):
     assert door.ids() == ["a", "z"]
 
 
+# ---- Completions ----
+
+def complete(door, session, prompt="Once upon a time", status=200, headers=(), **fields):
+    """The answer to a completion; `session` is the body's field."""
+    answer = door.post("/v1/completions", {"prompt": prompt, "max_tokens": 6, "seed": 7, "ignore_eos": True,
+                                           "session": session, **fields}, **dict(headers))
+    assert answer.status == status, answer.bytes
+    return answer
+
+
+def test_a_completion_goes_on_from_its_session(door):
+    grpc = Sessions(door.daemon)
+    grpc.create("theirs")
+    expected = [grpc.say("theirs", prompt, tokens=6, sampling={"seed": 7})[0].text for prompt in ("Once upon a time", " and then")]
+    first = complete(door, "mine")
+    known = grpc.get("mine")
+    assert first.json["choices"][0]["text"] == expected[0]
+    assert first.json["session"] == {"id": "mine", "etag": known.etag, "position": known.position, "committed": True}
+    assert (first.headers["x-session-id"], first.headers["ETag"], first.headers["x-session-position"]) == (
+        "mine", f'"{known.etag}"', str(known.position))
+    second = complete(door, None, " and then", headers={"x-session-id": "mine", "x-request-id": "turn 2"}.items())
+    assert second.json["choices"][0]["text"] == expected[1] and second.headers["ETag"] != first.headers["ETag"]
+    assert grpc.get("mine").last_request_id == "turn 2" and grpc.get("mine").position == grpc.get("theirs").position
+    assert second.json["usage"]["prompt_tokens"] < 4, "what the session has read is not sent again"
+
+
+def test_a_stream_says_its_session_at_the_end(door):
+    for options in ({}, {"stream_options": {"include_usage": True}}):
+        answer = complete(door, "a", stream=True, **options)
+        chunks = [json.loads(line[6:]) for line in answer.bytes.decode().split("\n\n") if line.startswith("data: {")]
+        known = Sessions(door.daemon).get("a")
+        assert answer.headers["x-session-id"] == "a"
+        assert chunks[-1]["session"] == {"id": "a", "etag": known.etag, "position": known.position, "committed": True}
+        assert all("session" not in chunk for chunk in chunks[:-2])
+
+
+def test_a_session_that_is_only_read(door):
+    complete(door, {"id": "a", "commit": "never"}, status=404).error(404, "session_not_found")
+    assert door.ids() == []
+    complete(door, "a")
+    before = Sessions(door.daemon).get("a")
+    fields = {"temperature": 0, "n": 2}
+    read = complete(door, {"id": "a", "commit": "never"}, [" and", " but"], **fields)
+    assert read.json["session"] == {"id": "a", "etag": before.etag, "position": before.position, "committed": False}
+    texts = [choice["text"] for choice in read.json["choices"]]
+    assert len(texts) == 4 and texts[0] == texts[1] != texts[2] == texts[3]
+    scored = complete(door, {"id": "a", "commit": "never"}, " and then", echo=True, logprobs=0, max_tokens=0)
+    expected = door.daemon.score(text=" and then", session_id="a")
+    values = scored.json["choices"][0]["logprobs"]["token_logprobs"]
+    assert None not in values and sum(values) == pytest.approx(expected.summary.total_logprob, abs=1e-3)
+    assert Sessions(door.daemon).get("a").etag == before.etag
+    # Without a history the first token has no score.
+    door.create(id="b")
+    values = complete(door, {"id": "b", "commit": "never"}, "The quick fox", echo=True, logprobs=0, max_tokens=0)
+    assert values.json["choices"][0]["logprobs"]["token_logprobs"][0] is None
+
+
+def test_etags_of_a_completion(door):
+    old = complete(door, "a").json["session"]["etag"]
+    new = complete(door, {"id": "a", "etag": old}).json["session"]["etag"]
+    complete(door, {"id": "a", "etag": old}, status=412).error(412, "etag_mismatch")
+    complete(door, "a", status=412, headers={"If-Match": f'"{old}"'}.items()).error(412, "etag_mismatch")
+    complete(door, {"id": "a", "etag": "é"}, status=412).error(412, "etag_mismatch")
+    assert Sessions(door.daemon).get("a").etag == new
+    complete(door, "a", headers={"If-Match": f'"{new}"'}.items())
+    complete(door, {"id": "absent", "etag": old}, status=404).error(404, "session_not_found")
+    assert door.ids() == ["a"]
+
+
+def test_a_call_that_was_committed_is_not_done_again(door):
+    headers = {"x-request-id": "once"}.items()
+    first = complete(door, "a", headers=headers).json["session"]
+    again = complete(door, "a", status=409, headers=headers).error(409, "already_committed")
+    assert first["etag"] in again["message"]
+    assert Sessions(door.daemon).get("a").position == first["position"]
+    complete(door, "a", headers={"x-request-id": "twice"}.items())
+
+
+@pytest.mark.parametrize("session, name", [
+    ("", "session"), ("a/b", "session"), ("x" * 65, "session"), (5, "session"), ([], "session"), ({"etag": "e"}, "etag"),
+    ({"id": 5}, "session.id"), ({"id": "a", "durable": "yes"}, "session.durable"), ({"id": "a", "commit": "always"}, "session.commit"),
+    ({"id": "a", "on_conflict": "retry"}, "session.on_conflict"), ({"id": "a", "colour": "red"}, "session.colour"),
+    ({"id": "a", "commit": "never", "durable": True}, "session.durable")], ids=str)
+def test_a_session_field_with_a_fault(door, session, name):
+    complete(door, session, status=400).error(400, param=name)
+    assert door.ids() == []
+
+
+def test_faults_make_no_session(door):
+    complete(door, "a", temperature=-1, status=400).error(400, param="temperature")
+    complete(door, "a", ["x", "y"], status=400).error(400, param="prompt")
+    complete(door, "a", n=2, status=400).error(400, param="n")
+    complete(door, {"id": "a", "durable": True}, status=400).error(400, "no_session_directory")
+    complete(door, "b", status=400, headers={"x-session-id": "a"}.items()).error(400, param="session")
+    for id in ("", "a b", "x" * 65, "a,b"):
+        complete(door, None, status=400, headers={"x-session-id": id}.items()).error(400, param="x-session-id")
+    complete(door, None, status=431, headers={"x-session-id": "x" * 1_000_000}.items())
+    assert door.ids() == []
+    complete(door, "a")
+    assert complete(door, "a", "").json["usage"]["prompt_tokens"] == 0, "a history can go on without a prompt"
+
+
+def test_a_busy_session(door):
+    host, port = door.daemon.http.split(":")
+    body = json.dumps({"prompt": "The", "session": "a", "max_tokens": 1_000_000, "ignore_eos": True}).encode()
+    head = b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+    peer = socket.create_connection((host, int(port)), PATIENCE)
+    peer.sendall(head % len(body) + body)
+    wait_until(lambda: door.get("/v1/sessions/a").status == 200 and door.get("/v1/sessions/a").json["busy"], "the call runs")
+    complete(door, "a", status=409).error(409, "session_busy")
+    assert not complete(door, {"id": "a", "commit": "never"}).json["session"]["committed"]
+    # A client that leaves commits nothing, also where its answer is no stream.
+    peer.close()
+    wait_until(lambda: not door.get("/v1/sessions/a").json["busy"], "the call ends")
+    assert door.get("/v1/sessions/a").json["position"] == 0
+    peer = socket.create_connection((host, int(port)), PATIENCE)
+    peer.sendall(head % len(body) + body)
+    wait_until(lambda: door.get("/v1/sessions/a").json["busy"], "the call runs")
+    assert complete(door, {"id": "a", "on_conflict": "cancel_running"}).json["session"]["committed"]
+    assert b" 499 " in peer.recv(4096).split(b"\r\n")[0]
+    peer.close()
+
+
 def test_without_a_key_or_sessions(start_daemon):
     door = Door(start_daemon("--http_listen=127.0.0.1:0"))
     door.create(id="a")
@@ -253,6 +379,7 @@ def test_without_a_key_or_sessions(start_daemon):
     for method, path, body in [("GET", "", None), ("POST", "", {}), ("GET", "/a", None), ("GET", "/a/export", None)]:
         door.ask(method, f"/v1/sessions{path}", body).error(400, "sessions_not_supported")
     door.post("/v1/sessions/import", b"x", **BYTES).error(400, "sessions_not_supported")
+    complete(door, "a", status=400).error(400, "sessions_not_supported")
 
 
 def test_a_limit_of_sessions(start_daemon):
@@ -260,6 +387,7 @@ def test_a_limit_of_sessions(start_daemon):
     door.create(id="a"), door.create(id="b")
     full = door.post("/v1/sessions", {"id": "c"})
     full.error(429, "rate_limit_exceeded")
+    complete(door, "c", status=429)
     assert full.headers["Retry-After"]
 
 
@@ -281,6 +409,73 @@ def test_tenants_see_their_own(start_daemon, tmp_path):
     nobody.get("/v1/sessions").error(401)
     nobody.post("/v1/sessions/import", data, **BYTES).error(401)
     large.post("/v1/sessions/import", data, **BYTES).error(403)
+    complete(large, {"id": "mine", "etag": made["etag"]}, status=404)
+    complete(large, {"id": "mine", "commit": "never"}, status=404)
+    complete(large, "mine")
+    assert small.get("/v1/sessions/mine").json["position"] == 0, "each tenant has its own session of a name"
+    large.ask("DELETE", "/v1/sessions/mine")
     large.create(id="mine")
     assert large.ids() == small.ids() == ["mine"] and small.get("/v1/sessions/mine").json["etag"] == made["etag"]
     assert digest("s-token") not in daemon.stderr()
+
+
+# ---- /openapi.json ----
+
+def schema_of(document, operation, status="200"):
+    """The schema of an operation's JSON answer, with what it refers to."""
+    response = operation["responses"][status]
+    if "$ref" in response:
+        response = document["components"]["responses"][response["$ref"].rsplit("/", 1)[1]]
+    return {**response["content"]["application/json"]["schema"], "components": document["components"]}
+
+
+def test_the_openapi_document_is_what_the_port_answers(door):
+    answer = door.get("/openapi.json")
+    document = answer.json
+    assert answer.headers["Content-Type"] == "application/json" and document["openapi"].startswith("3.1")
+    complete(door, "a")
+    state = door.get("/v1/sessions/a/export").bytes
+    sent = {"/v1/completions": {"prompt": "The", "max_tokens": 2, "session": {"id": "a", "commit": "never"}, "logprobs": 1},
+            "/v1/chat/completions": {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 2},
+            "/v1/sessions/{id}": {"ttl": 60}, "/v1/sessions/import": state}
+    checked = 0
+    for path, operations in document["paths"].items():
+        methods = {method.upper() for method in operations if method != "parameters"}
+        # What a client is to do last is done last.
+        for method in sorted(methods, key=lambda method: method == "DELETE"):
+            operation = operations[method.lower()]
+            body = sent.get(path, {}) if "requestBody" in operation else None
+            headers = BYTES if isinstance(body, bytes) else {}
+            id = "classics-12m" if "models" in path else "a"
+            got = door.ask(method, path.replace("{id}", id), body, **headers)
+            assert got.status == 200, (method, path, got.bytes)
+            good = operation["responses"]["200"]
+            media, = good["content"]
+            assert got.headers["Content-Type"].split(";")[0] == media, path
+            assert all(got.headers[name] is not None for name in good.get("headers", ())), (method, path)
+            if media == "application/json":
+                jsonschema.Draft202012Validator(schema_of(document, operation)).validate(got.json)
+                checked += 1
+            if method == "DELETE":
+                complete(door, "a")
+        for method in {"GET", "POST", "PUT", "PATCH", "DELETE"} - methods:
+            refused = door.ask(method, path.replace("{id}", "classics-12m"), {})
+            assert set(refused.headers["Allow"].split(", ")) - {"HEAD", "OPTIONS"} == methods
+            refused.error(405)
+            jsonschema.Draft202012Validator(schema_of(document, operation, "default")).validate(refused.json)
+    assert checked > 10
+
+
+# ---- The README ----
+
+def test_the_commands_of_the_readme(door, tmp_path):
+    page = (ROOT / "server/http/README.md").read_text()
+    section = page.split("\n## Sessions\n")[1].split("\n## ")[0]
+    commands = re.findall(r"^\$ (curl .*(?:\n    .*)*)", section, re.M)
+    assert len(commands) >= 6
+    for command in commands:
+        ran = subprocess.run(["bash", "-c", command.replace("localhost:8080", door.daemon.http)], cwd=tmp_path,
+                             capture_output=True, text=True, timeout=PATIENCE)
+        assert ran.returncode == 0 and '"error"' not in ran.stdout, (command, ran)
+    assert door.ids() == ["other", "story"]
+    assert door.get("/v1/sessions/story").json["position"] > door.get("/v1/sessions/other").json["position"] > 0
