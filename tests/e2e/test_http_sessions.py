@@ -1,5 +1,6 @@
 """Sessions over the HTTP port: what gRPC's SessionService says, in HTTP's words."""
 
+import contextlib
 import http.client
 import json
 import re
@@ -343,7 +344,9 @@ def test_faults_make_no_session(door):
     complete(door, "b", status=400, headers={"x-session-id": "a"}.items()).error(400, param="session")
     for id in ("", "a b", "x" * 65, "a,b"):
         complete(door, None, status=400, headers={"x-session-id": id}.items()).error(400, param="x-session-id")
-    complete(door, None, status=431, headers={"x-session-id": "x" * 1_000_000}.items())
+    complete(door, None, status=431, headers={"x-session-id": "x" * 40_000}.items())
+    with contextlib.suppress(OSError):  # the connection may end while it still sends
+        complete(door, None, status=431, headers={"x-session-id": "x" * 1_000_000}.items())
     assert door.ids() == []
     complete(door, "a")
     assert complete(door, "a", "").json["usage"]["prompt_tokens"] == 0, "a history can go on without a prompt"
@@ -458,6 +461,8 @@ def test_the_openapi_document_is_what_the_port_answers(door):
                 checked += 1
             if method == "DELETE":
                 complete(door, "a")
+        if path == "/v1/sessions/import":  # is also the path of a session of that name
+            methods |= {"GET", "PATCH", "DELETE"}
         for method in {"GET", "POST", "PUT", "PATCH", "DELETE"} - methods:
             refused = door.ask(method, path.replace("{id}", "classics-12m"), {})
             assert set(refused.headers["Allow"].split(", ")) - {"HEAD", "OPTIONS"} == methods
