@@ -1,27 +1,24 @@
 #include "client/credentials.h"
 
-#include <cerrno>
-#include <cstring>
 #include <fstream>
 #include <iterator>
 #include <utility>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "client/open_file.h"
 
 namespace sluice {
 namespace {
 
 absl::Status ReadPem(const std::string& path, grpc::string* out) {
   if (path.empty()) return absl::OkStatus();
-  errno = 0;
-  std::ifstream file(path, std::ios::binary);
+  std::ifstream file;
+  const absl::Status opened = OpenFile(path, &file);
+  if (!opened.ok()) return opened;
   out->assign(std::istreambuf_iterator<char>(file), {});
-  if (file.bad() || !file.is_open() || out->empty()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(path, ": ", errno != 0 ? std::strerror(errno) : "empty"));
-  }
-  return absl::OkStatus();
+  if (!file.bad() && !out->empty()) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(path, ": empty"));
 }
 
 class TokenInterceptor final : public grpc::experimental::Interceptor {

@@ -1,6 +1,7 @@
 #include "client/error.h"
 
 #include "absl/strings/cord.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "client/proto_time.h"
@@ -21,9 +22,18 @@ void Append(absl::string_view part, std::string* line) {
   absl::StrAppend(line, line->empty() ? "" : "; ", part);
 }
 
+// Recognises gRPC's own words for a peer whose first bytes are not HTTP/2.
+bool IsHttp1(absl::string_view message) {
+  return absl::StrContains(message, "http1.x") || absl::StrContains(message, "HTTP/1");
+}
+
 // Nothing answered: no details came, and gRPC made up the message itself.
 std::string UnreachedHint(const grpc::Status& status, absl::string_view address) {
   if (status.error_code() == grpc::StatusCode::UNAVAILABLE) {
+    if (IsHttp1(status.error_message())) {
+      return absl::StrCat(address, " speaks HTTP/1, as --admin_listen and --http_listen do; ",
+                          "give --address the address of --listen");
+    }
     return absl::StrCat("is sluiced running at ", address, "?");
   }
   if (status.error_code() == grpc::StatusCode::UNIMPLEMENTED) {

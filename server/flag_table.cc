@@ -74,7 +74,7 @@ const std::vector<ServerFlag>& ServerFlags() {
        "One step computes at most this many tokens. There must be room for one slot and one chunk "
        "of a prompt. 0 means 512 on the CPU and 4096 on a GPU.",
        &Options::max_batch_tokens, 0, 1 << 20},
-      {"device_state_bytes", "N", kMemory,
+      {"device_state_bytes", "BYTES", kMemory,
        "States on the device take at most this many bytes, which bounds the sequences that run at "
        "once. 0 means 64 states on the CPU, or those that a quarter of the memory holds; on a GPU, "
        "1024 states, or those that its free memory holds. There are never more states than "
@@ -85,21 +85,21 @@ const std::vector<ServerFlag>& ServerFlags() {
        "softmax layers without a window, whose states grow. 0 means what the model was trained "
        "for, or what the memory for states holds. Other models have no such limit.",
        &Options::max_attention_tokens, 0, int64_t{1} << 40},
-      {"memory_limit", "N", kMemory,
+      {"memory_limit", "BYTES", kMemory,
        "The process may have this many bytes of memory. Above nine tenths of them, no call is "
        "admitted beside those that run. 0 means what the cgroup allows, and no limit where the "
        "cgroup has none.",
        &Options::memory_limit, 0, 1024 * kTebi},
 
-      {"host_state_bytes", "N", kSessions,
+      {"host_state_bytes", "BYTES", kSessions,
        "States in host memory take at most this many bytes. They belong to sessions that are not "
        "on the device, to the prefix cache, and to calls whose reader is too slow.",
        &Options::host_state_bytes, 0, 1024 * kTebi},
-      {"disk_state_bytes", "N", kSessions,
+      {"disk_state_bytes", "BYTES", kSessions,
        "States in --session_dir take at most this many bytes. While a state replaces another, both "
        "are on disk for a moment.",
        &Options::disk_state_bytes, 0, 1024 * kTebi},
-      {"prefix_cache_bytes", "N", kSessions,
+      {"prefix_cache_bytes", "BYTES", kSessions,
        "The prefix cache takes at most this many bytes of --host_state_bytes. It keeps the states "
        "after beginnings of prompts, so that each is computed once. 0 means that there is no "
        "cache.",
@@ -144,7 +144,7 @@ const std::vector<ServerFlag>& ServerFlags() {
       {"max_logprobs", "N", kRequest,
        "A request gets at most this many alternatives for each token.", &Options::max_logprobs, 0,
        20},
-      {"max_message_bytes", "N", kRequest,
+      {"max_message_bytes", "BYTES", kRequest,
        "One message has at most this many bytes, in either direction.", &Options::max_message_bytes,
        65536, 256 << 20},
 
@@ -180,11 +180,11 @@ const std::vector<ServerFlag>& ServerFlags() {
        "At most this many connections from one address are open at once. 0 means no limit. A proxy "
        "is one address.",
        &Options::max_connections_per_peer, 0, kMaxInt},
-      {"max_unclaimed_bytes", "N", kConnections,
+      {"max_unclaimed_bytes", "BYTES", kConnections,
        "A gRPC connection that sends more bytes than this beyond its calls is closed as a flood. "
        "Each call may take --max_message_bytes and --max_metadata_bytes. 0 means no limit.",
        &Options::max_unclaimed_bytes, 0, kTebi},
-      {"max_metadata_bytes", "N", kConnections,
+      {"max_metadata_bytes", "BYTES", kConnections,
        "The metadata of one call has at most this many bytes.", &Options::max_metadata_bytes, 1024,
        1 << 20},
       {"max_streams_per_connection", "N", kConnections,

@@ -18,6 +18,7 @@
 #include "kernels/check.h"
 #include "server/exit_codes.h"
 #include "server/grpc_settings.h"
+#include "server/help.h"
 #include "server/listener.h"
 #include "server/log.h"
 #include "server/metrics.h"
@@ -121,8 +122,9 @@ int Serve(const ServerOptions& options, Signals& stop) {
 int Main(int argc, char** argv) {
   std::set_new_handler(&OutOfMemory);
   const std::vector<std::string> args(argv + 1, argv + argc);
-  const absl::StatusOr<CommandLine> command =
-      ParseCommandLine(args, [](const char* name) -> const char* { return std::getenv(name); });
+  std::vector<std::string> environment;
+  for (char** entry = environ; *entry != nullptr; ++entry) environment.emplace_back(*entry);
+  const absl::StatusOr<CommandLine> command = ParseCommandLine(args, environment);
   if (!command.ok()) return Fail(command.status());
   switch (command->action) {
     case CommandLineAction::kHelp:
@@ -134,11 +136,26 @@ int Main(int argc, char** argv) {
     case CommandLineAction::kHelpMetrics:
       std::fputs(MetricsMarkdown().c_str(), stdout);
       return 0;
+    case CommandLineAction::kHelpMan:
+      std::fputs(ManPage(ServerManual()).c_str(), stdout);
+      return 0;
+    case CommandLineAction::kHelpBash:
+      std::fputs(BashCompletion(ServerManual()).c_str(), stdout);
+      return 0;
+    case CommandLineAction::kHelpZsh:
+      std::fputs(ZshCompletion(ServerManual()).c_str(), stdout);
+      return 0;
+    case CommandLineAction::kVersionVerbose:
+      std::fputs(VerboseVersion().c_str(), stdout);
+      return 0;
     case CommandLineAction::kVersion:
       std::printf("sluiced %s\n", Version().c_str());
       return 0;
     case CommandLineAction::kServe:
       break;
+  }
+  for (const std::string& warning : command->warnings) {
+    std::fprintf(stderr, "sluiced: warning: %s\n", warning.c_str());
   }
   Signals stop;  // before any thread
   RaiseFileLimit();

@@ -3,9 +3,12 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
+#include <iterator>
 #include <limits>
 #include <optional>
+#include <system_error>
 #include <utility>
 #include <variant>
 
@@ -15,9 +18,11 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
-#include "absl/strings/str_replace.h"
+#include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
-#include "server/exit_codes.h"
+#include "absl/types/optional.h"
+#include "flags/near_name.h"
+#include "flags/size.h"
 #include "server/flag_table.h"
 
 #ifndef SLUICE_VERSION
@@ -30,6 +35,11 @@ namespace {
 using Options = ServerOptions;
 
 constexpr int kMaxFlagfileDepth = 4;
+constexpr absl::string_view kBytes = "BYTES";  // stands for a size in the table
+constexpr absl::string_view kPrefix = "SLUICE_";
+// The command line client reads these.
+constexpr absl::string_view kClientVariables[] = {"ADDRESS",     "TIMEOUT", "TOKEN",
+                                                  "TRACEPARENT", "TLS",     "TLS_CA"};
 
 const ServerFlag* FindFlag(absl::string_view name) {
   for (const ServerFlag& flag : ServerFlags()) {
@@ -70,12 +80,22 @@ absl::Status Assign(const ServerFlag& flag, const std::string& text, std::string
 }
 
 template <typename Number>
+bool ParseBytes(const std::string& text, Number* value) {
+  const absl::optional<int64_t> bytes = ParseSize(text);
+  if (!bytes.has_value() || *bytes > std::numeric_limits<Number>::max()) return false;
+  *value = static_cast<Number>(*bytes);
+  return true;
+}
+
+template <typename Number>
 absl::Status Assign(const ServerFlag& flag, const std::string& text, Number* value) {
   std::string error;
   Number parsed{};
-  if (!absl::ParseFlag(text, &parsed, &error)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("is not a whole number up to ", std::numeric_limits<Number>::max()));
+  const bool bytes = flag.metavar == kBytes;
+  if (!absl::ParseFlag(text, &parsed, &error) && !(bytes && ParseBytes(text, &parsed))) {
+    return absl::InvalidArgumentError(absl::StrCat("is not a whole number",
+                                                   bytes ? " of bytes, such as 4096 or 2G," : "",
+                                                   " up to ", std::numeric_limits<Number>::max()));
   }
   absl::Status status = CheckBounds(flag, static_cast<double>(parsed), false);
   if (status.ok()) *value = parsed;
@@ -99,11 +119,14 @@ absl::Status Assign(const ServerFlag& flag, const std::string& text, absl::Durat
   return status;
 }
 
-// `origin` is "--" for the command line, or the file or variable that the value comes from.
+absl::Status Assign(const ServerFlag& flag, const std::string& text, Options* options) {
+  return std::visit([&](auto field) { return Assign(flag, text, &(options->*field)); }, flag.field);
+}
+
+// `origin` is "--" for the command line, or "FILE: --" for a flag that a file gives.
 absl::Status Set(const ServerFlag& flag, absl::string_view origin, const std::string& text,
                  Options* options) {
-  const absl::Status status =
-      std::visit([&](auto field) { return Assign(flag, text, &(options->*field)); }, flag.field);
+  const absl::Status status = Assign(flag, text, options);
   if (status.ok()) return status;
   return absl::InvalidArgumentError(
       absl::StrCat(origin, flag.name, " is '", text, "', ", status.message()));
@@ -125,8 +148,43 @@ std::string ValueText(const ServerFlag& flag, const Options& options) {
   return std::visit([&](auto field) { return Unparse(options.*field); }, flag.field);
 }
 
-std::string EnvironmentName(const ServerFlag& flag) {
-  return absl::StrCat("SLUICE_", absl::AsciiStrToUpper(flag.name));
+std::vector<std::string> FlagNames() {
+  std::vector<std::string> names;
+  for (const ServerFlag& flag : ServerFlags()) names.emplace_back(flag.name);
+  return names;
+}
+
+// Kubernetes gives each container such variables for a service that is named sluice:
+// SLUICE_SERVICE_HOST, SLUICE_PORT_50051_TCP, SLUICE_ADMIN_PORT, ...
+bool IsOfKubernetes(absl::string_view name) {
+  const std::string padded = absl::StrCat("_", name);
+  return absl::StrContains(padded, "_PORT") || absl::StrContains(padded, "_SERVICE_");
+}
+
+bool IsOfClient(absl::string_view name) {
+  return std::find(std::begin(kClientVariables), std::end(kClientVariables), name) !=
+         std::end(kClientVariables);
+}
+
+// Sets one flag by the variable SLUICE_`name`, if that is the daemon's.
+absl::Status SetByVariable(absl::string_view name, const std::string& text, CommandLine* out) {
+  const std::string variable = absl::StrCat("environment ", kPrefix, name);
+  for (const ServerFlag& flag : ServerFlags()) {
+    if (absl::AsciiStrToUpper(flag.name) != name) continue;
+    const absl::Status status = Assign(flag, text, &out->options);
+    if (status.ok()) return status;
+    return absl::InvalidArgumentError(
+        absl::StrCat(variable, " is '", text, "', ", status.message()));
+  }
+  if (IsOfClient(name) || IsOfKubernetes(name)) return absl::OkStatus();
+  const std::string meant = NearName(absl::AsciiStrToLower(name), FlagNames());
+  if (!meant.empty()) {
+    return absl::InvalidArgumentError(absl::StrCat(variable,
+                                                   ": no flag has this name; did you mean ",
+                                                   kPrefix, absl::AsciiStrToUpper(meant), "?"));
+  }
+  out->warnings.push_back(absl::StrCat(variable, " is ignored: no flag has this name"));
+  return absl::OkStatus();
 }
 
 class Parser {
@@ -147,6 +205,7 @@ class Parser {
         value = std::string(arg.substr(equals + 1));
         arg = arg.substr(0, equals);
       }
+      const std::string name(arg);
       if (TakeAction(arg, value)) continue;
       if (arg == "flagfile") {
         if (!value.has_value() && i + 1 < args.size()) value = args[++i];
@@ -161,7 +220,9 @@ class Parser {
         value = "false";
       }
       if (flag == nullptr) {
-        return absl::InvalidArgumentError(absl::StrCat("unknown flag '", args[i], "'; see --help"));
+        return absl::InvalidArgumentError(
+            absl::StrCat(origin == "--" ? "" : absl::StripSuffix(origin, "--"), "unknown flag '",
+                         args[i], "'", DidYouMean(name, FlagNames(), "--"), "; see --help"));
       }
       if (!value.has_value() && IsBool(*flag)) value = "true";
       if (!value.has_value() && i + 1 < args.size()) value = args[++i];
@@ -174,18 +235,33 @@ class Parser {
     return absl::OkStatus();
   }
 
+  // After the last flag.
+  absl::Status Finish() const {
+    if (verbose_ && out_.action != CommandLineAction::kVersion) {
+      return absl::InvalidArgumentError("--verbose goes with --version; see --help");
+    }
+    if (verbose_) out_.action = CommandLineAction::kVersionVerbose;
+    return absl::OkStatus();
+  }
+
  private:
   static bool IsBool(const ServerFlag& flag) {
     return std::holds_alternative<bool Options::*>(flag.field);
   }
 
   bool TakeAction(absl::string_view name, const std::optional<std::string>& value) {
-    if (name == "help") {
-      out_.action = value == "markdown"  ? CommandLineAction::kHelpMarkdown
-                    : value == "metrics" ? CommandLineAction::kHelpMetrics
-                                         : CommandLineAction::kHelp;
+    using Action = CommandLineAction;
+    if (name == "help" || name == "h") {
+      out_.action = value == "markdown"  ? Action::kHelpMarkdown
+                    : value == "metrics" ? Action::kHelpMetrics
+                    : value == "man"     ? Action::kHelpMan
+                    : value == "bash"    ? Action::kHelpBash
+                    : value == "zsh"     ? Action::kHelpZsh
+                                         : Action::kHelp;
     } else if (name == "version") {
-      out_.action = CommandLineAction::kVersion;
+      out_.action = Action::kVersion;
+    } else if (name == "verbose") {
+      verbose_ = true;
     } else {
       return false;
     }
@@ -197,11 +273,15 @@ class Parser {
     if (depth > kMaxFlagfileDepth) {
       return absl::InvalidArgumentError(absl::StrCat("--flagfile ", path, " is nested too deep"));
     }
-    std::ifstream file(path);
-    if (!file) {
+    const auto error = [&](int code) {
       return absl::InvalidArgumentError(
-          absl::StrCat("--flagfile '", path, "': ", std::strerror(errno)));
-    }
+          absl::StrCat("--flagfile '", path, "': ", std::strerror(code)));
+    };
+    // A directory can be opened, and has no lines.
+    std::error_code ignored;
+    if (std::filesystem::is_directory(path, ignored)) return error(EISDIR);
+    std::ifstream file(path);
+    if (!file) return error(errno);
     std::vector<std::string> args;
     for (std::string line; std::getline(file, line);) {
       const absl::string_view stripped = absl::StripAsciiWhitespace(line);
@@ -211,62 +291,28 @@ class Parser {
   }
 
   CommandLine& out_;
+  bool verbose_ = false;
 };
 
 }  // namespace
 
-absl::StatusOr<CommandLine> ParseCommandLine(
-    absl::Span<const std::string> args, const std::function<const char*(const char*)>& getenv) {
+absl::StatusOr<CommandLine> ParseCommandLine(absl::Span<const std::string> args,
+                                             absl::Span<const std::string> environment) {
   CommandLine out;
-  for (const ServerFlag& flag : ServerFlags()) {
-    const char* value = getenv(EnvironmentName(flag).c_str());
-    if (value == nullptr) continue;
-    absl::Status status =
-        Set(flag, absl::StrCat("environment ", EnvironmentName(flag), ": "), value, &out.options);
+  for (const std::string& entry : environment) {
+    const std::pair<absl::string_view, absl::string_view> parts =
+        absl::StrSplit(entry, absl::MaxSplits('=', 1));
+    absl::string_view name = parts.first;
+    if (!absl::ConsumePrefix(&name, kPrefix)) continue;
+    const absl::Status status = SetByVariable(name, std::string(parts.second), &out);
     if (!status.ok()) return status;
   }
-  absl::Status status = Parser(&out).Parse(args, "--", 0);
+  Parser parser(&out);
+  absl::Status status = parser.Parse(args, "--", 0);
+  if (status.ok()) status = parser.Finish();
   if (!status.ok()) return status;
   if (out.action == CommandLineAction::kServe && out.options.model.empty()) {
     return absl::InvalidArgumentError("--model=DIR is required; see --help");
-  }
-  return out;
-}
-
-std::string HelpText() {
-  std::string out =
-      "sluiced serves a language model with linear attention over gRPC and HTTP.\n\n"
-      "  sluiced --model=DIR [--listen=HOST:PORT] ...\n\n"
-      "Each flag can also be given as SLUICE_<FLAG> in the environment, or as a line of "
-      "--flagfile=FILE; the\n"
-      "command line wins.\n\nExit codes:\n";
-  for (const ExitCode& exit : kExitCodes) {
-    absl::StrAppend(&out, "  ", absl::StrFormat("%-3d", exit.code), " ", exit.meaning, "\n");
-  }
-  const Options defaults;
-  absl::string_view group;
-  for (const ServerFlag& flag : ServerFlags()) {
-    if (group != flag.group) absl::StrAppend(&out, "\n", group = flag.group, ":\n");
-    const std::string value = ValueText(flag, defaults);
-    absl::StrAppend(&out, "  --", flag.name, "=", flag.metavar);
-    if (!value.empty()) absl::StrAppend(&out, "  (default: ", value, ")");
-    absl::StrAppend(&out, "\n      ", flag.help, "\n");
-  }
-  absl::StrAppend(
-      &out, "\nAlso:\n  --flagfile=FILE, --version, --help, --help=markdown, --help=metrics\n");
-  return out;
-}
-
-std::string HelpMarkdown() {
-  std::string out = "| flag | default | meaning |\n|---|---|---|\n";
-  const Options defaults;
-  absl::string_view group;
-  for (const ServerFlag& flag : ServerFlags()) {
-    if (group != flag.group) absl::StrAppend(&out, "| **", group = flag.group, "** | | |\n");
-    const std::string value = ValueText(flag, defaults);
-    absl::StrAppend(&out, "| `--", flag.name, "=",
-                    absl::StrReplaceAll(flag.metavar, {{"|", "\\|"}}), "` | ",
-                    value.empty() ? "" : absl::StrCat("`", value, "`"), " | ", flag.help, " |\n");
   }
   return out;
 }

@@ -5,7 +5,6 @@
 #define SLUICE_SERVER_OPTIONS_H_
 
 #include <cstdint>
-#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -198,21 +197,31 @@ struct ServerOptions {
 };
 
 // The action that the command line asks for.
-enum class CommandLineAction : uint8_t { kServe, kHelp, kHelpMarkdown, kHelpMetrics, kVersion };
+enum class CommandLineAction : uint8_t {
+  kServe,
+  kHelp,
+  kHelpMarkdown,
+  kHelpMetrics,
+  kHelpMan,
+  kHelpBash,
+  kHelpZsh,
+  kVersion,
+  kVersionVerbose
+};
 
 struct CommandLine {
   CommandLineAction action = CommandLineAction::kServe;
   ServerOptions options;
+  std::vector<std::string> warnings = {};  // what the operator should know, one line each
 };
 
 // Reads flags, without the program's name. They win over the environment, which wins over the
-// defaults; a --flagfile counts where it stands. `getenv` gives null for a variable that is not
-// set. Errors name the flag, and where it came from.
+// defaults; a --flagfile counts where it stands. `environment` has entries NAME=VALUE. Errors name
+// the flag, and where it came from. A variable SLUICE_* whose name is nearly a flag's is an error;
+// any other that is nobody's is a warning.
 absl::StatusOr<CommandLine> ParseCommandLine(absl::Span<const std::string> args,
-                                             const std::function<const char*(const char*)>& getenv);
+                                             absl::Span<const std::string> environment);
 
-std::string HelpText();
-std::string HelpMarkdown();
 std::string Version();  // "0.1.0"
 
 struct FlagValue {

@@ -21,6 +21,7 @@ no_absl_mutex="Debian's Abseil hides its Mutex from ThreadSanitizer"
 # rules ROOT: 0 if every include keeps to the rules.
 rules() {
   local root=$1 bad=0
+  check "$root" flags "flags/ knows nothing but text" "server/|engine/|client/|kernels/|tests/|$network" || bad=1
   check "$root" kernels "kernels/ knows nothing above it" 'engine/|server/|client/|tests/|nlohmann/|spdlog/' || bad=1
   check "$root" kernels "kernels/ knows no network" "$network" || bad=1
   check "$root" engine "engine/ knows nothing above it" 'server/|client/|tests/' || bad=1
@@ -34,7 +35,7 @@ rules() {
   check "$root" client "client/ speaks to the daemon through proto/ only; sluice inspect reads models by engine/inspect.h" \
     'server/|engine/|kernels/|tests/' 'engine/inspect\.h' || bad=1
   local folder
-  for folder in kernels engine server client; do
+  for folder in flags kernels engine server client; do
     check "$root" "$folder" "$no_absl_mutex" 'absl/synchronization/' || bad=1
   done
   return $bad
@@ -45,7 +46,7 @@ self_test() {
   local dir path include
   dir=$(mktemp -d)
   trap 'rm -rf "$dir"' RETURN
-  mkdir -p "$dir"/{kernels/cpu,engine,server/core,client}
+  mkdir -p "$dir"/{flags,kernels/cpu,engine,server/core,client}
   echo '#include "kernels/ops.h"' > "$dir/engine/good.cc"
   echo '#include "server/core/mutex.h"' > "$dir/server/core/good.cc"
   echo '#include "engine/inspect.h"' > "$dir/client/good.cc"
@@ -58,6 +59,7 @@ self_test() {
     fi
     rm "$dir/$path"
   done <<'CASES'
+flags/a.cc "server/options.h"
 kernels/cpu/a.cc "engine/config.h"
 kernels/a.h <grpcpp/grpcpp.h>
 kernels/a.h "absl/synchronization/mutex.h"

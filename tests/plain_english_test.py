@@ -11,7 +11,7 @@ import re
 import subprocess
 import sys
 
-FOLDERS = ("proto", "server", "client", "engine", "kernels", "tests", "deploy", "cmake", "CMakeLists.txt", "README.md", "CHANGELOG.md")
+FOLDERS = ("proto", "flags", "server", "client", "engine", "kernels", "tests", "deploy", "cmake", "CMakeLists.txt", "README.md", "CHANGELOG.md")
 HEADLESS = re.compile(r'^\s*(?://|#|""")\s?(?:Of|As|With|Where|Which|That of|Whose|Whether) ')
 COMMENTED = {".h", ".cc", ".cu", ".cuh", ".proto", ".py", ".sh", ".yaml", ".cmake", ".txt"}
 PAGES = {".md", ".html"}

@@ -2,9 +2,7 @@
 
 #include <algorithm>
 #include <array>
-#include <cerrno>
 #include <cmath>
-#include <cstring>
 #include <fstream>
 #include <functional>
 #include <optional>
@@ -13,8 +11,10 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "client/bench/permutation.h"
 #include "client/bench/random.h"
 #include "client/cli/text.h"
+#include "client/open_file.h"
 #include "nlohmann/json.hpp"
 
 namespace sluice {
@@ -28,6 +28,10 @@ constexpr int kOutside = kDraws / 200;  // draws beyond either end of the interv
 constexpr int64_t kBeyondPercentile = 10;
 constexpr int64_t kMostCutOffPercent = 5;
 constexpr uint64_t kSeed = 1;
+// Runs whose reused shares of prompts differ by more, in percent, did not do the same work.
+constexpr double kMostReuseDifference = 1;
+// Among sides that do not differ, as many in a hundred comparisons find a difference.
+constexpr double kMostChance = 0.03;
 
 // The number of times that each block was drawn.
 using BlockCounts = std::array<int, kBlocks>;
@@ -151,6 +155,12 @@ bool TooManyCutOff(const Run& run, int64_t cut_off) {
   return cut_off * 100 > kMostCutOffPercent * static_cast<int64_t>(run.not_served.size());
 }
 
+double MeanOf(const std::vector<double>& values, size_t begin, size_t end) {
+  double sum = 0;
+  for (size_t i = begin; i < end; ++i) sum += values[i];
+  return sum / static_cast<double>(end - begin);
+}
+
 BlockCounts DrawBlocks(Random* random) {
   BlockCounts counts{};
   for (int i = 0; i < kBlocks; ++i) ++counts[random->Below(kBlocks)];
@@ -162,29 +172,39 @@ Difference DifferenceOf(const ComparedFigure& figure) {
   return (figure.low > 0) == figure.more_is_better ? Difference::kBetter : Difference::kWorse;
 }
 
+// Compares the runs of two sides, figure by figure.
 class Comparer {
  public:
-  Comparer(const json& a, const json& b) : a_(ToRun(a)), b_(ToRun(b)) {}
+  Comparer(const std::vector<json>& a, const std::vector<json>& b) {
+    for (const json& report : a) runs_.push_back(ToRun(report));
+    for (const json& report : b) runs_.push_back(ToRun(report));
+    a_runs_ = a.size();
+  }
 
   // `judged`: kNoise, or why the difference cannot be judged.
   void Add(absl::string_view name, absl::string_view unit, bool more_is_better,
            const Figure& figure, Difference judged) {
-    const std::optional<double> a = figure(a_, kEachOnce);
-    const std::optional<double> b = figure(b_, kEachOnce);
-    if (!a.has_value() || !b.has_value()) return;
+    std::vector<double> values;
+    for (const Run& run : runs_) {
+      const std::optional<double> value = figure(run, kEachOnce);
+      if (!value.has_value()) return;
+      values.push_back(*value);
+    }
     ComparedFigure compared;
     compared.name = std::string(name);
     compared.unit = std::string(unit);
     compared.more_is_better = more_is_better;
-    compared.a = *a;
-    compared.b = *b;
+    compared.a = MeanOf(values, 0, a_runs_);
+    compared.b = MeanOf(values, a_runs_, values.size());
     compared.difference = judged;
-    if (judged == Difference::kNoise) SetInterval(figure, &compared);
+    if (judged == Difference::kNoise && runs_.size() == 2) SetInterval(figure, &compared);
+    if (judged == Difference::kNoise && runs_.size() > 2) SetSpread(values, &compared);
     figures_.push_back(std::move(compared));
+    values_.push_back(std::move(values));
   }
 
   void AddRates() {
-    const bool judged = EnoughBlocks(a_.not_served) && EnoughBlocks(b_.not_served);
+    const bool judged = All([](const Run& run) { return EnoughBlocks(run.not_served); });
     const Difference enough = judged ? Difference::kNoise : Difference::kTooFew;
     Add("requests", "/s", true, Rate(&Run::completed), enough);
     Add("new tokens", "/s", true, Rate(&Run::new_tokens), enough);
@@ -193,10 +213,10 @@ class Comparer {
 
   // `cut_off`: requests of which the latency is not known for want of time.
   void AddLatencies(absl::string_view name, Values Run::*values, int64_t Run::*cut_off) {
-    const bool too_many = TooManyCutOff(a_, a_.*cut_off) || TooManyCutOff(b_, b_.*cut_off);
+    const bool few_cut_off = All([&](const Run& run) { return !TooManyCutOff(run, run.*cut_off); });
     const auto judged = [&](int percent) {
-      if (too_many) return Difference::kCutOff;
-      const bool enough = EnoughFor(a_.*values, percent) && EnoughFor(b_.*values, percent);
+      if (!few_cut_off) return Difference::kCutOff;
+      const bool enough = All([&](const Run& run) { return EnoughFor(run.*values, percent); });
       return enough ? Difference::kNoise : Difference::kTooFew;
     };
     Add(absl::StrCat(name, " mean"), "ms", false, Mean(values), judged(50));
@@ -206,16 +226,25 @@ class Comparer {
     }
   }
 
-  std::vector<ComparedFigure> Take() { return std::move(figures_); }
+  // After the last Add: judges figures of several runs a side, all of them together.
+  std::vector<ComparedFigure> Take() {
+    if (runs_.size() > 2) JudgeTogether();
+    return std::move(figures_);
+  }
 
  private:
+  template <typename Predicate>
+  bool All(Predicate predicate) const {
+    return std::all_of(runs_.begin(), runs_.end(), predicate);
+  }
+
   void SetInterval(const Figure& figure, ComparedFigure* compared) const {
     Random random(kSeed);
     std::vector<double> differences;
     for (int i = 0; i < kDraws; ++i) {
       const BlockCounts counts = DrawBlocks(&random);
-      const std::optional<double> a = figure(a_, counts);
-      const std::optional<double> b = figure(b_, counts);
+      const std::optional<double> a = figure(runs_[0], counts);
+      const std::optional<double> b = figure(runs_[1], counts);
       if (a.has_value() && b.has_value()) differences.push_back(*b - *a);
     }
     if (differences.size() <= 2 * kOutside) {
@@ -228,25 +257,59 @@ class Comparer {
     compared->difference = DifferenceOf(*compared);
   }
 
-  const Run a_;
-  const Run b_;
+  // The least and the greatest difference between a run of one side and a run of the other.
+  void SetSpread(const std::vector<double>& values, ComparedFigure* compared) const {
+    const auto middle = values.begin() + static_cast<int64_t>(a_runs_);
+    const auto a = std::minmax_element(values.begin(), middle);
+    const auto b = std::minmax_element(middle, values.end());
+    compared->low = *b.first - *a.second;
+    compared->high = *b.second - *a.first;
+  }
+
+  void JudgeTogether() {
+    std::vector<size_t> judged;
+    for (size_t i = 0; i < figures_.size(); ++i) {
+      if (figures_[i].difference == Difference::kNoise) judged.push_back(i);
+    }
+    std::vector<std::vector<double>> values;
+    for (const size_t i : judged) values.push_back(values_[i]);
+    const std::vector<double> chances = ChancesByLabels(values, a_runs_);
+    for (size_t k = 0; k < judged.size(); ++k) {
+      ComparedFigure& figure = figures_[judged[k]];
+      if (chances.empty()) {
+        figure.difference = Difference::kTooFewRuns;
+      } else if (chances[k] <= kMostChance) {
+        const bool more = figure.b > figure.a;
+        figure.difference =
+            more == figure.more_is_better ? Difference::kBetter : Difference::kWorse;
+      }
+    }
+  }
+
+  std::vector<Run> runs_;  // those of side A first
+  size_t a_runs_ = 0;
   std::vector<ComparedFigure> figures_;
+  std::vector<std::vector<double>> values_;  // of each figure, a value for each run
 };
 
 bool HasInterval(const ComparedFigure& figure) {
-  return figure.difference != Difference::kTooFew && figure.difference != Difference::kCutOff;
+  return figure.difference != Difference::kTooFew && figure.difference != Difference::kCutOff &&
+         figure.difference != Difference::kTooFewRuns;
 }
 
-const char* DifferenceName(Difference difference) {
+// `sure`: several runs a side were compared.
+const char* DifferenceName(Difference difference, bool sure) {
   switch (difference) {
     case Difference::kNoise:
       return "within noise";
     case Difference::kBetter:
-      return "better";
+      return sure ? "better" : "better (one run)";
     case Difference::kWorse:
-      return "worse";
+      return sure ? "worse" : "worse (one run)";
     case Difference::kCutOff:
       return "cut off: not comparable";
+    case Difference::kTooFewRuns:
+      return "too few runs to judge";
     case Difference::kTooFew:
       break;
   }
@@ -266,7 +329,10 @@ bool IsText(const json& object, const char* field) {
 
 // Has what Compare and the texts read of it.
 bool IsReport(const json& report) {
-  if (!report.is_object() || !HasNumber(report, "elapsed_seconds")) return false;
+  if (!report.is_object()) return false;
+  for (const char* field : {"elapsed_seconds", "prompt_tokens", "reused_tokens"}) {
+    if (!HasNumber(report, field)) return false;
+  }
   for (const char* field : {"model", "device", "address", "load", "prompt", "started"}) {
     if (!IsText(report, field)) return false;
   }
@@ -282,11 +348,18 @@ bool IsReport(const json& report) {
          });
 }
 
+// The share of the prompts' tokens that the daemon had in its prefix cache.
+double ReusedPercent(const json& report) {
+  const double prompt = report["prompt_tokens"].get<double>();
+  return prompt > 0 ? report["reused_tokens"].get<double>() / prompt * 100 : 0;
+}
+
 std::string RunLine(absl::string_view name, const json& report) {
   const auto text = [&](const char* field) { return report[field].get<std::string>(); };
-  return ForTerminal(absl::StrCat(name, "  ", text("file"), ": ", text("model"), " on ",
-                                  text("device"), "; ", text("load"), "; ", text("prompt"), "; ",
-                                  text("started"), "\n"));
+  return ForTerminal(absl::StrCat(
+      name, "  ", text("file"), ": ", text("model"), " on ", text("device"), "; ", text("load"),
+      "; ", text("prompt"), "; ", text("started"),
+      absl::StrFormat("; %.1f %% of the prompts' tokens cached\n", ReusedPercent(report))));
 }
 
 // "+12.3 %" of `a`; the plain difference where `a` is 0.
@@ -298,8 +371,9 @@ std::string Relative(double difference, double a) {
 }  // namespace
 
 absl::StatusOr<json> ReadReport(const std::string& file) {
-  std::ifstream in(file, std::ios::binary);
-  if (!in) return absl::InvalidArgumentError(absl::StrCat(file, ": ", std::strerror(errno)));
+  std::ifstream in;
+  const absl::Status opened = OpenFile(file, &in);
+  if (!opened.ok()) return opened;
   json report = json::parse(in, nullptr, /*allow_exceptions=*/false);
   if (!IsReport(report)) {
     return absl::InvalidArgumentError(
@@ -309,7 +383,30 @@ absl::StatusOr<json> ReadReport(const std::string& file) {
   return report;
 }
 
-std::vector<ComparedFigure> Compare(const json& a, const json& b) {
+absl::Status CheckComparable(const std::vector<json>& a, const std::vector<json>& b) {
+  const json* least = nullptr;
+  const json* most = nullptr;
+  for (const std::vector<json>* side : {&a, &b}) {
+    for (const json& report : *side) {
+      if (least == nullptr || ReusedPercent(report) < ReusedPercent(*least)) least = &report;
+      if (most == nullptr || ReusedPercent(report) > ReusedPercent(*most)) most = &report;
+    }
+  }
+  if (ReusedPercent(*most) - ReusedPercent(*least) <= kMostReuseDifference) {
+    return absl::OkStatus();
+  }
+  const auto text = [](const json& report) {
+    return absl::StrFormat("%.1f %% in %s", ReusedPercent(report),
+                           report["file"].get<std::string>());
+  };
+  return absl::InvalidArgumentError(absl::StrCat(
+      "these runs found different shares of their prompts in the daemon's prefix cache (",
+      text(*least), ", ", text(*most),
+      "), which would pass for a difference in speed: leave out --prompt-seed, or give "
+      "--bypass-prefix-cache to all of them"));
+}
+
+std::vector<ComparedFigure> Compare(const std::vector<json>& a, const std::vector<json>& b) {
   Comparer comparer(a, b);
   comparer.AddRates();
   comparer.AddLatencies("first token", &Run::first_token, &Run::cut_off_waiting);
@@ -318,11 +415,15 @@ std::vector<ComparedFigure> Compare(const json& a, const json& b) {
   return comparer.Take();
 }
 
-std::string FormatComparison(const json& a, const json& b,
+std::string FormatComparison(const std::vector<json>& a, const std::vector<json>& b,
                              const std::vector<ComparedFigure>& figures) {
-  std::string text = absl::StrCat(RunLine("A", a), RunLine("B", b), "\n");
-  absl::StrAppendFormat(&text, "%-34s%11s%11s%11s   %-22s\n", "", "A", "B", "change",
-                        "99 % interval");
+  const bool several = a.size() + b.size() > 2;
+  std::string text;
+  for (const json& report : a) absl::StrAppend(&text, RunLine("A", report));
+  for (const json& report : b) absl::StrAppend(&text, RunLine("B", report));
+  absl::StrAppendFormat(&text, "\n%-34s%11s%11s%11s   %-22s\n", "", several ? "mean of A" : "A",
+                        several ? "mean of B" : "B", "change",
+                        several ? "between any two runs" : "99 % interval");
   for (const ComparedFigure& figure : figures) {
     const std::string interval =
         !HasInterval(figure)
@@ -331,17 +432,22 @@ std::string FormatComparison(const json& a, const json& b,
     absl::StrAppendFormat(&text, "%-34s%11.2f%11.2f%11s   %-22s  %s\n",
                           absl::StrCat(figure.name, figure.unit == "ms" ? ", " : " ", figure.unit),
                           figure.a, figure.b, Relative(figure.b - figure.a, figure.a), interval,
-                          DifferenceName(figure.difference));
+                          DifferenceName(figure.difference, several));
+  }
+  if (!several) {
+    absl::StrAppend(&text,
+                    "\nOne run a side shows the noise within each run alone. To judge, give four "
+                    "runs or more a side:\n--compare A1.json,A2.json,... B1.json,B2.json,...\n");
   }
   return text;
 }
 
-json ComparisonJson(const std::vector<ComparedFigure>& figures) {
+json ComparisonJson(const std::vector<ComparedFigure>& figures, bool several) {
   json rows = json::array();
   for (const ComparedFigure& figure : figures) {
     json row = {{"name", figure.name}, {"unit", figure.unit},
                 {"a", figure.a},       {"b", figure.b},
-                {"interval", nullptr}, {"difference", DifferenceName(figure.difference)}};
+                {"interval", nullptr}, {"difference", DifferenceName(figure.difference, several)}};
     if (HasInterval(figure)) row["interval"] = {figure.low, figure.high};
     rows.push_back(std::move(row));
   }

@@ -1,18 +1,21 @@
-// Two runs side by side, and which of their differences are more than noise.
+// Runs of two sides, and which differences between the sides are more than noise.
 //
-// Each run is cut into 20 blocks of equal time. 1,000 times over, 20 blocks are drawn with
-// replacement and the figure is taken of what is in them: of requests that were due there, or of
-// tokens that came there. The middle 99 % of the differences is the interval that is shown; a
-// difference whose interval is all on one side of zero is marked better or worse. Blocks rather
-// than requests are drawn because requests that run at the same time slow down together, and the
-// same ones of both runs because loads of one seed have their bursts at the same times: those then
-// cancel out.
+// Several runs a side are judged by the noise between them (client/bench/permutation.h): a figure
+// is better or worse if its chance among sides that do not differ is at most 3 %, counted over all
+// figures together.
 //
-// Such an interval knows of the noise within each run alone: machines, builds and times of day that
-// differ between the runs are differences like any other. A figure that too little was measured for
-// is not judged: blocks with requests in them must be at least half, and a percentile needs ten
-// requests beyond it in either run. Nor is a latency where more than 5 % of a run's requests were
-// cut off before it was known: what is left would flatter the slower run.
+// One run a side shows the noise within each run alone. Each is cut into 20 blocks of equal time.
+// 1,000 times over, 20 blocks are drawn with replacement and the figure is taken of what is in
+// them: of requests that were due there, or of tokens that came there. The middle 99 % of the
+// differences is the interval that is shown; a difference whose interval is all on one side of zero
+// is marked, with the words "one run". Blocks rather than requests are drawn because requests that
+// run at the same time slow down together, and the same ones of both runs because loads of one seed
+// have their bursts at the same times: those then cancel out.
+//
+// A figure that too little was measured for is not judged: blocks with requests in them must be at
+// least half, and a percentile needs ten requests beyond it in each run. Nor is a latency where
+// more than 5 % of a run's requests were cut off before it was known: what is left would flatter
+// the slower run.
 #ifndef SLUICE_CLIENT_BENCH_COMPARE_H_
 #define SLUICE_CLIENT_BENCH_COMPARE_H_
 
@@ -20,12 +23,13 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "nlohmann/json_fwd.hpp"
 
 namespace sluice {
 
-enum class Difference : uint8_t { kNoise, kBetter, kWorse, kTooFew, kCutOff };
+enum class Difference : uint8_t { kNoise, kBetter, kWorse, kTooFew, kCutOff, kTooFewRuns };
 
 struct ComparedFigure {
   std::string name;
@@ -33,7 +37,7 @@ struct ComparedFigure {
   bool more_is_better = false;
   double a = 0;
   double b = 0;
-  double low = 0;  // of b - a; both 0 when it is not judged
+  double low = 0;  // of b - a, for any two runs where there are several; 0 when it is not judged
   double high = 0;
   Difference difference = Difference::kTooFew;
 };
@@ -42,13 +46,21 @@ struct ComparedFigure {
 // file.
 absl::StatusOr<nlohmann::json> ReadReport(const std::string& file);
 
-// Compares two reports made by ReadReport, the second against the first.
-std::vector<ComparedFigure> Compare(const nlohmann::json& a, const nlohmann::json& b);
+// Refuses runs that did not do the same work: their shares of reused prompt tokens differ by more
+// than one percent. INVALID_ARGUMENT names the two that differ most. Neither side is empty.
+absl::Status CheckComparable(const std::vector<nlohmann::json>& a,
+                             const std::vector<nlohmann::json>& b);
+
+// Compares reports made by ReadReport, the second side's against the first's.
+std::vector<ComparedFigure> Compare(const std::vector<nlohmann::json>& a,
+                                    const std::vector<nlohmann::json>& b);
 
 // A table with a line end after each line.
-std::string FormatComparison(const nlohmann::json& a, const nlohmann::json& b,
+std::string FormatComparison(const std::vector<nlohmann::json>& a,
+                             const std::vector<nlohmann::json>& b,
                              const std::vector<ComparedFigure>& figures);
-nlohmann::json ComparisonJson(const std::vector<ComparedFigure>& figures);
+// `several`: there was more than one run a side.
+nlohmann::json ComparisonJson(const std::vector<ComparedFigure>& figures, bool several);
 
 }  // namespace sluice
 

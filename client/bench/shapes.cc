@@ -1,7 +1,5 @@
 #include "client/bench/shapes.h"
 
-#include <cerrno>
-#include <cstring>
 #include <fstream>
 #include <iterator>
 #include <utility>
@@ -12,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "client/bench/lengths.h"
+#include "client/open_file.h"
 #include "nlohmann/json.hpp"
 
 namespace sluice {
@@ -95,8 +94,9 @@ absl::StatusOr<std::vector<RequestShape>> ParseShapes(absl::string_view text,
 }
 
 absl::StatusOr<std::vector<RequestShape>> ReadShapes(const std::string& file) {
-  std::ifstream in(file, std::ios::binary);
-  if (!in) return absl::InvalidArgumentError(absl::StrCat(file, ": ", std::strerror(errno)));
+  std::ifstream in;
+  const absl::Status opened = OpenFile(file, &in);
+  if (!opened.ok()) return opened;
   const std::string text((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
   if (in.bad()) return absl::InvalidArgumentError(absl::StrCat("cannot read ", file));
   return ParseShapes(text, file);

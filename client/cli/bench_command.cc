@@ -11,6 +11,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_split.h"
 #include "absl/time/clock.h"
 #include "client/bench/compare.h"
 #include "client/bench/html_report.h"
@@ -108,24 +109,41 @@ bool WriteReports(const BenchOptions& options, const BenchSetup& setup, const Lo
   return written;
 }
 
+// Reads the reports of one side: files with commas between them.
+absl::StatusOr<std::vector<nlohmann::json>> ReadSide(absl::string_view files) {
+  std::vector<nlohmann::json> reports;
+  for (absl::string_view file : absl::StrSplit(files, ',', absl::SkipEmpty())) {
+    absl::StatusOr<nlohmann::json> report = ReadReport(std::string(file));
+    if (!report.ok()) return report.status();
+    reports.push_back(*std::move(report));
+  }
+  if (reports.empty()) return absl::InvalidArgumentError("--compare takes files of --json=FILE");
+  return reports;
+}
+
 int CompareRuns(const Command& command, const BenchOptions& options, const Invocation& call) {
   const Io& io = call.io;
   if (call.args.size() != 2) {
-    return UsageError(command, io, "--compare takes two files of --json=FILE");
+    return UsageError(command, io,
+                      "--compare takes two files of --json=FILE, or two lists of them with commas");
   }
-  absl::StatusOr<nlohmann::json> a = ReadReport(call.args[0]);
+  absl::StatusOr<std::vector<nlohmann::json>> a = ReadSide(call.args[0]);
   if (!a.ok()) return UsageError(command, io, a.status().message());
-  absl::StatusOr<nlohmann::json> b = ReadReport(call.args[1]);
+  absl::StatusOr<std::vector<nlohmann::json>> b = ReadSide(call.args[1]);
   if (!b.ok()) return UsageError(command, io, b.status().message());
+  const absl::Status comparable = CheckComparable(*a, *b);
+  if (!comparable.ok()) return UsageError(command, io, comparable.message());
   const std::vector<ComparedFigure> figures = Compare(*a, *b);
-  const nlohmann::json comparison = ComparisonJson(figures);
+  const nlohmann::json comparison = ComparisonJson(figures, a->size() + b->size() > 2);
   const std::string json = absl::StrCat(Dump(comparison), "\n");
   io.out << (options.json ? json : FormatComparison(*a, *b, figures));
   bool written = true;
   if (!options.json_file.empty()) written = WriteFile(options.json_file, json, io);
   if (!options.html_file.empty()) {
+    // The plots show the first run of each side.
     written &=
-        WriteFile(options.html_file, HtmlReport({*std::move(a), *std::move(b)}, comparison), io);
+        WriteFile(options.html_file,
+                  HtmlReport({std::move(a->front()), std::move(b->front())}, comparison), io);
   }
   return written ? kExitOk : kExitFailed;
 }
@@ -177,6 +195,10 @@ int Run(const Command& command, Invocation* call) {
   options.load.timeout = call->connection.timeout;
   const absl::Status status = CompleteBenchOptions(&options);
   if (!status.ok()) return UsageError(command, io, status.message());
+  // Prompts that an earlier run left in the prefix cache would make this one look faster.
+  if (!options.prompt_seed) {
+    options.prompt_seed = static_cast<uint64_t>(absl::ToUnixNanos(absl::Now()));
+  }
   return MakeLoad(options, *call);
 }
 
@@ -185,7 +207,7 @@ int Run(const Command& command, Invocation* call) {
 const Command kBenchCommand = {
     "bench",
     "makes load and measures throughput and latencies; compares runs",
-    "[FLAGS] | --compare A.json B.json",
+    "[FLAGS] | --compare A.json[,...] B.json[,...]",
     "Runs Generate calls and prints what clients see. first token: from the moment a request was\n"
     "due (in an open loop that may be before it could be sent) to its first tokens. inter-token:\n"
     "one value per token after that; the daemon merges the tokens of a slow reader into one\n"
@@ -195,16 +217,24 @@ const Command kBenchCommand = {
     "Rejected is what the daemon had no room for (RESOURCE_EXHAUSTED). Ctrl-C ends the run and\n"
     "prints what there is. Exit code 1 when no request went well, or the daemon went away.\n"
     "\n"
-    "--compare marks a difference as better or worse when its 99 % interval leaves out zero. The\n"
-    "interval comes from drawing 20 equal parts of the runs, with replacement, 1,000 times: it\n"
-    "knows of the noise within the runs, not of other machines or other days.",
+    "Prompts are fresh in each run unless --prompt-seed is given; lengths, arrivals and sampling "
+    "are\n"
+    "those of --seed.\n"
+    "\n"
+    "--compare takes two runs, or several a side with commas between the files. With four runs or\n"
+    "more a side it marks what is better or worse by the noise between the runs: sides that do "
+    "not\n"
+    "differ get a mark in 3 of 100 comparisons. One run a side shows the noise within the runs "
+    "alone.\n"
+    "Runs that found different shares of their prompts cached are refused.",
     "  sluice bench --concurrency=16 --requests=200\n"
     "  sluice bench --concurrency=256 --duration=30s --prompt-tokens=1024 --max-new-tokens=64\n"
     "  sluice bench --rate=20 --duration=1m --warmup=10s --slo-ttft=200ms --slo-itl=50ms\n"
     "  sluice bench --rate=5 --shapes=tests/bench/shapes/sharegpt-like.jsonl --html=run.html\n"
     "  sluice bench --rate=5 --requests=1000 --prompt-tokens=lognormal:200:1.2:2048 --json=b.json\n"
     "  sluice bench --concurrency=8 --requests=400 --turns=5 --prompt-tokens=30\n"
-    "  sluice bench --compare a.json b.json --html=difference.html",
+    "  sluice bench --compare a.json b.json --html=difference.html\n"
+    "  sluice bench --compare a1.json,a2.json,a3.json,a4.json b1.json,b2.json,b3.json,b4.json",
     Run};
 
 }  // namespace sluice

@@ -100,18 +100,22 @@ void AddRequestFlags(BenchOptions* options, FlagSet* flags) {
   flags->Add({"max-new-tokens", "LENGTH",
               "Sets the number of tokens that each request generates, in the forms of "
               "--prompt-tokens; EOS does not end it. Default: 128.",
-              ToLengths(&options->new_tokens)});
+              ToLengths(&options->new_tokens), "max-tokens"});
   flags->Add({"turns", "K",
               "Makes each stream or arrival a session that K requests continue, one after the "
               "other. Sessions are removed at the end. Default: 1, no sessions.",
               ToInt32([options](int32_t value) { options->load.turns = value; })});
   flags->Add({"temperature", "X", "Sets the temperature of the sampling; 0 is greedy. Default: 1.",
               ToFloat([options](float value) { options->temperature = value; })});
-  flags->Add({"seed", "N", "Seeds lengths, prompts, sampling and arrivals. Default: 1.",
+  flags->Add({"seed", "N", "Seeds lengths, sampling and arrivals. Default: 1.",
               ToUint64([options](uint64_t value) { options->seed = value; })});
+  flags->Add(
+      {"prompt-seed", "N",
+       "Draws the tokens of the prompts by this seed; a run of the same one finds them in the "
+       "prefix cache. Default: a fresh one for each run, which the report names.",
+       ToUint64([options](uint64_t value) { options->prompt_seed = value; })});
   flags->Add({"bypass-prefix-cache", "",
-              "Computes every prompt whole. Without it, a run finds the prefixes that a run of the "
-              "same seed left in the cache.",
+              "Computes every prompt whole, also where prompts have the same beginning.",
               ToBool([options](bool value) { options->bypass_prefix_cache = value; })});
   flags->Add({"model", "NAME", "Refuses to run on another model than this.",
               ToString([options](std::string text) { options->model = std::move(text); })});
@@ -135,9 +139,11 @@ void AddOutputFlags(BenchOptions* options, FlagSet* flags) {
               [options](absl::string_view text) { return SetJson(options, text); }});
   flags->Add({"html", "FILE", "Writes a page with plots, which needs no network.",
               ToString([options](std::string text) { options->html_file = std::move(text); })});
-  flags->Add({"compare", "",
-              "Compares two files of --json=FILE, given as arguments; no load is made.",
-              ToBool([options](bool value) { options->compare = value; })});
+  flags->Add(
+      {"compare", "",
+       "Compares two files of --json=FILE, given as arguments, or two lists of such files with "
+       "commas between them; no load is made.",
+       ToBool([options](bool value) { options->compare = value; })});
 }
 
 std::string CheckOptions(const BenchOptions& options) {
@@ -214,8 +220,10 @@ v1::GenerateRequest MakeBenchRequest(const BenchOptions& options, int32_t vocab_
   } else {
     auto* ids = request.mutable_tokens()->mutable_ids();
     ids->Reserve(static_cast<int>(shape.prompt_tokens));
+    Random tokens(options.prompt_seed.value_or(options.seed) ^
+                  (static_cast<uint64_t>(index) << 32));
     for (int64_t i = 0; i < shape.prompt_tokens; ++i) {
-      ids->Add(static_cast<int32_t>(random.Below(static_cast<uint64_t>(vocab_size))));
+      ids->Add(static_cast<int32_t>(tokens.Below(static_cast<uint64_t>(vocab_size))));
     }
   }
   request.mutable_sampling()->set_seed(random.Next());
@@ -269,6 +277,7 @@ std::map<std::string, std::string> OptionTexts(const BenchOptions& options) {
   const LoadOptions& load = options.load;
   std::map<std::string, std::string> texts = {
       {"seed", absl::StrCat(options.seed)},
+      {"prompt-seed", absl::StrCat(options.prompt_seed.value_or(options.seed))},
       {"warmup", load.warmup > absl::ZeroDuration() ? absl::FormatDuration(load.warmup)
                                                     : absl::StrCat(*options.warmup_requests)},
       {"load", DescribeLoad(options)},

@@ -30,6 +30,7 @@ struct BenchOptions {
   bool bypass_prefix_cache = false;
   std::optional<int64_t> warmup_requests;
   uint64_t seed = 1;
+  std::optional<uint64_t> prompt_seed;  // of the prompts' tokens; the command draws a fresh one
   SloTargets targets;
   bool json = false;      // on standard output, instead of the table
   std::string json_file;  // empty: none

@@ -43,7 +43,12 @@ void AddConnectionFlags(FlagSet* flags, Connection* connection) {
 
 std::optional<int> ParseLocalCommandLine(const Command& command, FlagSet* flags, Invocation* call) {
   bool help = false;
-  flags->Add({"help", "", "Prints this.", ToBool([&help](bool value) { help = value; })});
+  flags->Add(
+      {"help", "", "Prints this; so does -h.", ToBool([&help](bool value) { help = value; })});
+  if (call->describe != nullptr) {
+    call->describe(command, *flags);
+    return kExitOk;
+  }
   absl::StatusOr<std::vector<std::string>> rest = flags->Parse(call->args);
   if (!rest.ok()) return UsageError(command, call->io, rest.status().message());
   if (help) {

@@ -2,6 +2,7 @@
 #ifndef SLUICE_CLIENT_CLI_COMMAND_H_
 #define SLUICE_CLIENT_CLI_COMMAND_H_
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -10,6 +11,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
+#include "absl/types/span.h"
 #include "client/cli/flags.h"
 #include "client/cli/io.h"
 #include "client/client.h"
@@ -29,12 +31,17 @@ struct Connection {
 
 void AddConnectionFlags(FlagSet* flags, Connection* connection);
 
+struct Command;
+
 // One run of one command.
 struct Invocation {
   const Io& io;
   Connection connection;
   std::vector<std::string> args;
   std::shared_ptr<grpc::ChannelCredentials> credentials = nullptr;  // once the flags are parsed
+  // If set, the command runs no further than to here, with its flags: this is how the manual reads
+  // them.
+  std::function<void(const Command& command, const FlagSet& flags)> describe = nullptr;
 
   Client MakeClient() const { return Client({connection.address, credentials, connection.token}); }
   CallOptions Call() const {
@@ -52,6 +59,7 @@ struct Command {
 };
 
 // The commands, in the order of the help.
+extern const Command kRunCommand;
 extern const Command kGenerateCommand;
 extern const Command kChatCommand;
 extern const Command kScoreCommand;
@@ -61,7 +69,11 @@ extern const Command kSessionCommand;
 extern const Command kModelCommand;
 extern const Command kInspectCommand;
 extern const Command kHealthCommand;
+extern const Command kPsCommand;
 extern const Command kBenchCommand;
+
+// The commands behind `sluice session`.
+absl::Span<const Command> SessionCommands();
 
 // Parses call->args, of which the other arguments remain. The exit code when that was all (--help,
 // or an error that is printed), nullopt when the command can run.

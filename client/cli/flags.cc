@@ -11,6 +11,8 @@
 #include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
+#include "flags/near_name.h"
+#include "flags/size.h"
 
 namespace sluice {
 namespace {
@@ -65,9 +67,19 @@ void FlagSet::Add(Flag flag) { flags_.push_back(std::move(flag)); }
 const Flag* FlagSet::Find(absl::string_view name) const {
   const std::string with_dashes = absl::StrReplaceAll(name, {{"_", "-"}});
   for (const Flag& flag : flags_) {
-    if (flag.set && flag.name == with_dashes) return &flag;
+    if (flag.set &&
+        (flag.name == with_dashes || (!flag.alias.empty() && flag.alias == with_dashes)))
+      return &flag;
   }
   return nullptr;
+}
+
+std::vector<std::string> FlagSet::Names() const {
+  std::vector<std::string> names;
+  for (const Flag& flag : flags_) {
+    if (flag.set) names.push_back(flag.name);
+  }
+  return names;
 }
 
 absl::StatusOr<std::vector<std::string>> FlagSet::Parse(absl::Span<const std::string> args,
@@ -93,7 +105,8 @@ absl::Status FlagSet::ParseFlag(absl::Span<const std::string> args, size_t* i) c
   const std::string& arg = args[*i];
   const size_t equals = arg.find('=');
   const absl::string_view shown_name = absl::string_view(arg).substr(0, equals);
-  const absl::string_view name = absl::StripPrefix(absl::StripPrefix(shown_name, "-"), "-");
+  const absl::string_view name =
+      arg == "-h" ? "help" : absl::StripPrefix(absl::StripPrefix(shown_name, "-"), "-");
   if (const Flag* flag = Find(name)) {
     if (equals != std::string::npos) {
       return SetFlag(*flag, shown_name, absl::string_view(arg).substr(equals + 1));
@@ -106,7 +119,9 @@ absl::Status FlagSet::ParseFlag(absl::Span<const std::string> args, size_t* i) c
   }
   const Flag* negated = absl::StartsWith(name, "no") ? Find(name.substr(2)) : nullptr;
   if (negated == nullptr || !IsBoolean(*negated) || equals != std::string::npos) {
-    return absl::InvalidArgumentError(absl::StrCat("unknown flag ", shown_name));
+    return absl::InvalidArgumentError(
+        absl::StrCat("unknown flag ", shown_name,
+                     DidYouMean(absl::StrReplaceAll(name, {{"_", "-"}}), Names(), "--")));
   }
   return SetFlag(*negated, shown_name, "false");
 }
@@ -136,6 +151,21 @@ std::string FlagSet::Help() const {
     absl::StrAppend(&help, left, Wrap(flag.help), "\n");
   }
   return help;
+}
+
+std::vector<FlagManual> FlagSet::Manual() const {
+  std::vector<FlagManual> manual;
+  std::string section;
+  for (const Flag& flag : flags_) {
+    if (!flag.set) {
+      section = flag.name;
+      continue;
+    }
+    FlagManual entry = {section, flag.name, flag.value, flag.help};
+    entry.completes = CompletionOf(flag.value, &entry.words);
+    manual.push_back(std::move(entry));
+  }
+  return manual;
 }
 
 FlagSetter ToString(std::function<void(std::string)> store) {
@@ -177,6 +207,16 @@ FlagSetter ToInt64(std::function<void(int64_t)> store) {
   return NumberSetter<int64_t>(
       [](absl::string_view text, int64_t* value) { return absl::SimpleAtoi(text, value); },
       "a whole number", std::move(store));
+}
+
+FlagSetter ToSize(std::function<void(int64_t)> store) {
+  return NumberSetter<int64_t>(
+      [](absl::string_view text, int64_t* value) {
+        const absl::optional<int64_t> bytes = ParseSize(text);
+        if (bytes) *value = *bytes;
+        return bytes.has_value();
+      },
+      "a number of bytes, such as 4096 or 2G", std::move(store));
 }
 
 FlagSetter ToUint64(std::function<void(uint64_t)> store) {

@@ -12,6 +12,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "absl/types/span.h"
+#include "flags/manual.h"
 
 namespace sluice {
 
@@ -23,6 +24,7 @@ struct Flag {
   std::string value;  // what stands for its value in the help; empty: a boolean, --name or --noname
   std::string help;
   FlagSetter set;
+  std::string alias = "";  // another name for it, with dashes; the help does not list it
 };
 
 class FlagSet {
@@ -36,7 +38,8 @@ class FlagSet {
     kLast,      // everything after the first other argument is another argument
   };
   // Sets flags, and returns the other arguments. --name=value and --name value; "--" ends the
-  // flags, "-" is none. One line of error for an unknown flag or a bad value.
+  // flags, "-" is none, "-h" is --help. One line of error for an unknown flag, with the name that
+  // was probably meant, or a bad value.
   absl::StatusOr<std::vector<std::string>> Parse(absl::Span<const std::string> args,
                                                  Arguments order = Arguments::kAnywhere) const;
 
@@ -46,9 +49,12 @@ class FlagSet {
 
   // The flags, one to a line or more, 100 columns.
   std::string Help() const;
+  // The same for the man page and for completion.
+  std::vector<FlagManual> Manual() const;
 
  private:
   const Flag* Find(absl::string_view name) const;
+  std::vector<std::string> Names() const;
   // Sets the flag at args[*i], and moves *i to the last argument it took.
   absl::Status ParseFlag(absl::Span<const std::string> args, size_t* i) const;
 
@@ -63,6 +69,7 @@ FlagSetter ToDouble(std::function<void(double)> store);
 FlagSetter ToInt32(std::function<void(int32_t)> store);
 FlagSetter ToInt64(std::function<void(int64_t)> store);
 FlagSetter ToUint64(std::function<void(uint64_t)> store);
+FlagSetter ToSize(std::function<void(int64_t)> store);             // bytes: "4096", "2G"
 FlagSetter ToDuration(std::function<void(absl::Duration)> store);  // "250ms", "1m30s"; above zero
 FlagSetter ToTokenIds(std::function<void(int32_t)> append);        // "1,2,3", one call for each
 

@@ -6,8 +6,8 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "client/cli/command.h"
+#include "client/cli/generate_call.h"
 #include "client/cli/generate_flags.h"
-#include "client/cli/generate_printer.h"
 #include "client/cli/input.h"
 #include "sluice/v1/generate.pb.h"
 
@@ -99,16 +99,7 @@ int Run(const Command& command, Invocation* call) {
     return UsageError(command, io, "a prompt is text or --token-ids, not both");
   }
 
-  const int32_t sequences = options.request.has_n() ? options.request.n() : 1;
-  GeneratePrinter printer(sequences, options.json, io);
-  const absl::Status status = call->MakeClient().Generate(options.request, call->Call(),
-                                                          [&](const v1::GenerateResponse& event) {
-                                                            printer.Print(event);
-                                                            return io.out.good();
-                                                          });
-  printer.End(options.stats.value_or(io.out_is_terminal && io.err_is_terminal && !options.json));
-  if (!status.ok()) return CallFailed(io, status);
-  return printer.failed() || !io.out.good() ? kExitFailed : kExitOk;
+  return CallGenerate(*call, options.request, {options.json, options.stats});
 }
 
 }  // namespace

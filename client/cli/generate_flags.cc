@@ -12,6 +12,11 @@
 namespace sluice {
 namespace {
 
+// Small models write sentences with these, and hardly with the API's defaults, which are the
+// model's own distribution.
+constexpr float kDefaultTemperature = 0.7f;
+constexpr float kDefaultTopP = 0.9f;
+
 absl::Status AddBias(v1::SamplingParams* sampling, absl::string_view text) {
   const std::pair<absl::string_view, absl::string_view> parts =
       absl::StrSplit(text, absl::MaxSplits(':', 1));
@@ -49,14 +54,16 @@ absl::Status SetConflict(v1::GenerateRequest* request, absl::string_view text) {
 }  // namespace
 
 void AddSamplingFlags(v1::SamplingParams* sampling, FlagSet* flags) {
+  sampling->set_temperature(kDefaultTemperature);
+  sampling->set_top_p(kDefaultTopP);
   flags->Section("Sampling");
   flags->Add({"temperature", "X",
-              "Divides the logits by X, 0 to 100; 0 takes the most likely token. Default: 1.",
+              "Divides the logits by X, 0 to 100; 0 takes the most likely token. Default: 0.7.",
               ToFloat([sampling](float value) { sampling->set_temperature(value); })});
   flags->Add({"top-k", "K", "Draws from the K most likely tokens only. Default: 0, off.",
               ToInt32([sampling](int32_t value) { sampling->set_top_k(value); })});
   flags->Add({"top-p", "P",
-              "Draws from the most likely tokens that reach probability P. Default: 1, off.",
+              "Draws from the most likely tokens that reach probability P; 1 is off. Default: 0.9.",
               ToFloat([sampling](float value) { sampling->set_top_p(value); })});
   flags->Add({"min-p", "P",
               "Draws from tokens with at least P times the most likely one's probability. Default: "
@@ -85,8 +92,9 @@ void AddSamplingFlags(v1::SamplingParams* sampling, FlagSet* flags) {
 
 void AddStopFlags(v1::StopConditions* stop, FlagSet* flags) {
   flags->Section("When to stop");
-  flags->Add({"max-new-tokens", "N", "Stops after N tokens at the latest. Default: 256.",
-              ToInt32([stop](int32_t value) { stop->set_max_new_tokens(value); })});
+  flags->Add({"max-new-tokens", "N",
+              "Stops after N tokens at the latest; --max-tokens means the same. Default: 256.",
+              ToInt32([stop](int32_t value) { stop->set_max_new_tokens(value); }), "max-tokens"});
   flags->Add({"min-new-tokens", "N",
               "Generates at least N tokens before EOS or another stop. Default: 0.",
               ToInt32([stop](int32_t value) { stop->set_min_new_tokens(value); })});

@@ -7,7 +7,8 @@
 
 namespace sluice {
 
-// Each adds a section whose flags set the message's fields; the message outlives the parse.
+// Each adds a section whose flags set the message's fields; the message outlives the parse. The
+// first one also sets the defaults that the command line has and the API has not.
 void AddSamplingFlags(v1::SamplingParams* sampling, FlagSet* flags);
 void AddStopFlags(v1::StopConditions* stop, FlagSet* flags);
 void AddSessionFlags(v1::GenerateRequest* request, FlagSet* flags);

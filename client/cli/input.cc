@@ -1,21 +1,27 @@
 #include "client/cli/input.h"
 
-#include <cerrno>
-#include <cstring>
 #include <fstream>
-#include <iterator>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "client/cli/text.h"
+#include "client/open_file.h"
 
 namespace sluice {
 namespace {
 
+constexpr size_t kPieceBytes = 64 << 10;
+
 absl::StatusOr<std::string> ReadAll(std::istream& in, absl::string_view name) {
-  std::string text((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
+  std::string text;
+  std::string piece(kPieceBytes, '\0');
+  // The stream's own read catches what its buffer throws, which an iterator does not.
+  while (in.read(piece.data(), static_cast<std::streamsize>(piece.size())) || in.gcount() > 0) {
+    text.append(piece, 0, static_cast<size_t>(in.gcount()));
+  }
   if (in.bad()) return absl::InvalidArgumentError(absl::StrCat("cannot read ", name));
+  in.clear();  // the end is no failure
   return text;
 }
 
@@ -25,8 +31,9 @@ absl::StatusOr<std::string> ReadSource(const std::vector<std::string>& args,
     return absl::InvalidArgumentError("text comes from arguments or from a file, not from both");
   }
   if (!file.empty() && file != "-") {
-    std::ifstream in(file, std::ios::binary);
-    if (!in) return absl::InvalidArgumentError(absl::StrCat(file, ": ", std::strerror(errno)));
+    std::ifstream in;
+    const absl::Status opened = OpenFile(file, &in);
+    if (!opened.ok()) return opened;
     return ReadAll(in, file);
   }
   if (!args.empty() && !(args.size() == 1 && args[0] == "-")) return absl::StrJoin(args, " ");

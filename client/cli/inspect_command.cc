@@ -18,8 +18,8 @@ int Run(const Command& command, Invocation* call) {
   FlagSet flags;
   flags.Add({"memory", "BYTES",
              "Says how many working states fit into this much memory of a device beside the "
-             "weights. The activations of a step need more on top.",
-             ToInt64([&memory](int64_t value) { memory = value; })});
+             "weights, such as 80G. The activations of a step need more on top.",
+             ToSize([&memory](int64_t value) { memory = value; })});
   flags.Add({"check-values", "",
              "Reads all weights, as a start does: a NaN or an infinity among them is refused, and "
              "the fingerprint is known.",
@@ -48,7 +48,7 @@ const Command kInspectCommand = {
     "is, what weights and states take, and what the loaders refuse. Exit code 2 when it cannot be\n"
     "served.",
     "  sluice inspect deploy/models/classics-12m\n"
-    "  sluice inspect --memory=80000000000 --json models/gla-1.3B | jq .devices\n"
+    "  sluice inspect --memory=80G --json models/gla-1.3B | jq .devices\n"
     "  sluice inspect --check-values models/gla-1.3B",
     Run};
 

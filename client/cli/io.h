@@ -5,6 +5,8 @@
 #include <functional>
 #include <istream>
 #include <ostream>
+#include <string>
+#include <vector>
 
 #include "client/cancellation.h"
 
@@ -23,7 +25,8 @@ struct Io {
   bool out_is_terminal = false;
   bool err_is_terminal = false;
   std::function<const char*(const char* name)> environment =
-      nullptr;  // getenv; null for an unset name
+      nullptr;                              // getenv; null for an unset name
+  std::vector<std::string> variables = {};  // the names in the environment
   Cancellation* cancellation = nullptr;
 };
 

@@ -36,6 +36,16 @@ void AwaitSignals(sluice::Cancellation* cancellation, std::atomic<int>* stopped_
   }
 }
 
+// The names in the environment.
+std::vector<std::string> Variables() {
+  std::vector<std::string> names;
+  for (char** entry = environ; *entry != nullptr; ++entry) {
+    const std::string text = *entry;
+    names.push_back(text.substr(0, text.find('=')));
+  }
+  return names;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -55,6 +65,7 @@ int main(int argc, char** argv) {
                       isatty(STDOUT_FILENO) != 0,
                       isatty(STDERR_FILENO) != 0,
                       [](const char* name) -> const char* { return std::getenv(name); },
+                      Variables(),
                       &cancellation};
   int exit_code = sluice::RunSluice(std::vector<std::string>(argv + 1, argv + argc), io);
   std::cout.flush();

@@ -12,6 +12,7 @@
 #include "client/cli/command.h"
 #include "client/cli/input.h"
 #include "client/cli/text.h"
+#include "client/cli/waiting.h"
 #include "client/session_client.h"
 #include "sluice/v1/score.pb.h"
 
@@ -147,8 +148,15 @@ int Run(const Command& command, Invocation* call) {
     if (*position > 0) first = 0;
   }
   ScoreTable table(std::move(pieces), first, &io.out);
+  Waiting waiting(io);
+  waiting.Say("computing");
+  int64_t scored = 0;
   const absl::Status status =
       client.Score(options.request, call->Call(), [&](const v1::ScoreResponse& event) {
+        scored += event.logprobs().logprobs_size();
+        if (scored > 0) waiting.Say(absl::StrCat(WithCommas(scored), " tokens scored"));
+        // The rows themselves show how far it is.
+        if (io.out_is_terminal) waiting.Stop();
         if (options.json) {
           io.out << ToJson(event) << std::endl;
         } else if (event.has_logprobs()) {
@@ -158,6 +166,7 @@ int Run(const Command& command, Invocation* call) {
         }
         return io.out.good();
       });
+  waiting.Stop();
   if (!status.ok()) return CallFailed(io, status);
   return io.out.good() ? kExitOk : kExitFailed;
 }

@@ -3,18 +3,21 @@
 #include <optional>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
+#include "absl/strings/strip.h"
 #include "client/cli/command.h"
 #include "client/cli/session_file.h"
 #include "client/cli/session_text.h"
 #include "client/cli/text.h"
 #include "client/proto_time.h"
 #include "client/session_client.h"
+#include "flags/near_name.h"
 
 namespace sluice {
 namespace {
@@ -244,7 +247,13 @@ int Run(const Command& command, Invocation* call) {
       call->args.erase(call->args.begin());
       return sub.run(sub, call);
     }
-    return UsageError(command, call->io, absl::StrCat("unknown command '", call->args[0], "'"));
+    std::vector<std::string> names;
+    for (const Command& sub : kSessionCommands) {
+      names.emplace_back(absl::StripPrefix(sub.name, "session "));
+    }
+    return UsageError(command, call->io,
+                      absl::StrCat("unknown command '", call->args[0], "'",
+                                   DidYouMean(call->args[0], names, "session ")));
   }
   const std::string details = Details();
   Command described = command;
@@ -255,6 +264,8 @@ int Run(const Command& command, Invocation* call) {
 }
 
 }  // namespace
+
+absl::Span<const Command> SessionCommands() { return kSessionCommands; }
 
 const Command kSessionCommand = {"session",
                                  "makes, lists, forks, moves and ends sessions",

@@ -6,6 +6,7 @@
 #include <fstream>
 
 #include "absl/strings/str_cat.h"
+#include "client/open_file.h"
 
 namespace sluice {
 namespace {
@@ -55,8 +56,9 @@ absl::StatusOr<v1::Session> LoadSession(const SessionClient& sessions,
 absl::StatusOr<v1::Session> LoadSession(const SessionClient& sessions,
                                         const v1::SessionOptions& options, const CallOptions& call,
                                         const std::string& file) {
-  std::ifstream in(file, std::ios::binary);
-  if (!in) return FileError(file);
+  std::ifstream in;
+  const absl::Status opened = OpenFile(file, &in);
+  if (!opened.ok()) return opened;
   return LoadSession(sessions, options, call, in);
 }
 

@@ -53,6 +53,13 @@ TEST(ErrorTest, NoRetryDelayWithoutRetryInfo) {
   EXPECT_EQ(RetryDelay(absl::UnavailableError("no")), std::nullopt);
 }
 
+TEST(ErrorTest, AnHttpPortGetsAHint) {
+  const grpc::Status http(grpc::StatusCode::UNAVAILABLE, "Trying to connect an http1.x server");
+  EXPECT_EQ(ToAbslStatus(http, kAddress).message(),
+            "Trying to connect an http1.x server; 127.0.0.1:50051 speaks HTTP/1, as --admin_listen "
+            "and --http_listen do; give --address the address of --listen");
+}
+
 TEST(ErrorTest, UnreachedDaemonGetsAHint) {
   const grpc::Status refused(grpc::StatusCode::UNAVAILABLE, "connection\nrefused");
   EXPECT_EQ(ToAbslStatus(refused, kAddress).message(),

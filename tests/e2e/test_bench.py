@@ -155,8 +155,21 @@ def test_compare(daemon, tmp_path):
     end = run_sluice(daemon, "bench", *arguments, f"--html={page}", address="127.0.0.1:1")
     assert end.returncode == 0, end.stderr
     rows = {line[:34].strip(): line for line in end.stdout.splitlines()}
-    assert rows["whole request mean, ms"].endswith("worse")
+    assert rows["whole request mean, ms"].endswith("worse (one run)")
     assert rows["not served %"].endswith("within noise")
     data = Page(page.read_text()).data
     assert [report["max_new_tokens"] for report in data["reports"]] == [2, 40]
-    assert {row["name"]: row["difference"] for row in data["comparison"]}["whole request mean"] == "worse"
+    assert {row["name"]: row["difference"] for row in data["comparison"]}["whole request mean"] == "worse (one run)"
+
+
+def test_runs_do_not_reuse_each_others_prompts(daemon, tmp_path):
+    """Two runs against one daemon send other prompts, unless told to send the same: then they are not compared."""
+    files = [tmp_path / f"{name}.json" for name in ("a", "b", "c", "d")]
+    for file, flags in zip(files, [(), (), ("--prompt-seed=5",), ("--prompt-seed=5",)]):
+        bench(daemon, "--concurrency=2", "--requests=24", "--prompt-tokens=256", "--max-new-tokens=2", "--warmup=0", f"--json={file}",
+              *flags)
+    reused = [json.loads(file.read_text())["reused_tokens"] for file in files]
+    assert reused[:3] == [0, 0, 0] and reused[3] > 0
+    assert run_sluice(daemon, "bench", "--compare", str(files[0]), str(files[1])).returncode == 0
+    refused = run_sluice(daemon, "bench", "--compare", f"{files[0]},{files[1]}", f"{files[2]},{files[3]}")
+    assert refused.returncode == 2 and "d.json" in refused.stderr and "prefix cache" in refused.stderr

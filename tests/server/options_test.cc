@@ -8,6 +8,7 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "server/help.h"
 
 namespace sluice {
 namespace {
@@ -16,10 +17,9 @@ using ::testing::HasSubstr;
 
 absl::StatusOr<CommandLine> Parse(const std::vector<std::string>& args,
                                   const std::map<std::string, std::string>& environment = {}) {
-  return ParseCommandLine(args, [&](const char* name) -> const char* {
-    const auto it = environment.find(name);
-    return it == environment.end() ? nullptr : it->second.c_str();
-  });
+  std::vector<std::string> entries;
+  for (const auto& [name, value] : environment) entries.push_back(name + "=" + value);
+  return ParseCommandLine(args, entries);
 }
 
 std::string ErrorOf(const std::vector<std::string>& args,
@@ -67,6 +67,37 @@ TEST(Options, WhatIsWrongIsNamed) {
   EXPECT_THAT(ErrorOf({}), HasSubstr("--model=DIR is required"));
 }
 
+TEST(Options, AMisspeltFlagIsNamed) {
+  EXPECT_THAT(ErrorOf({"--model=m", "--max_steams=1"}),
+              HasSubstr("unknown flag '--max_steams=1'; did you mean --max_streams?"));
+  EXPECT_THAT(ErrorOf({"--modle=m"}), HasSubstr("did you mean --model?"));
+  EXPECT_THAT(ErrorOf({"--model=m", "--verbose"}), HasSubstr("goes with --version"));
+}
+
+TEST(Options, BytesMayHaveUnits) {
+  EXPECT_EQ(Parse({"--model=m", "--host_state_bytes=2G"})->options.host_state_bytes,
+            int64_t{2} << 30);
+  EXPECT_EQ(Parse({"--model=m", "--max_message_bytes=1MiB"})->options.max_message_bytes, 1 << 20);
+  EXPECT_EQ(Parse({"--model=m", "--memory_limit=1.5g"})->options.memory_limit, int64_t{3} << 29);
+  EXPECT_THAT(ErrorOf({"--model=m", "--memory_limit=2GG"}), HasSubstr("such as 4096 or 2G"));
+  EXPECT_THAT(ErrorOf({"--model=m", "--max_message_bytes=4G"}), HasSubstr("up to 2147483647"));
+  EXPECT_THAT(ErrorOf({"--model=m", "--max_streams=1K"}), HasSubstr("is not a whole number up to"));
+}
+
+TEST(Options, UnknownVariablesAreToldOf) {
+  const std::map<std::string, std::string> others = {
+      {"SLUICE_TOKEN", "t"},        {"SLUICE_SERVICE_HOST", "h"}, {"SLUICE_PORT_50051_TCP", "p"},
+      {"SLUICE_ADMIN_PORT", "tcp"}, {"SLUICE_MOOD", "dark"},      {"MODLE", "x"}};
+  const absl::StatusOr<CommandLine> parsed = Parse({"--model=m"}, others);
+  ASSERT_TRUE(parsed.ok()) << parsed.status();
+  ASSERT_EQ(parsed->warnings.size(), 1u);
+  EXPECT_EQ(parsed->warnings[0], "environment SLUICE_MOOD is ignored: no flag has this name");
+  EXPECT_THAT(ErrorOf({"--model=m"}, {{"SLUICE_MAX_STREAM", "7"}}),
+              HasSubstr("environment SLUICE_MAX_STREAM: no flag has this name; did you mean "
+                        "SLUICE_MAX_STREAMS?"));
+  EXPECT_THAT(ErrorOf({"--model=m"}, {{"SLUICE_MDOEL", "7"}}), HasSubstr("SLUICE_MODEL?"));
+}
+
 TEST(Options, TheCommandLineWinsOverTheEnvironment) {
   const std::map<std::string, std::string> environment = {{"SLUICE_MODEL", "e"},
                                                           {"SLUICE_THREADS", "5"}};
@@ -90,10 +121,15 @@ TEST(Options, Flagfile) {
   std::ofstream(path) << "--flagfile=" << path << "\n";
   EXPECT_THAT(ErrorOf({"--flagfile", path}), HasSubstr("nested too deep"));
   EXPECT_THAT(ErrorOf({"--flagfile=/no/such/file"}), HasSubstr("No such file"));
+  EXPECT_THAT(ErrorOf({"--model=m", "--flagfile=/etc"}), HasSubstr("'/etc': Is a directory"));
+  std::ofstream(path) << "--treads=4\n";
+  EXPECT_THAT(ErrorOf({"--flagfile", path}), HasSubstr(path + ": unknown flag '--treads=4'; did"));
 }
 
 TEST(Options, HelpNeedsNoModelAndNamesEveryFlag) {
   EXPECT_EQ(Parse({"--help"})->action, CommandLineAction::kHelp);
+  EXPECT_EQ(Parse({"-h"})->action, CommandLineAction::kHelp);
+  EXPECT_EQ(Parse({"--verbose", "--version"})->action, CommandLineAction::kVersionVerbose);
   EXPECT_EQ(Parse({"--help=markdown"})->action, CommandLineAction::kHelpMarkdown);
   EXPECT_EQ(Parse({"--help=metrics"})->action, CommandLineAction::kHelpMetrics);
   EXPECT_EQ(Parse({"--version"})->action, CommandLineAction::kVersion);
@@ -106,6 +142,19 @@ TEST(Options, HelpNeedsNoModelAndNamesEveryFlag) {
     EXPECT_THAT(HelpText(), HasSubstr("--" + name + "="));
     EXPECT_THAT(HelpMarkdown(), HasSubstr("`--" + name + "="));
   }
+}
+
+TEST(Options, TheManualHasEveryFlag) {
+  const std::string page = ManPage(ServerManual());
+  const std::string bash = BashCompletion(ServerManual());
+  const std::string zsh = ZshCompletion(ServerManual());
+  for (const FlagValue& flag : FlagValues(ServerOptions())) {
+    EXPECT_THAT(page, HasSubstr(".B \\-\\-" + flag.name + "="));
+    EXPECT_THAT(bash, HasSubstr("--" + flag.name + "="));
+    EXPECT_THAT(zsh, HasSubstr("'--" + flag.name + "=["));
+  }
+  EXPECT_THAT(bash, HasSubstr("--log_level) COMPREPLY=($(compgen"));
+  EXPECT_THAT(VerboseVersion(), HasSubstr("libc.so.6 "));
 }
 
 TEST(Options, HelpNamesEveryExitCode) {

@@ -24,6 +24,7 @@ class CliTest : public ::testing::Test {
     io.environment = [this](const char* name) {
       return std::string(name) == "SLUICE_ADDRESS" ? server_.address().c_str() : nullptr;
     };
+    io.variables = variables_;
     const int exit_code = RunSluice(args, io);
     out_ = out.str();
     err_ = err.str();
@@ -33,6 +34,7 @@ class CliTest : public ::testing::Test {
   FakeServer server_;
   std::string in_;
   bool in_is_terminal_ = false;
+  std::vector<std::string> variables_;
   std::string out_;
   std::string err_;
 };

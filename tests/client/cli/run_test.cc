@@ -1,7 +1,9 @@
 // The commands as a user runs them, against a server that answers what the test wrote down.
 #include "client/cli/run.h"
 
+#include <algorithm>
 #include <string>
+#include <vector>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -20,8 +22,8 @@ using RunTest = CliTest;
 
 TEST_F(RunTest, HelpListsEveryCommand) {
   EXPECT_EQ(Run({"--help"}), 0);
-  for (const char* name : {"generate", "chat", "session", "score", "tokenize", "detokenize",
-                           "model", "inspect", "health", "bench"}) {
+  for (const char* name : {"run", "generate", "chat", "session", "score", "tokenize", "detokenize",
+                           "model", "inspect", "health", "ps", "bench"}) {
     EXPECT_THAT(out_, HasSubstr(std::string("\n  ") + name + " "));
   }
   EXPECT_THAT(out_, HasSubstr("Examples:"));
@@ -29,8 +31,8 @@ TEST_F(RunTest, HelpListsEveryCommand) {
 
 TEST_F(RunTest, EveryCommandHasHelpWithExamples) {
   for (const char* name : {"generate", "chat", "session", "score", "tokenize", "detokenize",
-                           "model", "health", "bench"}) {
-    EXPECT_EQ(Run({name, "--help"}), 0);
+                           "model", "health", "ps", "bench"}) {
+    EXPECT_EQ(Run({name, "-h"}), 0);
     EXPECT_THAT(out_, StartsWith(std::string("Usage: sluice ") + name + " "));
     EXPECT_THAT(out_, HasSubstr(std::string("Examples:\n  sluice ") + name));
     EXPECT_THAT(out_, HasSubstr("--address=HOST:PORT"));
@@ -46,6 +48,14 @@ TEST_F(RunTest, BadCommandLinesAreOneLineAndExitCode2) {
   EXPECT_EQ(err_, "sluice: which command? (see sluice --help)\n");
   EXPECT_EQ(Run({"dance"}), 2);
   EXPECT_EQ(err_, "sluice: unknown command 'dance' (see sluice --help)\n");
+  EXPECT_EQ(Run({"genrate"}), 2);
+  EXPECT_EQ(
+      err_,
+      "sluice: unknown command 'genrate'; did you mean sluice generate? (see sluice --help)\n");
+  EXPECT_EQ(Run({"session", "frok"}), 2);
+  EXPECT_THAT(err_, HasSubstr("unknown command 'frok'; did you mean session fork?"));
+  EXPECT_EQ(Run({"generate", "--temprature=1", "x"}), 2);
+  EXPECT_THAT(err_, HasSubstr("unknown flag --temprature; did you mean --temperature? (see"));
   EXPECT_EQ(Run({"--colour", "generate"}), 2);
   EXPECT_EQ(err_, "sluice: unknown flag --colour (see sluice --help)\n");
   EXPECT_EQ(Run({"generate", "--top-k=many"}), 2);
@@ -58,6 +68,49 @@ TEST_F(RunTest, BadCommandLinesAreOneLineAndExitCode2) {
   EXPECT_EQ(Run({"generate", "--stop=\\q", "x"}), 2);
 }
 
+TEST_F(RunTest, ADirectoryIsNoFile) {
+  for (const std::vector<std::string>& args : std::vector<std::vector<std::string>>{
+           {"score", "--file=/etc"},
+           {"generate", "--prompt-file=/etc"},
+           {"tokenize", "--file", "/etc"},
+           {"bench", "--shapes=/etc"},
+           {"bench", "--compare", "/etc", "/etc"},
+           {"--tls-ca=/etc", "model"},
+       }) {
+    EXPECT_EQ(Run(args), 2) << args[0];
+    EXPECT_THAT(err_, HasSubstr("/etc: Is a directory")) << args[0];
+    EXPECT_EQ(std::count(err_.begin(), err_.end(), '\n'), 1) << err_;
+  }
+  EXPECT_EQ(Run({"session", "import", "/etc"}), 1);
+  EXPECT_THAT(err_, HasSubstr("/etc: Is a directory"));
+}
+
+TEST_F(RunTest, VersionAndManual) {
+  EXPECT_EQ(Run({"--version"}), 0);
+  EXPECT_THAT(out_, StartsWith("sluice "));
+  EXPECT_EQ(Run({"--help=man"}), 0);
+  EXPECT_THAT(out_, HasSubstr(".SS \"sluice session fork "));
+  EXPECT_THAT(out_, HasSubstr(".B \\-\\-max\\-new\\-tokens=N\n"));
+  EXPECT_EQ(Run({"--help=bash"}), 0);
+  EXPECT_THAT(out_, HasSubstr("'session fork') words='--etag= "));
+  EXPECT_EQ(Run({"--help=zsh"}), 0);
+  EXPECT_THAT(out_, StartsWith("#compdef sluice\n"));
+}
+
+TEST_F(RunTest, AMisspeltVariableIsAnError) {
+  variables_ = {"SLUICE_ADRESS", "HOME"};
+  EXPECT_EQ(Run({"model"}), 2);
+  EXPECT_THAT(err_, HasSubstr("environment SLUICE_ADRESS: no flag has this name; did you mean "
+                              "SLUICE_ADDRESS?"));
+  variables_ = {"SLUICE_ADDRESS", "SLUICE_MODEL", "SLUICE_TLS_CLIENT_CA", "SLUICE_LISTEN"};
+  EXPECT_EQ(Run({"model"}), 0) << err_;
+}
+
+TEST_F(RunTest, RunWantsADirectoryOrAPrompt) {
+  EXPECT_EQ(Run({"run", "no/such/model", "Once"}), 2);
+  EXPECT_THAT(err_, StartsWith("sluice run: no/such/model is no directory (see"));
+}
+
 TEST_F(RunTest, FlagsBeforeTheCommandCount) {
   EXPECT_EQ(Run({"--address=127.0.0.1:1", "model"}), 1);
   EXPECT_THAT(err_, HasSubstr("is sluiced running at 127.0.0.1:1? (UNAVAILABLE)\n"));
@@ -68,7 +121,13 @@ TEST_F(RunTest, GenerateStreamsText) {
   EXPECT_EQ(out_, "Hello there\n");
   EXPECT_THAT(err_, IsEmpty());
   EXPECT_EQ(server_.generate_request.text(), "Once upon");
-  EXPECT_FALSE(server_.generate_request.sampling().has_temperature());
+  EXPECT_FLOAT_EQ(server_.generate_request.sampling().temperature(), 0.7f);
+  EXPECT_FLOAT_EQ(server_.generate_request.sampling().top_p(), 0.9f);
+}
+
+TEST_F(RunTest, MaxTokensIsAnAlias) {
+  EXPECT_EQ(Run({"generate", "--max-tokens=5", "x"}), 0);
+  EXPECT_EQ(server_.generate_request.stop().max_new_tokens(), 5);
 }
 
 TEST_F(RunTest, GenerateReadsStandardInput) {

@@ -1,0 +1,16 @@
+# Part of `cmake --install`: the unit of systemd and its flags, with the prefix in place of /usr/local.
+set(prefix ${CMAKE_INSTALL_PREFIX})
+# /usr is the distribution's: its files of configuration are in /etc, as those of /usr/local are for this unit.
+if(prefix MATCHES "^/usr(/local)?$")
+  set(etc $ENV{DESTDIR}/etc/sluice)
+else()
+  set(etc $ENV{DESTDIR}${prefix}/etc/sluice)
+endif()
+file(READ ${source_dir}/systemd/sluiced.service unit)
+file(READ ${source_dir}/systemd/sluiced.flags flags)
+string(REPLACE /usr/local ${prefix} unit "${unit}")
+string(REPLACE /usr/local ${prefix} flags "${flags}")
+file(WRITE $ENV{DESTDIR}${prefix}/lib/systemd/system/sluiced.service "${unit}")
+if(NOT EXISTS ${etc}/sluiced.flags)
+  file(WRITE ${etc}/sluiced.flags "${flags}")
+endif()
