@@ -35,7 +35,7 @@ class SessionImport {
   SessionImport(const SessionImport&) = delete;
   SessionImport& operator=(const SessionImport&) = delete;
 
-  // As BlobReader::Add.
+  // Takes the next bytes, by the rules of BlobReader::Add.
   absl::Status Add(absl::string_view piece) { return reader_.Add(piece); }
   // After the last piece, once: makes the session.
   void Finish(const SessionSettings& settings, Done<v1::Session> done);

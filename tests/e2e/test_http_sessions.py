@@ -404,7 +404,7 @@ def test_tenants_see_their_own(start_daemon, tmp_path):
     absent = large.get("/v1/sessions/absent").json["error"]["message"].replace("absent", "mine")
     for method, path, body in [("GET", "", None), ("PATCH", "", {"ttl": 60}), ("DELETE", "", None), ("POST", "/fork", {}),
                                ("GET", "/export", None)]:
-        # With the right etag too: a foreign session is an absent one.
+        # A foreign session is an absent one, for a call with the right etag too.
         foreign = large.ask(method, f"/v1/sessions/mine{path}", body, **{"If-Match": made["etag"]})
         assert foreign.error(404, "session_not_found")["message"] == absent
         nobody.ask(method, f"/v1/sessions/mine{path}", body).error(401)
