@@ -124,12 +124,10 @@ bool IsSoftmax(const MixerSpec& s) {
 // What CUDA's generic linear core does not take.
 absl::Status CheckCudaLinear(const MixerSpec& s) {
   constexpr int64_t kMostMapWidth = 1024;
+  constexpr int64_t kMostPlainKeys = 512;  // whose state's columns a block holds
   const auto refuse = [](absl::string_view what) { return Refuse(DeviceKind::kCuda, what); };
-  if (s.key_width % 8 != 0) return RefuseSize("keys of a head", s.key_width, "a multiple of 8");
-  for (const Columns& columns : {s.q, s.k, s.v, s.out_gate}) {
-    if (columns.offset % 8 != 0)
-      return RefuseSize("a column of the input projection", columns.offset, "a multiple of 8");
-  }
+  if (PlainOnCuda(s) && s.dk > kMostPlainKeys)
+    return RefuseSize("dk (keys of a head)", s.dk, "a multiple of 8, or at most 512");
   if (s.decay == Decay::kKey &&
       (s.k_heads != s.state_heads || s.v_heads != s.state_heads || s.normaliser))
     return refuse("a decay of each key channel with shared keys or a normaliser");
@@ -146,8 +144,6 @@ absl::Status CheckCudaLinear(const MixerSpec& s) {
     if (s.conv.taps > 0 || s.rope != Rope::kNone || s.gate != GateMap::kNone)
       return refuse("a feature map of whole heads with a convolution, positions or a gate");
   }
-  if (s.low_rank_gate && s.out_gate.width % 8 != 0)
-    return RefuseSize("rank of the output gate", s.out_gate.width, "a multiple of 8");
   return absl::OkStatus();
 }
 
@@ -164,8 +160,9 @@ absl::Status CheckMixer(DeviceKind device, const MixerSpec& s) {
     return Refuse(device, absl::StrCat("short convolution: conv_size is ", s.conv.taps,
                                        ", must be at most ", kMaxConvTaps));
   }
-  if (s.dk % 8 != 0) return RefuseSize("dk (keys of a head)", s.dk, "a multiple of 8");
-  if (s.dv % 8 != 0) return RefuseSize("dv (values of a head)", s.dv, "a multiple of 8");
+  if (IsGla(s) && s.dk % 8 != 0) return RefuseSize("dk (keys of a head)", s.dk, "a multiple of 8");
+  if (IsGla(s) && s.dv % 8 != 0)
+    return RefuseSize("dv (values of a head)", s.dv, "a multiple of 8");
   if (s.conv.taps > kMaxConvTaps) return RefuseSize("conv_size", s.conv.taps, "at most 64");
   if (!IsGla(s)) {
     if (absl::Status status = CheckCudaLinear(s); !status.ok()) return status;
@@ -177,6 +174,14 @@ absl::Status CheckMixer(DeviceKind device, const MixerSpec& s) {
 }  // namespace
 
 bool FusedGla(const MixerSpec& spec) { return IsGla(spec); }
+
+bool PlainOnCuda(const MixerSpec& s) {
+  for (const Columns& columns : {s.q, s.k, s.v, s.out_gate}) {
+    if (columns.offset % 8 != 0) return true;
+  }
+  return s.key_width % 8 != 0 || s.dk % 8 != 0 || s.dv % 8 != 0 ||
+         (s.low_rank_gate && s.out_gate.width % 8 != 0);
+}
 
 absl::Status CheckSpec(DeviceKind device, const ModelSpec& spec) {
   absl::Status status;

@@ -28,6 +28,10 @@ std::string CoreRevisions(DeviceKind device, const ModelSpec& spec);
 // True if CUDA's fused kernels compute this mixer: gated linear attention as its paper defines it.
 bool FusedGla(const MixerSpec& spec);
 
+// True if CUDA's generic core takes this mixer an element at a time: its heads or columns are no
+// multiples of the 8 elements that the faster kernels load at once.
+bool PlainOnCuda(const MixerSpec& spec);
+
 }  // namespace sluice
 
 #endif  // SLUICE_KERNELS_CORES_H_

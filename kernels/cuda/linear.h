@@ -37,6 +37,7 @@ struct LinearArgs {
   const float* decode_front = nullptr;          // (decode rows, front_stride)
   const __nv_bfloat16* prompt_front = nullptr;  // (rows, front_stride)
   int64_t front_stride = 0;                     // a multiple of 8
+  int64_t front_rows = 0;                       // of prompt_front, that can be read
   int32_t k_offset = 0, v_offset = 0;           // multiples of 8
 
   // log of the decay: kConst (state_heads), kHead (rows, state_heads), kKey (rows, state_heads *
@@ -51,7 +52,8 @@ struct LinearArgs {
 
   LinearDecay decay = LinearDecay::kNone;
   int32_t q_heads = 0, k_heads = 0, v_heads = 0, state_heads = 0, out_heads = 0;
-  int32_t dk = 0, dv = 0;  // multiples of 8
+  int32_t dk = 0, dv = 0;  // multiples of 8 unless plain
+  bool plain = false;      // heads of any width, an element at a time (linear_plain.cu)
 };
 
 enum class BackNorm : uint8_t { kNone, kRms, kLayer };
@@ -97,7 +99,10 @@ size_t LinearDecodeSharedBytes(const LinearArgs& args);
 // Buffers in which a wave's chunks leave their results for each other; chunk numbers count from the
 // wave's first.
 struct LinearBuffers {
-  // scores, carry, span_decay and partial, with state heads for kv heads; q, k and decay for kKey.
+  // For kKey as mixer.h says, with state heads for kv heads. Otherwise scores, and these three,
+  // which lie as accumulators do (chunk_tiles.cuh), a tile of 64 columns of v after another:
+  // carry (whole spans, state_heads, tiles, key_stride * 64), partial (chunks, out_heads, tiles,
+  // kChunk * 64), and span_decay (whole spans, state_heads).
   ChunkBuffers chunk;
   // (chunks, state_heads, 2, kChunk): the decay from the chunk's beginning through each token, and
   // from after each token to the chunk's end, times its key scale.
@@ -124,11 +129,21 @@ cudaError_t LaunchLinearNormaliser(const LinearArgs& args, const LinearBuffers& 
 // carry of whole spans = what their own tokens add to the state; span_decay.
 cudaError_t LaunchLinearSpanSums(const LinearArgs& args, const LinearBuffers& buffers,
                                  const ChunkRange& range, cudaStream_t stream);
-// LaunchGlaScan, then: out (rows, out_stride) = o; the slots' states after a span that is not
-// whole.
+// carry = the state that enters each whole span; slots = the state after the last.
+cudaError_t LaunchLinearScan(const LinearArgs& args, const LinearBuffers& buffers,
+                             const ChunkRange& range, cudaStream_t stream);
+// out (rows, out_stride) = o; the slots' states after a span that is not whole.
 cudaError_t LaunchLinearChunks(const LinearArgs& args, const LinearBuffers& buffers,
                                __nv_bfloat16* out, int64_t out_stride, const ChunkRange& range,
                                cudaStream_t stream);
+
+// Core and `back` of plain layers: any decay, dk up to 512.
+cudaError_t LaunchPlainDecode(const LinearArgs& args, const LinearBack& back,
+                              const LinearDecodeBuffers& buffers, int grid_rows,
+                              cudaStream_t stream);
+cudaError_t LaunchPlainPrompts(const LinearArgs& args, const LinearBack& back,
+                               const LinearBuffers& buffers, std::span<const ChunkRange> waves,
+                               int first, int rows, cudaStream_t stream);
 
 // Any decay: `back` in place.
 cudaError_t LaunchLinearBack(const LinearArgs& args, const LinearBack& back,

@@ -28,10 +28,16 @@ struct Eight {
   float at[8];
 };
 
-__device__ __forceinline__ Eight LoadEight(const bf16* p) {
-  const uint4 v = *reinterpret_cast<const uint4*>(p);
+__device__ __forceinline__ Eight Unpack(uint4 v) {
   return {{LowBf16(v.x), HighBf16(v.x), LowBf16(v.y), HighBf16(v.y), LowBf16(v.z), HighBf16(v.z),
            LowBf16(v.w), HighBf16(v.w)}};
+}
+__device__ __forceinline__ uint4 Pack(const Eight& x) {
+  return make_uint4(PackBf16(x.at[0], x.at[1]), PackBf16(x.at[2], x.at[3]),
+                    PackBf16(x.at[4], x.at[5]), PackBf16(x.at[6], x.at[7]));
+}
+__device__ __forceinline__ Eight LoadEight(const bf16* p) {
+  return Unpack(*reinterpret_cast<const uint4*>(p));
 }
 __device__ __forceinline__ Eight LoadEight(const float* p) {
   const float4 a = *reinterpret_cast<const float4*>(p), b = *reinterpret_cast<const float4*>(p + 4);
@@ -57,6 +63,21 @@ __device__ __forceinline__ float BackGateOf(BackGate gate, float x) {
       return 1.0f / (1.0f + Exp2(-x * kLog2E));
   }
   return x;
+}
+
+// The sum over the threads of a team: a warp, or the block, which then passes barriers. partial
+// (kBackWarps) in shared memory.
+template <int kTeam>
+__device__ __forceinline__ float TeamSum(float x, float* partial) {
+  x = WarpSum(x);
+  if constexpr (kTeam == 32) return x;
+  __syncthreads();
+  if (threadIdx.x % 32 == 0) partial[threadIdx.x / 32] = x;
+  __syncthreads();
+  float total = 0.0f;
+#pragma unroll
+  for (int w = 0; w < kBackWarps; ++w) total += partial[w];
+  return total;
 }
 
 // A row: O is what holds o, V what holds front's v.
@@ -133,22 +154,7 @@ class BackRow {
       for (int i = 0; i < 8; ++i) x.at[i] += w.at[i];
     }
     if (!b_.gate_first) Gate(c, &x);
-    *reinterpret_cast<uint4*>(out_ + c) =
-        make_uint4(PackBf16(x.at[0], x.at[1]), PackBf16(x.at[2], x.at[3]),
-                   PackBf16(x.at[4], x.at[5]), PackBf16(x.at[6], x.at[7]));
-  }
-
-  template <int kTeam>
-  __device__ __forceinline__ float TeamSum(float x, float* partial) const {
-    x = WarpSum(x);
-    if constexpr (kTeam == 32) return x;
-    __syncthreads();
-    if (threadIdx.x % 32 == 0) partial[threadIdx.x / 32] = x;
-    __syncthreads();
-    float total = 0.0f;
-#pragma unroll
-    for (int w = 0; w < kBackWarps; ++w) total += partial[w];
-    return total;
+    *reinterpret_cast<uint4*>(out_ + c) = Pack(x);
   }
 
   // The columns from `first` on that are normed together, by a team that holds thread `rank`.

@@ -4,100 +4,302 @@
 // Keys and queries come as front left them: decays scale sums in registers and values on their way
 // to the last product, so that heads which share queries and keys share their tiles too.
 //
-// A warpgroup holds 64 columns of v; a block is several of one state, or of several states with
-// the same query and key, one each. The state lies transposed, (v, dk), in fp32 accumulators, as in
-// gla_chunk.cu, whose swizzled tiles and stages these are.
-#include "kernels/cuda/device.cuh"
+// A warpgroup holds 64 columns of v; a block is two of one state, or of two states with the same
+// query and key, one each. The state lies transposed, (v, dk), in fp32 accumulators: rounded to
+// bf16 pairs it is the left operand of the first product as it lies, and the right place for the
+// sums of the last. Chunks pass through stages of shared memory in swizzled tiles. On Hopper a
+// thread of its own keeps bulk copies on their way, and the warpgroups wait for nothing but their
+// stage, so that one's sums hide behind the other's products; elsewhere all threads copy, into one
+// stage.
+#include "kernels/cuda/chunk_tiles.cuh"
 #include "kernels/cuda/linear.h"
+#include "kernels/cuda/tensor_map.h"
+#include "kernels/cuda/tma.cuh"
 #include "kernels/cuda/wgmma.cuh"
 
 namespace sluice::cuda {
 namespace {
 
-constexpr int kGroupThreads = 128;           // of a warpgroup
-constexpr int kTileBytes = kChunk * 128;     // 64 rows of 64 columns
+constexpr int kMostGroups = 2;  // warpgroups of a block
+constexpr int kMostStages = 4;
 constexpr int kDecayBytes = 2 * kChunk * 4;  // of a chunk and state
-constexpr int kPassKeys = 256;               // of dk that one pass holds
+
+// What a launch computes. Keys past kPassKeys take further passes over the chunks, which leave the
+// sums of their outputs for the next.
+enum class Pass { kSums, kOnly, kFirst, kMiddle, kLast };
+constexpr bool Queries(Pass pass) { return pass != Pass::kSums; }
+constexpr bool TakesScores(Pass pass) { return pass == Pass::kOnly || pass == Pass::kFirst; }
+constexpr bool AddsPartial(Pass pass) { return pass == Pass::kMiddle || pass == Pass::kLast; }
+constexpr bool LeavesPartial(Pass pass) { return pass == Pass::kFirst || pass == Pass::kMiddle; }
 
 struct Params {
   int first_chunk;  // the buffers' chunk 0, of the step
   int first_span;
   int first_key;  // of this pass
-  bool first_pass, last_pass;
-  int member;  // of the output heads that share a state, which take turns: the last replaces it
-  int states;  // of a block: 1, or one a warpgroup
+  int member;     // of the output heads that share a state, which take turns: the last replaces it
+  int groups;     // warpgroups of the block
+  int states;     // of the block: 1, or one a warpgroup
+  int stages;
   bf16* out;
   int64_t out_stride;
 };
 
-// The offset of 16-byte chunk `chunk` of a row: tiles of 64 columns lie one after another, swizzled
-// as wgmma.cuh says.
-__device__ __forceinline__ uint32_t At(int row, int chunk) {
-  return chunk / 8 * kTileBytes + row * 128 + ((chunk ^ row) & 7) * 16;
-}
+struct Maps {  // of the tiles that Hopper copies
+  CUtensorMap q, k, v, scores;
+};
 
 struct Stage {  // offsets in bytes; a tile of v a warpgroup, scores and decays a state
   int k, scores, v, decays, bytes;
 };
-template <int kKeys>
+template <int kKeys, Pass kPass>
 __host__ __device__ __forceinline__ Stage StageLayout(int groups, int states) {
+  constexpr int kKeyBytes = kKeys / 64 * kTileBytes;
   Stage s;
-  s.k = kKeys / 64 * kTileBytes;
-  s.scores = 2 * s.k;
-  s.v = s.scores + states * kTileBytes;
+  s.k = Queries(kPass) ? kKeyBytes : 0;
+  s.scores = s.k + kKeyBytes;
+  s.v = s.scores + (TakesScores(kPass) ? states * kTileBytes : 0);
   s.decays = s.v + groups * kTileBytes;
-  s.bytes = s.decays + (states * kDecayBytes + 1023) / 1024 * 1024;
+  s.bytes = s.decays + 1024;
   return s;
 }
 
-// Starts copies of a chunk into a stage, by all threads of the block.
-template <int kKeys, bool kSums>
-__device__ __forceinline__ void FillStage(const LinearArgs& a, const LinearBuffers& b,
-                                          const Params& p, const ChunkMeta& chunk, int64_t local,
-                                          int first_state, int first_column, uint32_t stage,
-                                          const Stage& at) {
-  const int groups = blockDim.x / kGroupThreads, outs = a.out_heads / a.state_heads;
-  const bf16* rows = a.prompt_front + chunk.row * a.front_stride;
-  const int first_out = first_state * outs + p.member;
-  const bf16* q = rows + first_out / (a.out_heads / a.q_heads) * a.dk;
-  const bf16* k = rows + a.k_offset + first_state / (a.state_heads / a.k_heads) * a.dk;
-  constexpr int kRowChunks = kKeys / 8;
-  for (int i = threadIdx.x; i < kChunk * kRowChunks; i += blockDim.x) {
-    const int row = i / kRowChunks, n = i % kRowChunks, c = p.first_key + n * 8;
-    const bool valid = row < chunk.tokens && c < a.dk;
-    const int64_t from = valid ? row * a.front_stride + c : 0;
-    if constexpr (!kSums) CopyAsync16(stage + At(row, n), q + from, valid);
-    CopyAsync16(stage + at.k + At(row, n), k + from, valid);
+// What a block, and a warpgroup of it, works on.
+struct Work {
+  SpanMeta span;
+  int row, last_tokens;           // of the span's first chunk; of its last
+  int group;                      // the thread's warpgroup
+  int state, out_head, column;    // the warpgroup's: state, output head, first column of v
+  int of_block;                   // its state, of the block's
+  int first_state, first_column;  // the block's
+
+  __device__ __forceinline__ Work(const LinearArgs& a, const Params& p) {
+    span = MetaArray<SpanMeta>(a.meta, a.meta->spans)[p.first_span + blockIdx.z];
+    const ChunkMeta* chunks = MetaArray<ChunkMeta>(a.meta, a.meta->chunks) + span.chunk;
+    row = chunks[0].row;
+    last_tokens = chunks[span.chunks - 1].tokens;
+    group = threadIdx.x / kGroupThreads;
+    of_block = p.states > 1 ? group : 0;
+    first_state = blockIdx.y * p.states;
+    first_column = blockIdx.x * p.groups * 64;
+    state = first_state + of_block;
+    out_head = state * (a.out_heads / a.state_heads) + p.member;
+    column = first_column + (p.states > 1 ? 0 : group * 64);
   }
-  if constexpr (!kSums) {
-    // The scores of the states' output heads, which follow each other if there are several states.
-    const bf16* scores = b.chunk.scores + (local * a.out_heads + first_out) * kChunk * kChunk;
-    for (int i = threadIdx.x; i < p.states * kChunk * 8; i += blockDim.x) {
-      CopyAsync16(stage + at.scores + i / (kChunk * 8) * kTileBytes + At(i / 8 % kChunk, i % 8),
-                  scores + i * 8, true);
-    }
+  // Valid ones of chunk c, of the span.
+  __device__ __forceinline__ int Tokens(int c) const {
+    return c == span.chunks - 1 ? last_tokens : kChunk;
   }
-  const float* decays = b.decays + (local * a.state_heads + first_state) * 2 * kChunk;
-  for (int i = threadIdx.x; i < p.states * kDecayBytes / 16; i += blockDim.x)
-    CopyAsync16(stage + at.decays + i * 16, decays + i * 4, true);
-  for (int i = threadIdx.x; i < kChunk * groups * 8; i += blockDim.x) {
-    const int row = i / (groups * 8), n = i % (groups * 8), group = n / 8;
-    const int state = first_state + (p.states > 1 ? group : 0);
-    const int col = p.states > 1 ? n % 8 * 8 : first_column + n * 8;
-    const bool valid = row < chunk.tokens && col < a.dv;
-    const bf16* from = rows + (valid ? row : 0) * a.front_stride + a.v_offset +
-                       state / (a.state_heads / a.v_heads) * a.dv + (valid ? col : 0);
-    CopyAsync16(stage + at.v + At(row, n), from, valid);
+  __device__ __forceinline__ int64_t LocalChunk(const Params& p, int c) const {
+    return span.chunk - p.first_chunk + c;
+  }
+};
+
+__device__ __forceinline__ int QueryHead(const LinearArgs& a, int out_head) {
+  return out_head / (a.out_heads / a.q_heads);
+}
+__device__ __forceinline__ int KeyHead(const LinearArgs& a, int state) {
+  return state / (a.state_heads / a.k_heads);
+}
+__device__ __forceinline__ int ValueHead(const LinearArgs& a, int state) {
+  return state / (a.state_heads / a.v_heads);
+}
+__device__ __forceinline__ const float* DecaysOf(const LinearArgs& a, const LinearBuffers& b,
+                                                 const Work& w, const Params& p, int c) {
+  return b.decays + (w.LocalChunk(p, c) * a.state_heads + w.first_state) * 2 * kChunk;
+}
+
+#if SLUICE_HOPPER
+
+__device__ __forceinline__ void SyncConsumers(int groups) {
+  asm volatile("bar.sync 1, %0;" ::"r"(groups * kGroupThreads) : "memory");
+}
+
+// Rows of `tiles` tiles from `tokens` on become zeros, by all consumers: they are other tokens'.
+__device__ __forceinline__ void ClearRows(char* tile, int tiles, int tokens, int groups) {
+  const int rows = (kChunk - tokens) * 8;
+  for (int i = threadIdx.x; i < tiles * rows; i += groups * kGroupThreads) {
+    *reinterpret_cast<uint4*>(tile + i / rows * kTileBytes + tokens * 128 + i % rows * 16) =
+        make_uint4(0, 0, 0, 0);
   }
 }
 
-// v^T as left operand, 16 columns by 16 tokens at a time.
-__device__ __forceinline__ void LoadValues(uint32_t tile, uint32_t (&v)[4][4]) {
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4, m = lane / 8, r = lane % 8;
-#pragma unroll
-  for (int s = 0; s < 4; ++s)
-    LoadMatrix4Transposed(v[s], tile + At(s * 16 + m / 2 * 8 + r, warp * 2 + m % 2));
+// These change how many registers a thread of the calling warpgroup has from now on.
+template <int kRegisters>
+__device__ __forceinline__ void TakeRegisters() {
+  asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kRegisters));
 }
+template <int kRegisters>
+__device__ __forceinline__ void LeaveRegisters() {
+  asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kRegisters));
+}
+
+// Stages that one thread of a warpgroup of its own fills by bulk copies.
+template <int kKeys, Pass kPass>
+class Stages {
+ public:
+  static constexpr int kExtraThreads = kGroupThreads;
+
+  __device__ Stages(char* shared, const Params& p)
+      : shared_(shared), at_(StageLayout<kKeys, kPass>(p.groups, p.states)), count_(p.stages) {
+    __shared__ uint64_t barriers[2 * kMostStages];
+    full_ = SharedAddress(barriers);
+    empty_ = full_ + kMostStages * 8;
+    if (threadIdx.x == 0) {
+      for (int i = 0; i < count_; ++i) {
+        InitBarrier(full_ + i * 8, 1);
+        InitBarrier(empty_ + i * 8, p.groups * kGroupThreads);
+      }
+      FenceBarrierInit();
+    }
+    __syncthreads();
+  }
+
+  // True in the warpgroup that fills stages and does nothing else.
+  __device__ __forceinline__ bool Fills(const Params& p) const {
+    return static_cast<int>(threadIdx.x) >= p.groups * kGroupThreads;
+  }
+  __device__ __forceinline__ void Fill(const LinearArgs& a, const LinearBuffers& b,
+                                       const Maps& maps, const Params& p, const Work& w) {
+    if (threadIdx.x % kGroupThreads != 0) return;
+    for (int c = 0; c < w.span.chunks; ++c) {
+      if (c >= count_) WaitBarrier(empty_ + stage_ * 8, parity_ ^ 1);
+      Copy(a, b, maps, p, w, c);
+      Advance();
+    }
+  }
+
+  // Waits for the stage of chunk c, the next one. Past its tokens keys and values are zeros.
+  __device__ __forceinline__ char* Wait(const LinearArgs&, const LinearBuffers&, const Params& p,
+                                        const Work& w, int c) {
+    const int tokens = w.Tokens(c);
+    WaitBarrier(full_ + stage_ * 8, parity_);
+    char* stage = shared_ + stage_ * at_.bytes;
+    if (tokens < kChunk) {
+      ClearRows(stage + at_.k, kKeys / 64, tokens, p.groups);
+      ClearRows(stage + at_.v, p.groups, tokens, p.groups);
+      FenceForWgmma();
+      SyncConsumers(p.groups);
+    }
+    return stage;
+  }
+  // The thread has read all it needs of the stage. Each arrives for itself: the copy that follows
+  // is then ordered after the reads of all, without a barrier among them.
+  __device__ __forceinline__ void Release() {
+    ArriveAt(empty_ + stage_ * 8);
+    Advance();
+  }
+  __device__ __forceinline__ const Stage& at() const { return at_; }
+
+ private:
+  __device__ __forceinline__ void Advance() {
+    if (++stage_ == count_) {
+      stage_ = 0;
+      parity_ ^= 1;
+    }
+  }
+  __device__ __forceinline__ void Copy(const LinearArgs& a, const LinearBuffers& b,
+                                       const Maps& maps, const Params& p, const Work& w, int c) {
+    const uint32_t stage = SharedAddress(shared_) + stage_ * at_.bytes, full = full_ + stage_ * 8;
+    const int row = w.row + c * kChunk, decays = p.states * kDecayBytes;
+    const int first_out = w.first_state * (a.out_heads / a.state_heads) + p.member;
+    ArriveExpecting(full, at_.decays + decays);
+#pragma unroll
+    for (int tile = 0; tile < kKeys / 64; ++tile) {
+      const int column = p.first_key + tile * 64, to = stage + tile * kTileBytes;
+      if (Queries(kPass)) CopyHeadBox(to, &maps.q, column, QueryHead(a, first_out), row, full);
+      CopyHeadBox(to + at_.k, &maps.k, column, KeyHead(a, w.first_state), row, full);
+    }
+    for (int g = 0; g < p.groups; ++g) {
+      const int state = w.first_state + (p.states > 1 ? g : 0);
+      const int column = w.first_column + (p.states > 1 ? 0 : g * 64);
+      CopyHeadBox(stage + at_.v + g * kTileBytes, &maps.v, column, ValueHead(a, state), row, full);
+    }
+    for (int s = 0; TakesScores(kPass) && s < p.states; ++s) {
+      const int64_t tile = w.LocalChunk(p, c) * a.out_heads + first_out + s;
+      CopyBox(stage + at_.scores + s * kTileBytes, &maps.scores, 0, static_cast<int>(tile * kChunk),
+              full);
+    }
+    CopyBytes(stage + at_.decays, DecaysOf(a, b, w, p, c), decays, full);
+  }
+
+  char* const shared_;
+  const Stage at_;
+  const int count_;
+  uint32_t full_, empty_;
+  int stage_ = 0, parity_ = 0;
+};
+
+#else
+
+// One stage, which the block's threads fill.
+template <int kKeys, Pass kPass>
+class Stages {
+ public:
+  static constexpr int kExtraThreads = 0;
+
+  __device__ Stages(char* shared, const Params& p)
+      : shared_(shared), at_(StageLayout<kKeys, kPass>(p.groups, p.states)) {}
+
+  __device__ __forceinline__ bool Fills(const Params&) const { return false; }
+  __device__ __forceinline__ void Fill(const LinearArgs&, const LinearBuffers&, const Maps&,
+                                       const Params&, const Work&) {}
+  __device__ __forceinline__ char* Wait(const LinearArgs& a, const LinearBuffers& b,
+                                        const Params& p, const Work& w, int c) {
+    Copy(a, b, p, w, c);
+    WaitCopies<0>();
+    __syncthreads();
+    return shared_;
+  }
+  __device__ __forceinline__ void Release() { __syncthreads(); }
+  __device__ __forceinline__ const Stage& at() const { return at_; }
+
+ private:
+  // 64 columns of a head, of which `width` exist, from `column` on.
+  __device__ __forceinline__ void CopyTile(uint32_t to, const bf16* head, int64_t stride,
+                                           int column, int width, int tokens) const {
+    for (int i = threadIdx.x; i < kChunk * 8; i += blockDim.x) {
+      const int row = i / 8, c = column + i % 8 * 8;
+      const bool valid = row < tokens && c < width;
+      CopyAsync16(to + TileAt(row, i % 8), head + (valid ? row * stride + c : 0), valid);
+    }
+  }
+  __device__ __forceinline__ void Copy(const LinearArgs& a, const LinearBuffers& b, const Params& p,
+                                       const Work& w, int c) const {
+    const uint32_t stage = SharedAddress(shared_);
+    const int tokens = w.Tokens(c);
+    const int64_t stride = a.front_stride;
+    const bf16* rows = a.prompt_front + (w.row + int64_t{c} * kChunk) * stride;
+    for (int tile = 0; tile < kKeys / 64; ++tile) {
+      const int column = p.first_key + tile * 64, to = stage + tile * kTileBytes;
+      if (Queries(kPass))
+        CopyTile(to, rows + QueryHead(a, w.out_head) * a.dk, stride, column, a.dk, tokens);
+      CopyTile(to + at_.k, rows + a.k_offset + KeyHead(a, w.state) * a.dk, stride, column, a.dk,
+               tokens);
+    }
+    CopyTile(stage + at_.v, rows + a.v_offset + ValueHead(a, w.state) * a.dv, stride, w.column,
+             a.dv, tokens);
+    if (TakesScores(kPass)) {
+      const int64_t tile = w.LocalChunk(p, c) * a.out_heads + w.out_head;
+      CopyTile(stage + at_.scores, b.chunk.scores + tile * kChunk * kChunk, kChunk, 0, kChunk,
+               kChunk);
+    }
+    const float* decays = DecaysOf(a, b, w, p, c);
+    for (int i = threadIdx.x; i < kDecayBytes / 16; i += blockDim.x)
+      CopyAsync16(stage + at_.decays + i * 16, decays + i * 4, true);
+    CommitCopies();
+  }
+
+  char* const shared_;
+  const Stage at_;
+};
+
+template <int kRegisters>
+__device__ __forceinline__ void TakeRegisters() {}
+template <int kRegisters>
+__device__ __forceinline__ void LeaveRegisters() {}
+
+#endif
+
 __device__ __forceinline__ uint32_t ScalePair(uint32_t pair, float2 by) {
   return PackBf16(LowBf16(pair) * by.x, HighBf16(pair) * by.y);
 }
@@ -114,199 +316,212 @@ __device__ __forceinline__ void ScaleValues(const float* scales, uint32_t (&v)[4
     v[s][3] = ScalePair(v[s][3], high);
   }
 }
+// Each token's outputs times `scales` (kChunk).
+__device__ __forceinline__ void ScaleOutputs(const float* scales, float (&o)[32]) {
+  const int t = threadIdx.x % 4;
+#pragma unroll
+  for (int n = 0; n < 8; ++n) {
+    const float2 by = *reinterpret_cast<const float2*>(scales + n * 8 + 2 * t);
+    o[n * 4] *= by.x;
+    o[n * 4 + 1] *= by.y;
+    o[n * 4 + 2] *= by.x;
+    o[n * 4 + 3] *= by.y;
+  }
+}
 
-// o = S^T q^T: (16 columns of v a warp, tokens).
+// Starts o += S^T q^T: (16 columns of v a warp, tokens). Steps of 16 keys are rounded in two sets
+// of registers, so that the next are made while the last are read.
 template <int kKeys>
 __device__ __forceinline__ void QueryState(const float (&state)[kKeys / 2], uint32_t q,
                                            float (&o)[32]) {
-  // Four steps of 16 keys at a time; the next four are rounded while these run.
-  uint32_t left[2][4][4];
+  constexpr int kSteps = 2;
+  uint32_t left[2][kSteps][4];
 #pragma unroll
-  for (int tile = 0; tile < kKeys / 64; ++tile) {
-    if (tile >= 2) WgmmaWait<1>();
+  for (int i = 0; i < kKeys / 16 / kSteps; ++i) {
+    if (i >= 2) WgmmaWait<1>();
 #pragma unroll
-    for (int step = 0; step < 4; ++step) {
-      const float* pairs = state + (tile * 4 + step) * 8;
+    for (int step = 0; step < kSteps; ++step) {
+      const float* pairs = state + (i * kSteps + step) * 8;
 #pragma unroll
-      for (int i = 0; i < 4; ++i)
-        left[tile % 2][step][i] = PackBf16(pairs[2 * i], pairs[2 * i + 1]);
+      for (int j = 0; j < 4; ++j) left[i % 2][step][j] = PackBf16(pairs[2 * j], pairs[2 * j + 1]);
     }
-    const uint64_t right = SwizzledTile(q + tile * kTileBytes);
     WgmmaFence();
 #pragma unroll
-    for (int step = 0; step < 4; ++step)
-      WgmmaRegisters<64, false>::Run(o, left[tile % 2][step], right + step * 2);
+    for (int step = 0; step < kSteps; ++step) {
+      const int at = i * kSteps + step;
+      WgmmaRegisters<64, false>::Run(o, left[i % 2][step],
+                                     SwizzledTile(q + at / 4 * kTileBytes) + at % 4 * 2);
+    }
     WgmmaCommit();
   }
+}
+// Starts o += scores v, in which scores above the diagonal are zeros.
+__device__ __forceinline__ void AddScored(const uint32_t (&v)[4][4], uint32_t scores,
+                                          float (&o)[32]) {
+  WgmmaFence();
+#pragma unroll
+  for (int s = 0; s < 4; ++s) WgmmaRegisters<64, false>::Run(o, v[s], SwizzledTile(scores) + s * 2);
+  WgmmaCommit();
+}
+// Starts S += v^T k.
+template <int kKeys>
+__device__ __forceinline__ void AddKeys(const uint32_t (&v)[4][4], uint32_t k,
+                                        float (&state)[kKeys / 2]) {
+  const uint64_t right = SwizzledTile(k, kTileBytes);
+  WgmmaFence();
+#pragma unroll
+  for (int s = 0; s < 4; ++s)
+    WgmmaRegisters<kKeys, true>::Run(state, v[s], right + s * (16 * 128 >> 4));
+  WgmmaCommit();
+}
+
+// A chunk of the outer product alone.
+template <int kKeys>
+__device__ __forceinline__ void SumChunk(uint32_t k, uint32_t values, const float* decays,
+                                         float (&state)[kKeys / 2]) {
+  uint32_t v[4][4];
+  LoadValues(values, v);
+  ScaleValues(decays + kChunk, v);
+  const float decay = decays[kChunk - 1];
+#pragma unroll
+  for (int i = 0; i < kKeys / 2; ++i) state[i] *= decay;
+  AddKeys<kKeys>(v, k, state);
   WgmmaWait<0>();
+  WgmmaDone(state);
 }
 
-// Through shared memory (rows: kChunk * 32 bytes of the warp's), so that a token's 16 columns
-// leave as two 16-byte stores.
-__device__ __forceinline__ void StoreOutputs(const float (&o)[32], char* rows, int tokens,
-                                             int columns, bf16* out, int64_t out_stride) {
-  const int lane = threadIdx.x % 32, m = lane / 8, r = lane % 8;
-  const uint32_t rows_at = SharedAddress(rows);
+// A chunk: o, and the state after it. Products follow each other without a wait: the state's sums
+// run while o is scaled.
+template <int kKeys, Pass kPass>
+__device__ __forceinline__ void TakeChunk(uint32_t q, uint32_t k, uint32_t values, uint32_t scores,
+                                          const float* decays, float (&state)[kKeys / 2],
+                                          float (&o)[32]) {
 #pragma unroll
-  for (int n = 0; n < 8; n += 2) {
-    const int token = (n + m / 2) * 8 + r;
-    StoreMatrix4Transposed(rows_at + token * 32 + ((m % 2) ^ (token / 4 % 2)) * 16,
-                           PackBf16(o[n * 4], o[n * 4 + 1]), PackBf16(o[n * 4 + 2], o[n * 4 + 3]),
-                           PackBf16(o[n * 4 + 4], o[n * 4 + 5]),
-                           PackBf16(o[n * 4 + 6], o[n * 4 + 7]));
-  }
-  __syncwarp();
+  for (int i = 0; i < 32; ++i) o[i] = 0.0f;
+  QueryState<kKeys>(state, q, o);
+  uint32_t v[4][4];
+  LoadValues(values, v);
+  ScaleValues(decays + kChunk, v);
+  const float decay = decays[kChunk - 1];
 #pragma unroll
-  for (int i = lane; i < kChunk * 2; i += 32) {
-    const int token = i / 2, half = i % 2;
-    if (token < tokens && half * 8 < columns) {
-      *reinterpret_cast<uint4*>(out + token * out_stride + half * 8) =
-          *reinterpret_cast<const uint4*>(rows + token * 32 + (half ^ (token / 4 % 2)) * 16);
-    }
+  for (int i = 0; i < kKeys / 2; ++i) state[i] *= decay;
+  AddKeys<kKeys>(v, k, state);
+  WgmmaWait<1>();
+  WgmmaDone(o);
+  ScaleOutputs(decays, o);
+  uint32_t raw[4][4];
+  if constexpr (TakesScores(kPass)) {
+    LoadValues(values, raw);
+    AddScored(raw, scores, o);
   }
-  __syncwarp();
+  WgmmaWait<0>();
+  WgmmaDone(o);
+  WgmmaDone(state);
 }
 
-// kSums: only what the span adds to a state of zeros, into the span's carry.
-template <int kKeys, bool kSums, int kGroups, int kStages, int kBlocks>
-__global__ void __launch_bounds__(kGroups* kGroupThreads, kBlocks)
-    LinearChunkKernel(const __grid_constant__ LinearArgs a, const __grid_constant__ LinearBuffers b,
-                      const __grid_constant__ Params p) {
-  constexpr int kTiles = kKeys / 8;
-  extern __shared__ char unaligned[];
-  char* shared = unaligned + (1024 - SharedAddress(unaligned) % 1024) % 1024;
-  const int groups = blockDim.x / kGroupThreads, group = threadIdx.x / kGroupThreads;
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
-  const Stage at = StageLayout<kKeys>(groups, p.states);
-  const int first_state = blockIdx.y * p.states, first_column = blockIdx.x * groups * 64;
-  const int of_block = p.states > 1 ? group : 0;  // the warpgroup's state, of the block's
-  const int state_head = first_state + of_block, outs = a.out_heads / a.state_heads;
-  const int out_head = state_head * outs + p.member;
-  // The warp's first column of v, and the lane's: this one and + 8.
-  const int v_warp = first_column + (p.states > 1 ? 0 : group * 64) + warp % 4 * 16;
-  const int v_lane = v_warp + g;
-  WaitForPredecessor();
-  const SpanMeta span = MetaArray<SpanMeta>(a.meta, a.meta->spans)[p.first_span + blockIdx.z];
-  const ChunkMeta* chunks = MetaArray<ChunkMeta>(a.meta, a.meta->chunks);
-  const auto fill = [&](int c) {
-    if (c < span.chunks) {
-      FillStage<kKeys, kSums>(a, b, p, chunks[span.chunk + c], span.chunk + c - p.first_chunk,
-                              first_state, first_column,
-                              SharedAddress(shared) + c % kStages * at.bytes, at);
-    }
-    CommitCopies();
-  };
-  fill(0);
+// The accumulators of a state in a slot, (dk, dv); what lies outside is zeros.
+template <int kKeys, class Use>
+__device__ __forceinline__ void ForEachOfState(const LinearArgs& a, const Params& p, int column,
+                                               Use use) {
+  const int lane = threadIdx.x % 32, t = lane % 4;
+  const int first = column + threadIdx.x / 32 % kGroupWarps * 16 + lane / 4;
+#pragma unroll
+  for (int i = 0; i < kKeys / 2; ++i) {
+    const int key = p.first_key + i / 4 * 8 + 2 * t + i % 2, col = first + i % 4 / 2 * 8;
+    use(i, key < a.dk && col < a.dv, static_cast<int64_t>(key) * a.dv + col);
+  }
+}
 
-  const int64_t size = static_cast<int64_t>(a.dk) * a.dv;
-  float* slot = a.states + span.slot * a.slot_stride + state_head * size;
-  float* carry =
-      b.chunk.carry + (static_cast<int64_t>(span.carry) * a.state_heads + state_head) * size;
-  float state[kTiles * 4];
-  {
-    const float* from = span.carry >= 0 ? carry : slot;
+// A warpgroup's 64 columns of a state through the chunks of a span.
+template <int kKeys, Pass kPass>
+__device__ __forceinline__ void TakeSpan(const LinearArgs& a, const LinearBuffers& b,
+                                         const Params& p, const Work& w, char* shared,
+                                         Stages<kKeys, kPass>* stages) {
+  const Stage& at = stages->at();
+  const int tiles = (a.dv + 63) / 64, tile = w.column / 64;
+  const bool exists = w.column < a.dv;
+  float* const slot =
+      a.states + w.span.slot * a.slot_stride + w.state * static_cast<int64_t>(a.dk) * a.dv;
+  float* const carry =
+      b.chunk.carry +
+      ((static_cast<int64_t>(w.span.carry) * a.state_heads + w.state) * tiles + tile) * 64 *
+          b.chunk.key_stride +
+      p.first_key * 64;
+  float state[kKeys / 2];
 #pragma unroll
-    for (int n = 0; n < kTiles; ++n) {
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const int key = p.first_key + n * 8 + 2 * t + i % 2, col = v_lane + i / 2 * 8;
-        const bool valid = !kSums && key < a.dk && col < a.dv;
-        state[n * 4 + i] = valid ? from[static_cast<int64_t>(key) * a.dv + col] : 0.0f;
-      }
+  for (int i = 0; i < kKeys / 2; ++i) state[i] = 0.0f;
+  if (kPass != Pass::kSums && exists) {
+    if (w.span.carry >= 0) {
+      LoadFragments(carry, state);
+    } else {
+      ForEachOfState<kKeys>(a, p, w.column, [&](int i, bool valid, int64_t from) {
+        state[i] = valid ? slot[from] : 0.0f;
+      });
     }
   }
 
   float span_decay = 1.0f;
-  for (int c = 0; c < span.chunks; ++c) {
-    if (kStages == 2) fill(c + 1);
-    WaitCopies<kStages - 1>();
-    FenceForWgmma();
-    __syncthreads();
-    char* const stage_at = shared + c % kStages * at.bytes;
+  for (int c = 0; c < w.span.chunks; ++c) {
+    char* const stage_at = stages->Wait(a, b, p, w, c);
     const uint32_t stage = SharedAddress(stage_at);
-    const ChunkMeta chunk = chunks[span.chunk + c];
+    const uint32_t values = stage + at.v + w.group * kTileBytes;
     const float* decays =
-        reinterpret_cast<const float*>(stage_at + at.decays + of_block * kDecayBytes);
-    uint32_t v[4][4];
-    LoadValues(stage + at.v + group * kTileBytes, v);
-    if constexpr (!kSums) {
-      float o[32] = {};
-      QueryState<kKeys>(state, stage, o);
-      float* partial =
-          b.chunk.partial + static_cast<int64_t>(chunk.row) * a.out_heads * a.dv + out_head * a.dv;
-#pragma unroll
-      for (int n = 0; n < 8; ++n) {
-        const float2 d = *reinterpret_cast<const float2*>(decays + n * 8 + 2 * t);
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          o[n * 4 + i] *= i % 2 == 0 ? d.x : d.y;
-          const int token = n * 8 + 2 * t + i % 2, col = v_lane + i / 2 * 8;
-          if (!p.first_pass && token < chunk.tokens && col < a.dv)
-            o[n * 4 + i] += partial[static_cast<int64_t>(token) * a.out_heads * a.dv + col];
-        }
-      }
-      if (p.first_pass) {
-        // Scores above the diagonal are zeros.
-        const uint64_t scores = SwizzledTile(stage + at.scores + of_block * kTileBytes);
-        WgmmaFence();
-#pragma unroll
-        for (int s = 0; s < 4; ++s) WgmmaRegisters<64, false>::Run(o, v[s], scores + s * 2);
-        WgmmaCommit();
-        WgmmaWait<0>();
-      }
-      if (p.last_pass) {
-        StoreOutputs(
-            o, shared + kStages * at.bytes + warp * kChunk * 32, chunk.tokens, a.dv - v_warp,
-            p.out + chunk.row * p.out_stride + static_cast<int64_t>(out_head) * a.dv + v_warp,
-            p.out_stride);
-      } else {
-#pragma unroll
-        for (int n = 0; n < 8; ++n) {
-#pragma unroll
-          for (int i = 0; i < 4; ++i) {
-            const int token = n * 8 + 2 * t + i % 2, col = v_lane + i / 2 * 8;
-            if (token < chunk.tokens && col < a.dv)
-              partial[static_cast<int64_t>(token) * a.out_heads * a.dv + col] = o[n * 4 + i];
-          }
-        }
+        reinterpret_cast<const float*>(stage_at + at.decays + w.of_block * kDecayBytes);
+    span_decay *= decays[kChunk - 1];
+    if constexpr (kPass == Pass::kSums) {
+      SumChunk<kKeys>(stage + at.k, values, decays, state);
+      stages->Release();
+    } else {
+      float o[32];
+      TakeChunk<kKeys, kPass>(stage, stage + at.k, values,
+                              stage + at.scores + w.of_block * kTileBytes, decays, state, o);
+      stages->Release();
+      float* const partial =
+          b.chunk.partial +
+          ((w.LocalChunk(p, c) * a.out_heads + w.out_head) * tiles + tile) * kChunk * 64;
+      if (AddsPartial(kPass) && exists) AddFragments(partial, o);
+      if (LeavesPartial(kPass) && exists) StoreFragments(o, partial);
+      if constexpr (!LeavesPartial(kPass)) {
+        const int warp = threadIdx.x / 32, column = w.column + warp % kGroupWarps * 16;
+        const int64_t row = w.row + int64_t{c} * kChunk;
+        StoreOutputs(o, shared + p.stages * at.bytes + warp * kOutputRowsBytes, w.Tokens(c),
+                     a.dv - column,
+                     p.out + row * p.out_stride + static_cast<int64_t>(w.out_head) * a.dv + column,
+                     p.out_stride);
       }
     }
-    const float decay = decays[kChunk - 1];
-    span_decay *= decay;
-#pragma unroll
-    for (int i = 0; i < kTiles * 4; ++i) state[i] *= decay;
-    ScaleValues(decays + kChunk, v);
-    const uint64_t k = SwizzledTile(stage + at.k, kTileBytes);
-    WgmmaFence();
-#pragma unroll
-    for (int s = 0; s < 4; ++s)
-      WgmmaRegisters<kKeys, true>::Run(state, v[s], k + s * (16 * 128 >> 4));
-    WgmmaCommit();
-
-    WgmmaWait<0>();
-    __syncthreads();
-    if (kStages == 1) fill(c + 1);
   }
 
-  if (kSums && blockIdx.x == 0 && (p.states > 1 || group == 0)) {
+  if (kPass == Pass::kSums && exists) {
+    StoreFragments(state, carry);
     // The whole span's decay, for the scan.
-    float* to =
-        b.chunk.span_decay +
-        (static_cast<int64_t>(span.carry) * a.state_heads + state_head) * b.chunk.key_stride +
-        p.first_key;
-    for (int i = threadIdx.x % kGroupThreads; i < kKeys; i += kGroupThreads) to[i] = span_decay;
+    if (tile == 0 && threadIdx.x % kGroupThreads == 0)
+      b.chunk.span_decay[static_cast<int64_t>(w.span.carry) * a.state_heads + w.state] = span_decay;
   }
   // A whole span's state comes from the scan, so that it is the same however the prompt was cut.
-  if (kSums || (span.carry < 0 && p.member == outs - 1)) {
-    float* to = kSums ? carry : slot;
-#pragma unroll
-    for (int n = 0; n < kTiles; ++n) {
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const int key = p.first_key + n * 8 + 2 * t + i % 2, col = v_lane + i / 2 * 8;
-        if (key < a.dk && col < a.dv) to[static_cast<int64_t>(key) * a.dv + col] = state[n * 4 + i];
-      }
-    }
+  if (kPass != Pass::kSums && w.span.carry < 0 && p.member == a.out_heads / a.state_heads - 1) {
+    ForEachOfState<kKeys>(a, p, w.column, [&](int i, bool valid, int64_t to) {
+      if (valid) slot[to] = state[i];
+    });
+  }
+}
+
+template <int kKeys, Pass kPass>
+__global__ void __launch_bounds__(kMostGroups* kGroupThreads + Stages<kKeys, kPass>::kExtraThreads,
+                                  1)
+    LinearChunkKernel(const __grid_constant__ LinearArgs a, const __grid_constant__ LinearBuffers b,
+                      const __grid_constant__ Maps maps, const __grid_constant__ Params p) {
+  extern __shared__ char unaligned[];
+  char* const shared = unaligned + (1024 - SharedAddress(unaligned) % 1024) % 1024;
+  Stages<kKeys, kPass> stages(shared, p);
+  WaitForPredecessor();
+  const Work w(a, p);
+  if (stages.Fills(p)) {
+    LeaveRegisters<40>();
+    stages.Fill(a, b, maps, p, w);
+  } else {
+    TakeRegisters<232>();
+    TakeSpan(a, b, p, w, shared, &stages);
   }
 }
 
@@ -316,66 +531,94 @@ bool Share(const LinearArgs& a, int states) {
          a.state_heads / a.k_heads % states == 0;
 }
 
-template <int kKeys, bool kSums, int kGroups, int kStages, int kBlocks>
-cudaError_t LaunchShape(const LinearArgs& a, const LinearBuffers& b, Params p, int spans,
-                        cudaStream_t stream) {
-  const auto kernel = LinearChunkKernel<kKeys, kSums, kGroups, kStages, kBlocks>;
-  const int tiles = (a.dv + 63) / 64;
-  int groups = tiles < kGroups ? tiles : kGroups;
+cudaError_t MakeMaps(const LinearArgs& a, const LinearBuffers& b, const ChunkRange& range,
+                     Maps* maps) {
+  const int64_t rows = a.front_rows, stride = a.front_stride;
+  cudaError_t error = MakeHeadsMap(a.prompt_front, rows, stride, a.q_heads, a.dk, &maps->q);
+  if (error == cudaSuccess)
+    error = MakeHeadsMap(a.prompt_front + a.k_offset, rows, stride, a.k_heads, a.dk, &maps->k);
+  if (error == cudaSuccess)
+    error = MakeHeadsMap(a.prompt_front + a.v_offset, rows, stride, a.v_heads, a.dv, &maps->v);
+  if (error != cudaSuccess) return error;
+  const int64_t tiles = static_cast<int64_t>(range.chunks) * a.out_heads;
+  return MakeTensorMap(b.chunk.scores, tiles * kChunk, kChunk, kChunk, &maps->scores);
+}
+
+template <int kKeys, Pass kPass>
+cudaError_t LaunchPass(const LinearArgs& a, const LinearBuffers& b, const Maps& maps, Params p,
+                       int spans, cudaStream_t stream) {
+  const bool hopper = HasHopperCode();
+  const int tiles = (a.dv + 63) / 64, most = hopper ? kMostGroups : 1;
+  p.groups = tiles < most ? tiles : most;
   p.states = 1;
-  if (tiles == 1 && kGroups > 1 && Share(a, kGroups)) p.states = groups = kGroups;
-  const int bytes =
-      1024 + kStages * StageLayout<kKeys>(groups, p.states).bytes + groups * 4 * kChunk * 32;
+  if (tiles == 1 && most > 1 && Share(a, most)) p.states = p.groups = most;
+  const int stage = StageLayout<kKeys, kPass>(p.groups, p.states).bytes;
+  constexpr int kRoom = 226 * 1024;  // of a Hopper's block, but for what is declared
+  const int rest =
+      1024 +
+      (LeavesPartial(kPass) || !Queries(kPass) ? 0 : p.groups * kGroupWarps * kOutputRowsBytes);
+  p.stages = !hopper                                ? 1
+             : (kRoom - rest) / stage < kMostStages ? (kRoom - rest) / stage
+                                                    : kMostStages;
+  const int bytes = rest + p.stages * stage;
+  const auto kernel = LinearChunkKernel<kKeys, kPass>;
   const cudaError_t prepared =
       cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
   if (prepared != cudaSuccess) return prepared;
-  const dim3 grid(p.states > 1 ? 1 : (tiles + groups - 1) / groups, a.state_heads / p.states,
+  const dim3 grid(p.states > 1 ? 1 : (tiles + p.groups - 1) / p.groups, a.state_heads / p.states,
                   spans);
-  return Launch(kernel, grid, groups * kGroupThreads, bytes, stream, 1, a, b, p);
+  return Launch(kernel, grid, (p.groups + (hopper ? 1 : 0)) * kGroupThreads, bytes, stream, 1, a, b,
+                maps, p);
 }
 
-// Two stages and 128 columns of v a block want a Hopper's shared memory.
-template <int kKeys, bool kSums>
-cudaError_t LaunchPass(const LinearArgs& a, const LinearBuffers& b, const Params& p, int spans,
-                       cudaStream_t stream) {
-  if (!HasHopperCode()) return LaunchShape<kKeys, kSums, 1, 1, 1>(a, b, p, spans, stream);
-  return LaunchShape<kKeys, kSums, 2, 2, 1>(a, b, p, spans, stream);
+template <Pass kPass>
+cudaError_t LaunchKeys(const LinearArgs& a, const LinearBuffers& b, const Maps& maps,
+                       const Params& p, int spans, cudaStream_t stream) {
+  const int keys = b.chunk.key_stride - p.first_key;
+  return keys <= 64    ? LaunchPass<64, kPass>(a, b, maps, p, spans, stream)
+         : keys <= 128 ? LaunchPass<128, kPass>(a, b, maps, p, spans, stream)
+         : keys <= 192 ? LaunchPass<192, kPass>(a, b, maps, p, spans, stream)
+                       : LaunchPass<256, kPass>(a, b, maps, p, spans, stream);
 }
 
-template <bool kSums>
-cudaError_t LaunchPasses(const LinearArgs& a, const LinearBuffers& b, Params p, int spans,
-                         cudaStream_t stream) {
-  if (spans == 0) return cudaSuccess;
-  for (int key = 0; key < b.chunk.key_stride; key += kPassKeys) {
-    p.first_key = key;
-    p.first_pass = key == 0;
-    p.last_pass = key + kPassKeys >= b.chunk.key_stride;
-    const int keys = b.chunk.key_stride - key < kPassKeys ? b.chunk.key_stride - key : kPassKeys;
-    const cudaError_t error = keys <= 64    ? LaunchPass<64, kSums>(a, b, p, spans, stream)
-                              : keys <= 128 ? LaunchPass<128, kSums>(a, b, p, spans, stream)
-                              : keys <= 192 ? LaunchPass<192, kSums>(a, b, p, spans, stream)
-                                            : LaunchPass<256, kSums>(a, b, p, spans, stream);
-    if (error != cudaSuccess) return error;
+// All keys of one of the output heads that share a state.
+cudaError_t LaunchMember(const LinearArgs& a, const LinearBuffers& b, const Maps& maps, Params p,
+                         int spans, cudaStream_t stream) {
+  const int keys = b.chunk.key_stride;
+  if (keys <= kPassKeys) return LaunchKeys<Pass::kOnly>(a, b, maps, p, spans, stream);
+  cudaError_t error = LaunchPass<kPassKeys, Pass::kFirst>(a, b, maps, p, spans, stream);
+  for (p.first_key = kPassKeys; p.first_key < keys && error == cudaSuccess;
+       p.first_key += kPassKeys) {
+    error = p.first_key + kPassKeys < keys
+                ? LaunchPass<kPassKeys, Pass::kMiddle>(a, b, maps, p, spans, stream)
+                : LaunchKeys<Pass::kLast>(a, b, maps, p, spans, stream);
   }
-  return cudaSuccess;
+  return error;
 }
 
 }  // namespace
 
 cudaError_t LaunchLinearSpanSums(const LinearArgs& args, const LinearBuffers& buffers,
                                  const ChunkRange& range, cudaStream_t stream) {
-  const Params p = {.first_chunk = range.first_chunk, .first_span = range.first_span};
-  return LaunchPasses<true>(args, buffers, p, range.whole_spans, stream);
+  if (range.whole_spans == 0) return cudaSuccess;
+  Maps maps;
+  cudaError_t error = MakeMaps(args, buffers, range, &maps);
+  Params p = {.first_chunk = range.first_chunk, .first_span = range.first_span};
+  for (; p.first_key < buffers.chunk.key_stride && error == cudaSuccess; p.first_key += kPassKeys)
+    error = LaunchKeys<Pass::kSums>(args, buffers, maps, p, range.whole_spans, stream);
+  return error;
 }
 
 cudaError_t LaunchLinearChunks(const LinearArgs& args, const LinearBuffers& buffers, bf16* out,
                                int64_t out_stride, const ChunkRange& range, cudaStream_t stream) {
+  if (range.spans == 0) return cudaSuccess;
+  Maps maps;
+  cudaError_t error = MakeMaps(args, buffers, range, &maps);
   Params p = {.first_chunk = range.first_chunk, .first_span = range.first_span};
   p.out = out;
   p.out_stride = out_stride;
-  cudaError_t error = cudaSuccess;
   for (; p.member < args.out_heads / args.state_heads && error == cudaSuccess; ++p.member)
-    error = LaunchPasses<false>(args, buffers, p, range.spans, stream);
+    error = LaunchMember(args, buffers, maps, p, range.spans, stream);
   return error;
 }
 

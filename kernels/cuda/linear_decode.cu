@@ -253,6 +253,7 @@ size_t LinearDecodeSharedBytes(const LinearArgs& args) {
 cudaError_t LaunchLinearDecode(const LinearArgs& args, const LinearBack& back,
                                const LinearDecodeBuffers& buffers, int grid_rows,
                                cudaStream_t stream) {
+  if (args.plain) return LaunchPlainDecode(args, back, buffers, grid_rows, stream);
   return args.decay == LinearDecay::kKey
              ? LaunchDecay<true>(args, back, buffers, grid_rows, stream)
              : LaunchDecay<false>(args, back, buffers, grid_rows, stream);

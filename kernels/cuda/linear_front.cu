@@ -1,7 +1,8 @@
 // Everything of a generic linear mixer that is local to a token, and the convolution: a thread
 // takes 8 channels of q, of k or of v (4 and their partners where halves of a head are turned), or
-// the gates of 8 states. Decode rows leave fp32 for the recurrence, prompt rows bf16 for the
-// tensor cores.
+// the gates of 8 states; one channel (and its partner) where a head's width is no multiple of 8.
+// kHalf below is 4 or 1 of these. Decode rows leave fp32 for the recurrence, prompt rows bf16 for
+// the tensor cores.
 #include <cmath>
 
 #include "kernels/cuda/device.cuh"
@@ -13,7 +14,6 @@ namespace {
 
 constexpr int kThreads = 256;
 constexpr int kTokens = 16;   // of a prompt that a thread takes one after another
-constexpr int kUnit = 8;      // channels
 constexpr int kMostTaps = 4;  // whose weights a thread keeps in registers
 
 __device__ __forceinline__ float Map(FeatureMap map, float x) {
@@ -57,10 +57,12 @@ struct Row {
   float* states;     // of its slot
 };
 
-// A thread's 8 channels: [c0, c0 + 4) and [c1, c1 + 4) of a stream.
+// A thread's channels are [c0, c0 + kHalf) and, if there is a `second` half, [c1, c1 + kHalf) of a
+// stream.
 struct Unit {
   int stream;  // 0, 1, 2: q, k, v; 3: gates; 4: none
   int c0, c1;  // channels of the stream; c0 of gates: the first state
+  bool second;
 };
 
 // True if a state's decay is one number for each token.
@@ -68,25 +70,37 @@ __host__ __device__ __forceinline__ bool GatesStates(const FrontArgs& a) {
   return a.gate == GateMap::kMamba2 || a.gate == GateMap::kGla;
 }
 
+// How many channels of a stream a thread takes.
+template <int kHalf>
+__host__ __device__ __forceinline__ int ChannelsOfUnit(const FrontStream& stream) {
+  return kHalf > 1 || stream.rope == Rope::kHalves ? 2 * kHalf : 1;
+}
+
+template <int kHalf>
 __device__ __forceinline__ Unit UnitOf(const FrontArgs& a, int index) {
   for (int s = 0; s < 3; ++s) {
     const FrontStream& stream = a.streams[s];
-    const int units = stream.heads * stream.width / kUnit;
+    const int channels = ChannelsOfUnit<kHalf>(stream);
+    const int units = stream.heads * stream.width / channels;
     if (index >= units) {
       index -= units;
       continue;
     }
-    if (stream.rope != Rope::kHalves) return {s, index * kUnit, index * kUnit + 4};
-    const int of_head = stream.width / kUnit, head = index / of_head;
-    const int c = head * stream.width + index % of_head * 4;
-    return {s, c, c + stream.width / 2};
+    if (stream.rope != Rope::kHalves)
+      return {s, index * channels, index * channels + kHalf, channels > 1};
+    const int of_head = stream.width / channels, head = index / of_head;
+    const int c = head * stream.width + index % of_head * kHalf;
+    return {s, c, c + stream.width / 2, true};
   }
-  return {GatesStates(a) && index * kUnit < a.state_heads ? 3 : 4, index * kUnit, 0};
+  const int state = index * 2 * kHalf;
+  return {GatesStates(a) && state < a.state_heads ? 3 : 4, state, 0, false};
 }
 
-inline int Units(const FrontArgs& a) {
-  int units = GatesStates(a) ? (a.state_heads + kUnit - 1) / kUnit : 0;
-  for (const FrontStream& stream : a.streams) units += stream.heads * stream.width / kUnit;
+template <int kHalf>
+int Units(const FrontArgs& a) {
+  int units = GatesStates(a) ? (a.state_heads + 2 * kHalf - 1) / (2 * kHalf) : 0;
+  for (const FrontStream& stream : a.streams)
+    units += stream.heads * stream.width / ChannelsOfUnit<kHalf>(stream);
   return units;
 }
 
@@ -111,36 +125,63 @@ __device__ __forceinline__ void StoreFour(bf16* p, const float* x) {
   *reinterpret_cast<uint2*>(p) = make_uint2(PackBf16(x[0], x[1]), PackBf16(x[2], x[3]));
 }
 
+// kHalf elements.
+template <int kHalf, class T>
+__device__ __forceinline__ void LoadHalf(const T* p, float* x) {
+  if constexpr (kHalf == 4) {
+    LoadFour(p, x);
+  } else {
+    *x = static_cast<float>(*p);
+  }
+}
+template <int kHalf, class T>
+__device__ __forceinline__ void StoreHalf(T* p, const float* x) {
+  if constexpr (kHalf == 4) {
+    StoreFour(p, x);
+  } else {
+    *p = static_cast<T>(*x);
+  }
+}
+
 // The unit's columns of the projection's row.
+template <int kHalf>
 __device__ __forceinline__ void LoadColumns(const FrontArgs& a, const FrontStream& s, Unit u,
-                                            int64_t row, float (&x)[kUnit]) {
+                                            int64_t row, float (&x)[2 * kHalf]) {
   const bf16* in = a.in + row * a.in_stride + s.column;
-  LoadFour(in + u.c0, x);
-  LoadFour(in + u.c1, x + 4);
+  LoadHalf<kHalf>(in + u.c0, x);
+  if (u.second) LoadHalf<kHalf>(in + u.c1, x + kHalf);
 }
 
 // Input `back` tokens before the row; those before the step are in the slot's tail.
+template <int kHalf>
 __device__ __forceinline__ void LoadInput(const FrontArgs& a, const FrontStream& s, Unit u,
-                                          const Row& r, int back, float (&x)[kUnit]) {
+                                          const Row& r, int back, float (&x)[2 * kHalf]) {
   if (back <= r.earlier) {
-    LoadColumns(a, s, u, r.row - back, x);
+    LoadColumns<kHalf>(a, s, u, r.row - back, x);
     return;
   }
   const float* tail =
       r.states + s.tail + static_cast<int64_t>(a.taps - 1 - back + r.earlier) * s.heads * s.width;
-  LoadFour(tail + u.c0, x);
-  LoadFour(tail + u.c1, x + 4);
+  LoadHalf<kHalf>(tail + u.c0, x);
+  if (u.second) LoadHalf<kHalf>(tail + u.c1, x + kHalf);
+}
+
+// The i-th of a unit's channels.
+template <int kHalf>
+__device__ __forceinline__ int ChannelAt(Unit u, int i) {
+  return i < kHalf || !u.second ? u.c0 + i % kHalf : u.c1 + i - kHalf;
 }
 
 // A thread's weights of the convolution, where they fit registers.
+template <int kHalf>
 struct ConvWeights {
-  float at[kUnit][kMostTaps];
-  float bias[kUnit];
+  float at[2 * kHalf][kMostTaps];
+  float bias[2 * kHalf];
 
   __device__ __forceinline__ void Load(const FrontArgs& a, const FrontStream& s, Unit u) {
 #pragma unroll
-    for (int i = 0; i < kUnit; ++i) {
-      const int c = i < 4 ? u.c0 + i : u.c1 + i - 4;
+    for (int i = 0; i < 2 * kHalf; ++i) {
+      const int c = ChannelAt<kHalf>(u, i);
       bias[i] = s.conv_bias == nullptr ? 0.0f : s.conv_bias[c];
 #pragma unroll
       for (int j = 0; j < kMostTaps; ++j)
@@ -150,55 +191,59 @@ struct ConvWeights {
 };
 
 // The unit's channels of the row, after the convolution.
+template <int kHalf>
 __device__ __forceinline__ void Convolve(const FrontArgs& a, const FrontStream& s, Unit u,
-                                         const Row& r, const ConvWeights& weights,
-                                         float (&x)[kUnit]) {
-  float sum[kUnit];
+                                         const Row& r, const ConvWeights<kHalf>& weights,
+                                         float (&x)[2 * kHalf]) {
+  float sum[2 * kHalf];
 #pragma unroll
-  for (int i = 0; i < kUnit; ++i) sum[i] = weights.bias[i];
+  for (int i = 0; i < 2 * kHalf; ++i) sum[i] = weights.bias[i];
   if (a.taps <= kMostTaps) {
 #pragma unroll
     for (int j = 0; j < kMostTaps; ++j) {
       if (j >= a.taps) continue;
-      LoadInput(a, s, u, r, a.taps - 1 - j, x);
+      LoadInput<kHalf>(a, s, u, r, a.taps - 1 - j, x);
 #pragma unroll
-      for (int i = 0; i < kUnit; ++i) sum[i] = fmaf(weights.at[i][j], x[i], sum[i]);
+      for (int i = 0; i < 2 * kHalf; ++i) sum[i] = fmaf(weights.at[i][j], x[i], sum[i]);
     }
   } else {
     for (int j = 0; j < a.taps; ++j) {
-      LoadInput(a, s, u, r, a.taps - 1 - j, x);
+      LoadInput<kHalf>(a, s, u, r, a.taps - 1 - j, x);
 #pragma unroll
-      for (int i = 0; i < kUnit; ++i) {
-        const int c = i < 4 ? u.c0 + i : u.c1 + i - 4;
+      for (int i = 0; i < 2 * kHalf; ++i) {
+        const int c = ChannelAt<kHalf>(u, i);
         sum[i] = fmaf(s.conv[static_cast<int64_t>(c) * a.taps + j], x[i], sum[i]);
       }
     }
   }
 #pragma unroll
-  for (int i = 0; i < kUnit; ++i) x[i] = a.conv_silu ? mixer_math::Silu(sum[i]) : sum[i];
+  for (int i = 0; i < 2 * kHalf; ++i) x[i] = a.conv_silu ? mixer_math::Silu(sum[i]) : sum[i];
 }
 
 // Moves a decode row's tail by the row's own input.
+template <int kHalf>
 __device__ __forceinline__ void AdvanceTail(const FrontArgs& a, const FrontStream& s, Unit u,
                                             const Row& r) {
   const int64_t channels = static_cast<int64_t>(s.heads) * s.width;
   float* tail = r.states + s.tail;
-  float x[kUnit];
+  float x[2 * kHalf];
   for (int j = 0; j < a.taps - 1; ++j) {
-    LoadInput(a, s, u, r, a.taps - 2 - j, x);
-    StoreFour(tail + j * channels + u.c0, x);
-    StoreFour(tail + j * channels + u.c1, x + 4);
+    LoadInput<kHalf>(a, s, u, r, a.taps - 2 - j, x);
+    StoreHalf<kHalf>(tail + j * channels + u.c0, x);
+    if (u.second) StoreHalf<kHalf>(tail + j * channels + u.c1, x + kHalf);
   }
 }
 
 // log decays, and keys where the decay makes them, of a unit of k.
+template <int kHalf>
 __device__ __forceinline__ void KeyGates(const FrontArgs& a, Unit u, const Row& r,
-                                         float (&x)[kUnit]) {
+                                         float (&x)[2 * kHalf]) {
   const int channels = a.streams[1].heads * a.streams[1].width;
   float* log_decay = a.log_decay + r.row * channels + u.c0;
   float* log_sum = r.states + a.log_sum + u.c0;
 #pragma unroll
-  for (int i = 0; i < kUnit; ++i) {
+  for (int i = 0; i < 2 * kHalf; ++i) {
+    if (i >= kHalf && !u.second) break;
     if (a.gate == GateMap::kHgrn2) {
       const mixer_math::KeyGate gate =
           mixer_math::Hgrn2Gate(x[i], a.lower_bound == nullptr ? 0.0f : a.lower_bound[u.c0 + i]);
@@ -215,36 +260,38 @@ __device__ __forceinline__ void KeyGates(const FrontArgs& a, Unit u, const Row& 
 }
 
 // Writes a unit after its turn by the row's position.
-template <class T>
+template <int kHalf, class T>
 __device__ __forceinline__ void StoreUnit(const FrontArgs& a, const FrontStream& s, Unit u,
-                                          const Row& r, const double (&frequency)[4],
-                                          float (&x)[kUnit], T* front) {
+                                          const Row& r, const double (&frequency)[kHalf],
+                                          float (&x)[2 * kHalf], T* front) {
   const int head = u.c0 / s.width, c = u.c0 - head * s.width;
   T* to = front + s.to + head * s.to_width + c;
   if (s.rope == Rope::kHalves) {
 #pragma unroll
-    for (int i = 0; i < 4; ++i)
-      mixer_math::Rotate(mixer_math::RotationAt(frequency[i], r.position), &x[i], &x[4 + i]);
+    for (int i = 0; i < kHalf; ++i)
+      mixer_math::Rotate(mixer_math::RotationAt(frequency[i], r.position), &x[i], &x[kHalf + i]);
   }
   if (s.rope == Rope::kLrpe) {
-    float sines[kUnit];
+    float sines[2 * kHalf];
     const float* theta = a.theta + u.c0;
 #pragma unroll
-    for (int i = 0; i < kUnit; ++i) {
+    for (int i = 0; i < 2 * kHalf; ++i) {
+      if (i >= kHalf && !u.second) break;
       const mixer_math::Rotation turn = mixer_math::RotationAt(theta[i], r.position);
       sines[i] = x[i] * turn.sin;
       x[i] *= turn.cos;
     }
-    StoreFour(to + s.width, sines);
-    StoreFour(to + s.width + 4, sines + 4);
+    StoreHalf<kHalf>(to + s.width, sines);
+    if (u.second) StoreHalf<kHalf>(to + s.width + kHalf, sines + kHalf);
   }
-  StoreFour(to, x);
-  StoreFour(to + u.c1 - u.c0, x + 4);
+  StoreHalf<kHalf>(to, x);
+  if (u.second) StoreHalf<kHalf>(to + u.c1 - u.c0, x + kHalf);
 }
 
+template <int kHalf>
 __device__ __forceinline__ void StateGates(const FrontArgs& a, Unit u, const Row& r) {
   const bf16* in = a.in + r.row * a.in_stride + a.gate_column;
-  const int end = min(u.c0 + kUnit, a.state_heads);
+  const int end = min(u.c0 + 2 * kHalf, a.state_heads);
   for (int h = u.c0; h < end; ++h) {
     if (a.gate == GateMap::kGla) {
       const float raw = __bfloat162float(in[h]) + (a.gate_bias == nullptr ? 0.0f : a.gate_bias[h]);
@@ -261,16 +308,16 @@ __device__ __forceinline__ void StateGates(const FrontArgs& a, Unit u, const Row
 }
 
 // A thread's work: one unit of as many rows as it is given.
-template <class T>
+template <class T, int kHalf>
 class UnitRunner {
  public:
-  __device__ UnitRunner(const FrontArgs& a, int index) : a_(a), u_(UnitOf(a, index)) {
+  __device__ UnitRunner(const FrontArgs& a, int index) : a_(a), u_(UnitOf<kHalf>(a, index)) {
     if (u_.stream > 2) return;
     const FrontStream& s = a.streams[u_.stream];
     if (a.taps > 0 && s.conv != nullptr) weights_.Load(a, s, u_);
     if (s.rope == Rope::kHalves) {
 #pragma unroll
-      for (int i = 0; i < 4; ++i) {
+      for (int i = 0; i < kHalf; ++i) {
         const double pair = u_.c0 % s.width + i;
         frequency_[i] = exp(-2.0 * pair / s.width * a.log_rope_theta);
       }
@@ -279,46 +326,47 @@ class UnitRunner {
 
   // Writes the row's unit to `front`, the row of that name.
   __device__ __forceinline__ void Run(const Row& r, T* front) const {
-    if (u_.stream == 3) StateGates(a_, u_, r);
+    if (u_.stream == 3) StateGates<kHalf>(a_, u_, r);
     if (u_.stream > 2) return;
     const FrontStream& s = a_.streams[u_.stream];
-    float x[kUnit];
+    float x[2 * kHalf];
     if (a_.taps > 0 && s.conv != nullptr) {
-      Convolve(a_, s, u_, r, weights_, x);
+      Convolve<kHalf>(a_, s, u_, r, weights_, x);
     } else {
-      LoadColumns(a_, s, u_, r.row, x);
+      LoadColumns<kHalf>(a_, s, u_, r.row, x);
     }
     if (u_.stream == 1 && a_.gate == GateMap::kLightNet && sizeof(T) == 2) {
       // Waits for the sums of the tokens before (LogSumKernel).
       float* raw = a_.log_decay + r.row * s.heads * s.width + u_.c0;
-      StoreFour(raw, x);
-      StoreFour(raw + 4, x + 4);
+      StoreHalf<kHalf>(raw, x);
+      if (u_.second) StoreHalf<kHalf>(raw + kHalf, x + kHalf);
       return;
     }
     if (u_.stream == 1 && (a_.gate == GateMap::kHgrn2 || a_.gate == GateMap::kLightNet)) {
-      KeyGates(a_, u_, r, x);
+      KeyGates<kHalf>(a_, u_, r, x);
     } else {
 #pragma unroll
-      for (int i = 0; i < kUnit; ++i) x[i] = Map(s.map, x[i]) * s.scale;
+      for (int i = 0; i < 2 * kHalf; ++i) x[i] = Map(s.map, x[i]) * s.scale;
     }
-    StoreUnit(a_, s, u_, r, frequency_, x, front);
+    StoreUnit<kHalf>(a_, s, u_, r, frequency_, x, front);
   }
 
   __device__ __forceinline__ void MoveTail(const Row& r) const {
     if (u_.stream <= 2 && a_.taps > 1 && a_.streams[u_.stream].conv != nullptr)
-      AdvanceTail(a_, a_.streams[u_.stream], u_, r);
+      AdvanceTail<kHalf>(a_, a_.streams[u_.stream], u_, r);
   }
 
  private:
   const FrontArgs& a_;
   const Unit u_;
-  ConvWeights weights_;
-  double frequency_[4] = {};
+  ConvWeights<kHalf> weights_;
+  double frequency_[kHalf] = {};
 };
 
+template <int kHalf>
 __global__ void __launch_bounds__(kThreads) FrontDecodeKernel(const __grid_constant__ FrontArgs a) {
   const int row = blockIdx.x;
-  const UnitRunner<float> unit(a, blockIdx.y * kThreads + threadIdx.x);
+  const UnitRunner<float, kHalf> unit(a, blockIdx.y * kThreads + threadIdx.x);
   WaitForPredecessor();
   if (row >= a.meta->num_decode) return;
   const RowMeta meta = MetaArray<RowMeta>(a.meta, a.meta->rows)[row];
@@ -327,8 +375,9 @@ __global__ void __launch_bounds__(kThreads) FrontDecodeKernel(const __grid_const
   unit.MoveTail(r);
 }
 
+template <int kHalf>
 __global__ void __launch_bounds__(kThreads) FrontPromptKernel(const __grid_constant__ FrontArgs a) {
-  const UnitRunner<bf16> unit(a, blockIdx.y * kThreads + threadIdx.x);
+  const UnitRunner<bf16, kHalf> unit(a, blockIdx.y * kThreads + threadIdx.x);
   WaitForPredecessor();
   constexpr int kParts = kChunk / kTokens;
   const ChunkMeta chunk = MetaArray<ChunkMeta>(a.meta, a.meta->chunks)[blockIdx.x / kParts];
@@ -343,15 +392,16 @@ __global__ void __launch_bounds__(kThreads) FrontPromptKernel(const __grid_const
 
 // The tails after the segments that end with a chunk. Each entry comes from a later one or from the
 // step, in this order.
+template <int kHalf>
 __global__ void __launch_bounds__(kThreads) TailsKernel(const __grid_constant__ FrontArgs a) {
   WaitForPredecessor();
   const ChunkMeta chunk = MetaArray<ChunkMeta>(a.meta, a.meta->chunks)[blockIdx.x];
-  const Unit u = UnitOf(a, blockIdx.y * kThreads + threadIdx.x);
+  const Unit u = UnitOf<kHalf>(a, blockIdx.y * kThreads + threadIdx.x);
   if (!chunk.last || u.stream > 2 || a.streams[u.stream].conv == nullptr) return;
   const Row r = {static_cast<int64_t>(chunk.row) + chunk.tokens - 1,
                  chunk.position + chunk.tokens - 1, chunk.offset + chunk.tokens - 1,
                  a.states + chunk.slot * a.slot_stride};
-  AdvanceTail(a, a.streams[u.stream], u, r);
+  AdvanceTail<kHalf>(a, a.streams[u.stream], u, r);
 }
 
 // ---- LightNet's sums over a prompt: of each chunk, then before each chunk, then of each token
@@ -416,19 +466,30 @@ bool HasConvolution(const FrontArgs& a) {
   return has && a.taps > 1;
 }
 
+template <int kHalf>
+cudaError_t LaunchDecode(const FrontArgs& args, int grid_rows, cudaStream_t stream) {
+  const dim3 grid(grid_rows, (Units<kHalf>(args) + kThreads - 1) / kThreads);
+  return Launch(FrontDecodeKernel<kHalf>, grid, kThreads, 0, stream, 1, args);
+}
+template <int kHalf>
+cudaError_t LaunchPrompts(const FrontArgs& args, int chunks, cudaStream_t stream) {
+  const int blocks = (Units<kHalf>(args) + kThreads - 1) / kThreads;
+  const dim3 grid(chunks * (kChunk / kTokens), blocks);
+  const cudaError_t error = Launch(FrontPromptKernel<kHalf>, grid, kThreads, 0, stream, 1, args);
+  if (error != cudaSuccess || !HasConvolution(args)) return error;
+  return Launch(TailsKernel<kHalf>, dim3(chunks, blocks), kThreads, 0, stream, 1, args);
+}
+
 }  // namespace
 
 cudaError_t LaunchFrontDecode(const FrontArgs& args, int grid_rows, cudaStream_t stream) {
-  const dim3 grid(grid_rows, (Units(args) + kThreads - 1) / kThreads);
-  return Launch(FrontDecodeKernel, grid, kThreads, 0, stream, 1, args);
+  return args.plain ? LaunchDecode<1>(args, grid_rows, stream)
+                    : LaunchDecode<4>(args, grid_rows, stream);
 }
 
 cudaError_t LaunchFrontPrompts(const FrontArgs& args, int chunks, cudaStream_t stream) {
-  const int blocks = (Units(args) + kThreads - 1) / kThreads;
-  cudaError_t error = Launch(FrontPromptKernel, dim3(chunks * (kChunk / kTokens), blocks), kThreads,
-                             0, stream, 1, args);
-  if (error == cudaSuccess && HasConvolution(args))
-    error = Launch(TailsKernel, dim3(chunks, blocks), kThreads, 0, stream, 1, args);
+  cudaError_t error =
+      args.plain ? LaunchPrompts<1>(args, chunks, stream) : LaunchPrompts<4>(args, chunks, stream);
   if (args.gate != GateMap::kLightNet) return error;
   const int channels = args.streams[1].heads * args.streams[1].width;
   const dim3 grid(chunks, (channels + kThreads - 1) / kThreads);

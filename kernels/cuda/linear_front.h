@@ -16,9 +16,9 @@ namespace sluice::cuda {
 
 // Columns of the input projection that become heads of q, of k or of v.
 struct FrontStream {
-  int32_t column = 0;  // of `in`, a multiple of 8
+  int32_t column = 0;  // of `in`, a multiple of 8 unless FrontArgs::plain
   int32_t heads = 0;
-  int32_t width = 0;                 // of a head, a multiple of 8
+  int32_t width = 0;                 // of a head, a multiple of 8 unless plain
   int32_t to = 0;                    // its first column of front's row
   int32_t to_width = 0;              // of a head there
   const float* conv = nullptr;       // (heads * width, taps); null: no convolution
@@ -34,6 +34,7 @@ struct FrontArgs {
   const __nv_bfloat16* in = nullptr;  // (rows, in_stride)
   int64_t in_stride = 0;
   FrontStream streams[3];  // q, k, v
+  bool plain = false;      // a channel at a time, of heads of any width
   int32_t taps = 0;
   bool conv_silu = false;
   float log_rope_theta = 0.0f;   // Rope::kHalves

@@ -69,6 +69,36 @@ __global__ void __launch_bounds__(kTileThreads)
   }
 }
 
+// y = W x of one row, an element a thread: widths that the products above do not divide. x and
+// every row of W in bf16; `to` (count).
+__device__ __forceinline__ void PlainProduct(const bf16* x, const bf16* matrix, int64_t stride,
+                                             int width, int count, float* to) {
+  for (int c = threadIdx.x; c < count; c += blockDim.x) {
+    float sum = 0.0f;
+    for (int i = 0; i < width; ++i)
+      sum = fmaf(__bfloat162float(x[i]), __bfloat162float(matrix[c * stride + i]), sum);
+    to[c] = sum;
+  }
+}
+__global__ void __launch_bounds__(kTileThreads)
+    PlainProductsKernel(const __grid_constant__ MapArgs a, int matrices) {
+  WaitForPredecessor();
+  const int64_t row = blockIdx.x;
+  const int head = blockIdx.y, matrix = blockIdx.z;
+  if (row >= a.meta->num_rows) return;
+  PlainProduct(a.in + row * a.in_stride + a.column + head * a.width,
+               matrix == 0 ? a.matrix[0] : a.matrix[1], a.matrix_stride, a.width, a.width,
+               a.products + ((row * a.heads + head) * matrices + matrix) * a.width);
+}
+__global__ void __launch_bounds__(kTileThreads)
+    PlainGateProductKernel(const __grid_constant__ GateProduct a) {
+  WaitForPredecessor();
+  const int64_t row = blockIdx.x;
+  if (row >= a.meta->num_rows) return;
+  PlainProduct(a.in + row * a.in_stride + a.column, a.matrix, a.matrix_stride, a.width, a.out_width,
+               a.out + row * a.out_width);
+}
+
 // A head's input: the projection's columns, or W x + b.
 __device__ __forceinline__ float Input(const MapArgs& a, const bf16* columns, const float* products,
                                        int matrix, int c) {
@@ -147,7 +177,11 @@ __global__ void __launch_bounds__(kWarps * 32)
 cudaError_t LaunchLinearMaps(const MapArgs& args, int grid_rows, cudaStream_t stream) {
   if (grid_rows == 0) return cudaSuccess;
   const int matrices = MapMatrices(args.map);
-  if (matrices > 0) {
+  if (matrices > 0 && args.plain) {
+    const cudaError_t error = Launch(PlainProductsKernel, dim3(grid_rows, args.heads, matrices),
+                                     kTileThreads, 0, stream, 1, args, matrices);
+    if (error != cudaSuccess) return error;
+  } else if (matrices > 0) {
     const dim3 grid((grid_rows + kTileRows - 1) / kTileRows, args.heads,
                     matrices * ((args.width + 63) / 64));
     const cudaError_t error =
@@ -160,6 +194,8 @@ cudaError_t LaunchLinearMaps(const MapArgs& args, int grid_rows, cudaStream_t st
 }
 
 cudaError_t LaunchGateProduct(const GateProduct& args, int grid_rows, cudaStream_t stream) {
+  if (args.plain)
+    return Launch(PlainGateProductKernel, grid_rows, kTileThreads, 0, stream, 1, args);
   const dim3 grid((grid_rows + kTileRows - 1) / kTileRows, (args.out_width + 63) / 64);
   return Launch(GateProductKernel, grid, kTileThreads, 0, stream, 1, args);
 }

@@ -25,7 +25,8 @@ struct MapArgs {
   const StepHeader* meta = nullptr;
   const __nv_bfloat16* in = nullptr;  // (rows, in_stride)
   int64_t in_stride = 0;
-  int32_t column = 0, heads = 0, width = 0;  // of `in`, multiples of 8
+  int32_t column = 0, heads = 0, width = 0;  // of `in`, multiples of 8 unless plain
+  bool plain = false;                        // products an element at a time
   FeatureMap map = FeatureMap::kIdentity;
   QkNorm norm = QkNorm::kNone;
   float scale = 1.0f;
@@ -52,7 +53,8 @@ struct GateProduct {
   const StepHeader* meta = nullptr;
   const __nv_bfloat16* in = nullptr;  // (rows, in_stride)
   int64_t in_stride = 0;
-  int32_t column = 0, width = 0;          // multiples of 8
+  int32_t column = 0, width = 0;          // multiples of 8 unless plain
+  bool plain = false;                     // an element at a time
   const __nv_bfloat16* matrix = nullptr;  // (out_width, matrix_stride)
   int64_t matrix_stride = 0;
   float* out = nullptr;  // (rows, out_width)

@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "kernels/cores.h"
 #include "kernels/cuda/layout.h"
 
 namespace sluice::cuda {
@@ -75,6 +76,7 @@ void LinearMixer::SetFront(const Slots& slots) {
   };
   FrontArgs& f = front_;
   f.meta = meta_;
+  f.plain = PlainOnCuda(s);
   f.in = static_cast<const Bf16*>(mix_.in.data);
   f.in_stride = Stride(mix_.in.cols);
   const auto stream = [&](FrontStream* to, const Columns& columns, int64_t heads, int64_t width,
@@ -138,6 +140,7 @@ void LinearMixer::SetMaps() {
     m.in = front_.in;
     m.in_stride = front_.in_stride;
     m.column = stream.column;
+    m.plain = front_.plain;
     m.heads = stream.heads;
     m.width = stream.width;
     m.map = stream.map;
@@ -184,6 +187,7 @@ void LinearMixer::SetCore(const Slots& slots) {
   c.out_heads = Int(s.heads());
   c.dk = Int(s.dk);
   c.dv = Int(s.dv);
+  c.plain = front_.plain;
 }
 
 void LinearMixer::SetBack() {
@@ -220,6 +224,7 @@ cudaError_t LinearMixer::MapHeads(int rows) {
   if (error != cudaSuccess || !spec_.low_rank_gate) return error;
   GateProduct gate;
   gate.meta = meta_;
+  gate.plain = front_.plain;
   gate.in = front_.in;
   gate.in_stride = front_.in_stride;
   gate.column = Int(spec_.out_gate.offset);
@@ -233,6 +238,7 @@ cudaError_t LinearMixer::MapHeads(int rows) {
 
 cudaError_t LinearMixer::Run(int decode, std::span<const ChunkRange> waves, int chunks,
                              int prompts) {
+  core_.front_rows = decode + prompts;
   cudaError_t error = MapHeads(decode + prompts);
   if (error == cudaSuccess && decode > 0) error = LaunchFrontDecode(front_, decode, stream_);
   if (error == cudaSuccess && decode > 0)

@@ -8,33 +8,61 @@ namespace sluice::cuda {
 namespace {
 
 constexpr int kThreads = 128;
-constexpr int kAhead = 8;  // chunks whose loads are in flight together
+constexpr int kWarps = kThreads / 32;
+constexpr int kAhead = 32;  // chunks whose loads are in flight together
+
+struct Eight {
+  float at[8];
+};
+__device__ __forceinline__ Eight LoadEight(const bf16* p) {
+  const uint4 v = *reinterpret_cast<const uint4*>(p);
+  return {{LowBf16(v.x), HighBf16(v.x), LowBf16(v.y), HighBf16(v.y), LowBf16(v.z), HighBf16(v.z),
+           LowBf16(v.w), HighBf16(v.w)}};
+}
 
 __device__ __forceinline__ const float* DecaysOf(const LinearArgs& a, const LinearBuffers& b,
                                                  int64_t local_chunk, int state) {
   return b.decays + (local_chunk * a.state_heads + state) * 2 * kChunk;
 }
 
-// key_sums: what a chunk adds to z.
+// key_sums: what a chunk adds to z. A warp takes 16 tokens, a lane 8 channels at a time; the warps'
+// sums meet in shared memory.
 __global__ void __launch_bounds__(kThreads)
     KeySumsKernel(const __grid_constant__ LinearArgs a, const __grid_constant__ LinearBuffers b,
                   int first_chunk) {
+  __shared__ float partial[kWarps][256];
   WaitForPredecessor();
+  constexpr int kTokens = kChunk / kWarps;
   const ChunkMeta chunk = MetaArray<ChunkMeta>(a.meta, a.meta->chunks)[first_chunk + blockIdx.x];
-  const int state = blockIdx.y;
-  const float* to_end = DecaysOf(a, b, blockIdx.x, state) + kChunk;
-  const bf16* k = a.prompt_front + chunk.row * a.front_stride + a.k_offset +
+  const int state = blockIdx.y, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  const float* to_end = DecaysOf(a, b, blockIdx.x, state) + kChunk + warp * kTokens;
+  const bf16* k = a.prompt_front + (chunk.row + warp * kTokens) * a.front_stride + a.k_offset +
                   state / (a.state_heads / a.k_heads) * a.dk;
   float* sums = b.key_sums + (static_cast<int64_t>(blockIdx.x) * a.state_heads + state) * a.dk;
-  for (int c = threadIdx.x * 2; c < a.dk; c += kThreads * 2) {
-    float low = 0.0f, high = 0.0f;
-#pragma unroll 8
-    for (int token = 0; token < chunk.tokens; ++token) {
-      const uint32_t pair = *reinterpret_cast<const uint32_t*>(k + token * a.front_stride + c);
-      low = fmaf(to_end[token], LowBf16(pair), low);
-      high = fmaf(to_end[token], HighBf16(pair), high);
+  const int tokens = min(kTokens, chunk.tokens - warp * kTokens);
+  for (int first = 0; first < a.dk; first += 256) {
+    const int c = first + lane * 8;
+    Eight sum = {};
+    if (c < a.dk) {
+#pragma unroll
+      for (int i = 0; i < kTokens; ++i) {
+        if (i >= tokens) continue;
+        const Eight x = LoadEight(k + i * a.front_stride + c);
+        const float factor = to_end[i];
+#pragma unroll
+        for (int j = 0; j < 8; ++j) sum.at[j] = fmaf(factor, x.at[j], sum.at[j]);
+      }
     }
-    *reinterpret_cast<float2*>(sums + c) = make_float2(low, high);
+#pragma unroll
+    for (int j = 0; j < 8; ++j) partial[warp][lane * 8 + j] = sum.at[j];
+    __syncthreads();
+    for (int i = threadIdx.x; i < 256 && first + i < a.dk; i += kThreads) {
+      float total = 0.0f;
+#pragma unroll
+      for (int w = 0; w < kWarps; ++w) total += partial[w][i];
+      sums[first + i] = total;
+    }
+    __syncthreads();
   }
 }
 
@@ -71,28 +99,38 @@ __global__ void __launch_bounds__(kThreads)
   *slot = z;
 }
 
-// denominators += decay * q z, a warp a (token, output head).
+// denominators += decay * q z. A warp takes 16 tokens of an output head, a lane 8 channels at a
+// time.
 __global__ void __launch_bounds__(kThreads)
     DenominatorsKernel(const __grid_constant__ LinearArgs a,
                        const __grid_constant__ LinearBuffers b, int first_chunk) {
   WaitForPredecessor();
+  constexpr int kTokens = kChunk / kWarps;
   const ChunkMeta chunk = MetaArray<ChunkMeta>(a.meta, a.meta->chunks)[first_chunk + blockIdx.x];
-  const int out = blockIdx.y, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  const int state = out / (a.out_heads / a.state_heads);
+  const int out = blockIdx.y, first = threadIdx.x / 32 * kTokens, lane = threadIdx.x % 32;
+  const int state = out / (a.out_heads / a.state_heads), tokens = chunk.tokens - first;
   const float* z = b.key_sums + (static_cast<int64_t>(blockIdx.x) * a.state_heads + state) * a.dk;
-  const float* from_begin = DecaysOf(a, b, blockIdx.x, state);
-  for (int token = warp; token < chunk.tokens; token += kThreads / 32) {
-    const int64_t row = static_cast<int64_t>(chunk.row) + token;
-    const bf16* q = a.prompt_front + row * a.front_stride + out / (a.out_heads / a.q_heads) * a.dk;
-    float sum = 0.0f;
-    for (int c = lane * 2; c < a.dk; c += 64) {
-      const uint32_t pair = *reinterpret_cast<const uint32_t*>(q + c);
-      const float2 at = *reinterpret_cast<const float2*>(z + c);
-      sum = fmaf(LowBf16(pair), at.x, sum);
-      sum = fmaf(HighBf16(pair), at.y, sum);
+  const float* from_begin = DecaysOf(a, b, blockIdx.x, state) + first;
+  const int64_t row = static_cast<int64_t>(chunk.row) + first;
+  const bf16* q = a.prompt_front + row * a.front_stride + out / (a.out_heads / a.q_heads) * a.dk;
+  float sums[kTokens] = {};
+  for (int c = lane * 8; c < a.dk; c += 256) {
+    Eight at;
+#pragma unroll
+    for (int j = 0; j < 8; ++j) at.at[j] = z[c + j];
+#pragma unroll
+    for (int i = 0; i < kTokens; ++i) {
+      if (i >= tokens) continue;
+      const Eight x = LoadEight(q + i * a.front_stride + c);
+#pragma unroll
+      for (int j = 0; j < 8; ++j) sums[i] = fmaf(x.at[j], at.at[j], sums[i]);
     }
-    sum = WarpSum(sum);
-    if (lane == 0) b.denominators[row * a.out_heads + out] += from_begin[token] * sum;
+  }
+#pragma unroll
+  for (int i = 0; i < kTokens; ++i) {
+    const float sum = WarpSum(sums[i]);
+    if (lane == 0 && i < tokens)
+      b.denominators[(row + i) * a.out_heads + out] += from_begin[i] * sum;
   }
 }
 

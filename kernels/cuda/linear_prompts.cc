@@ -41,6 +41,7 @@ MixerLaunch AsMixerArgs(const LinearArgs& a, const LinearBack& back) {
 cudaError_t LaunchLinearPrompts(const LinearArgs& args, const LinearBack& back,
                                 const LinearBuffers& buffers, std::span<const ChunkRange> waves,
                                 int first, int rows, cudaStream_t stream) {
+  if (args.plain) return LaunchPlainPrompts(args, back, buffers, waves, first, rows, stream);
   const MixerLaunch mixer = AsMixerArgs(args, back);
   ChunkBuffers chunk = buffers.chunk;
   chunk.conv = const_cast<__nv_bfloat16*>(args.prompt_front);  // read in place of the projection
@@ -57,7 +58,7 @@ cudaError_t LaunchLinearPrompts(const LinearArgs& args, const LinearBack& back,
     launches.Then([&] { return LaunchLinearScores(args, buffers, wave, stream); })
         .Then([&] { return LaunchLinearNormaliser(args, buffers, wave, stream); })
         .Then([&] { return LaunchLinearSpanSums(args, buffers, wave, stream); })
-        .Then([&] { return LaunchGlaScan(mixer, buffers.chunk, wave, stream); })
+        .Then([&] { return LaunchLinearScan(args, buffers, wave, stream); })
         .Then([&] {
           return LaunchLinearChunks(args, buffers, back.out, back.out_stride, wave, stream);
         });

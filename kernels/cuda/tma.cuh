@@ -50,6 +50,24 @@ __device__ __forceinline__ void CopyBox(uint32_t to, const CUtensorMap* map, int
       "l"(map), "r"(column), "r"(row), "r"(barrier)
       : "memory");
 }
+// The same of a map of three dimensions: the box whose first element is (column, head, row).
+__device__ __forceinline__ void CopyHeadBox(uint32_t to, const CUtensorMap* map, int column,
+                                            int head, int row, uint32_t barrier) {
+  asm volatile(
+      "cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], "
+      "[%1, {%2, %3, %4}], [%5];" ::"r"(to),
+      "l"(map), "r"(column), "r"(head), "r"(row), "r"(barrier)
+      : "memory");
+}
+// `bytes`, a multiple of 16, from a boundary of 16.
+__device__ __forceinline__ void CopyBytes(uint32_t to, const void* from, int bytes,
+                                          uint32_t barrier) {
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::
+          "r"(to),
+      "l"(from), "r"(bytes), "r"(barrier)
+      : "memory");
+}
 // Into the blocks of the cluster whose bits `ranks` has.
 __device__ __forceinline__ void CopyBoxToRanks(uint32_t to, const CUtensorMap* map, int column,
                                                int row, uint32_t barrier, int ranks) {

@@ -29,6 +29,13 @@ template <int kPending>
 __device__ __forceinline__ void WgmmaWait() {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
 }
+// What a wait is for: sums are not touched, by the compiler either, before this. It follows the
+// wait.
+template <int kCount>
+__device__ __forceinline__ void WgmmaDone(float (&d)[kCount]) {
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) asm volatile("" : "+f"(d[i])::"memory");
+}
 // Makes this thread's writes to shared memory visible to the tensor cores; a barrier must follow.
 __device__ __forceinline__ void FenceForWgmma() {
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
@@ -267,6 +274,8 @@ __device__ __forceinline__ void WgmmaFence() {}
 __device__ __forceinline__ void WgmmaCommit() {}
 template <int kPending>
 __device__ __forceinline__ void WgmmaWait() {}
+template <int kCount>
+__device__ __forceinline__ void WgmmaDone(float (&)[kCount]) {}
 __device__ __forceinline__ void FenceForWgmma() {}
 
 template <int kN, bool kAcross>

@@ -33,8 +33,11 @@ Most MostOf(const ModelSpec& spec) {
     most.heads = std::max(most.heads, m.heads());
     if (m.decay == Decay::kKey) most.q = std::max(most.q, m.q_heads * keys);
     most.k = std::max(most.k, m.state_heads * keys);
-    most.state = std::max(most.state, m.state_heads * m.dk * m.dv);
-    if (keys > kPassKeys) most.partial = std::max(most.partial, m.out_dim());
+    // Both lie in tiles if keys share their decay (linear.h).
+    const bool tiles = m.decay != Decay::kKey;
+    most.state = std::max(most.state, m.state_heads * (tiles ? keys * Stride(m.dv) : m.dk * m.dv));
+    if (keys > kPassKeys)
+      most.partial = std::max(most.partial, tiles ? m.heads() * Stride(m.dv) : m.out_dim());
     if (FusedGla(m) && m.conv.taps > 0) most.conv = std::max(most.conv, m.v.end());
   });
   ForEachMlp(spec, [&](int64_t, const MlpSpec& mlp) {
@@ -76,7 +79,7 @@ std::vector<PlannedBuffer> Workspace::Plan(const ModelSpec& spec, int32_t max_ro
   if (SamplerNeedsScratch(static_cast<int32_t>(spec.vocab)))
     plan.push_back({logits, "logits", &adjusted_});
   if (most.partial > 0)
-    plan.push_back({CheckedBytes(max_rows, most.partial, 4), kChunks, &partial_});
+    plan.push_back({CheckedBytes(chunks * kChunk, most.partial, 4), kChunks, &partial_});
   if (most.conv > 0) {
     plan.push_back({CheckedBytes(max_rows, Stride(most.conv), 2), kChunks, &conv_});
   }

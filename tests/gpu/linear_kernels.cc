@@ -204,6 +204,7 @@ LinearKernels::LinearKernels(const LinearCase& c, int32_t slots, int32_t max_row
   args.decode_front = decode_front_.as<float>();
   args.prompt_front = prompt_front_.as<Bf16>();
   args.front_stride = front;
+  args.front_rows = rows;
   args.k_offset = c.q_heads * c.dk;
   args.v_offset = (c.q_heads + c.k_heads) * c.dk;
   args.log_decay = c.decay == LinearDecay::kNone ? nullptr : log_decay_.as<float>();
@@ -242,9 +243,9 @@ LinearKernels::LinearKernels(const LinearCase& c, int32_t slots, int32_t max_row
   cuda::ChunkBuffers& b = buffers.chunk;
   b.key_stride = static_cast<int32_t>(keys);
   b.scores = reinterpret_cast<Bf16*>(keep(chunks * outs * cuda::kChunk * cuda::kChunk * 2));
-  b.carry = keep(spans * c.state_floats() * 4);
+  b.carry = keep(spans * states * keys * cuda::Stride(c.dv) * 4);
   b.span_decay = keep(spans * states * keys * 4);
-  if (keys > 256) b.partial = keep(rows * c.out_width() * 4);
+  if (keys > 256) b.partial = keep(chunks * cuda::kChunk * outs * cuda::Stride(c.dv) * 4);
   if (c.decay == LinearDecay::kKey) {
     b.q = reinterpret_cast<Bf16*>(keep(chunks * outs * cuda::kChunk * keys * 2));
     b.k = reinterpret_cast<Bf16*>(keep(chunks * states * cuda::kChunk * keys * 2));

@@ -4,7 +4,6 @@
 #include <string>
 #include <utility>
 
-#include "absl/strings/str_cat.h"
 #include "engine/checkpoint/families/gla.h"
 #include "gtest/gtest.h"
 
@@ -68,10 +67,13 @@ TEST(Cores, CudaTakesOtherLinearMixers) {
   mixer.gate = GateMap::kNone;
   EXPECT_FALSE(FusedGla(mixer));
   EXPECT_EQ(CheckSpec(DeviceKind::kCuda, spec), absl::OkStatus());
+  EXPECT_FALSE(PlainOnCuda(mixer));
   mixer.k.offset += 4;
+  EXPECT_TRUE(PlainOnCuda(mixer));
+  EXPECT_EQ(CheckSpec(DeviceKind::kCuda, spec), absl::OkStatus());
+  mixer.key_width = mixer.dk = 516;
   EXPECT_EQ(Refusal(DeviceKind::kCuda, spec),
-            absl::StrCat("cuda: a column of the input projection is ", mixer.k.offset,
-                         ", must be a multiple of 8"));
+            "cuda: dk (keys of a head) is 516, must be a multiple of 8, or at most 512");
 }
 
 TEST(Cores, DeltaMixersOfEveryDecay) {
