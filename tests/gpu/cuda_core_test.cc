@@ -9,6 +9,7 @@
 
 #include "tests/gpu/gpu_testing.h"
 #include "tests/gpu/mixer_runner.h"
+#include "tests/kernels/core_cases.h"
 
 namespace sluice {
 namespace {
@@ -236,6 +237,54 @@ TEST_P(CudaCoreTest, BitsKeepInCompany) {
 }
 
 INSTANTIATE_TEST_SUITE_P(AllMixers, CudaCoreTest, testing::ValuesIn(Cases()), NameOf);
+
+// ---- The cases that every backend's core computes, against their recurrence in fp64 ----
+
+class CudaCoreCaseTest : public testing::TestWithParam<CoreCase> {};
+
+TEST_P(CudaCoreCaseTest, AgreesWithTheRecurrenceInFp64) {
+  const CoreCase& c = GetParam();
+  const ModelSpec model = MixerModel(c.spec, 1);
+  constexpr int32_t kPrompt = 1061, kTokens = kPrompt + 8;
+  std::vector<float> in = CoreInputs(c, kTokens, 1);
+  for (float& x : in) x = RoundToBf16(x);
+  MixerValues values;
+  values.log_decay = c.log_decay;
+  values.gate_bias = c.gate_bias;
+  values.a_log = c.a_log;
+  values.lower_bound = c.lower_bound;
+  MixerRunner gpu(CudaOrDie(), true, model, values, 2, 2048);
+  const auto row = in.begin() + int64_t{kPrompt} * c.spec.in_dim;
+  const std::vector<int32_t> tokens(kPrompt);
+  std::vector<float> got = gpu.Run({in.begin(), row}, {}, {{1, 0, kPrompt, tokens.data(), 0}}, 0);
+  std::vector<float> decoded;
+  for (int32_t i = 0; i < kTokens - kPrompt; ++i) {
+    const auto at = row + i * c.spec.in_dim;
+    const std::vector<float> out = gpu.Run({at, at + c.spec.in_dim}, {{1, 0, kPrompt + i}}, {}, 0);
+    decoded.insert(decoded.end(), out.begin(), out.end());
+  }
+  ReferenceCore reference(&c);
+  std::vector<float> expected;
+  for (int32_t t = 0; t < kTokens; ++t) {
+    const std::vector<double> o = reference.Step(in.data() + t * c.spec.in_dim);
+    expected.insert(expected.end(), o.begin(), o.end());
+  }
+  const auto end_of_prompt = expected.begin() + static_cast<int64_t>(got.size());
+  const double prompt = RelativeRms(got, std::vector<double>(expected.begin(), end_of_prompt));
+  const double decode = RelativeRms(decoded, std::vector<double>(end_of_prompt, expected.end()));
+  std::vector<float> slot = gpu.State(1);
+  slot.resize(reference.state().size());
+  const double state =
+      RelativeRms(slot, std::vector<double>(reference.state().begin(), reference.state().end()));
+  std::printf("case %-22s prompt %.2e  decode %.2e  state %.2e\n", c.name.c_str(), prompt, decode,
+              state);
+  EXPECT_LE(prompt, kTolerance);
+  EXPECT_LE(decode, kTolerance);
+  EXPECT_LE(state, kStateTolerance);
+}
+
+INSTANTIATE_TEST_SUITE_P(CoreCases, CudaCoreCaseTest, testing::ValuesIn(CoreCases()),
+                         [](const auto& tested) { return tested.param.name; });
 
 }  // namespace
 }  // namespace sluice

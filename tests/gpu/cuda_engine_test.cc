@@ -60,7 +60,14 @@ std::vector<uint32_t> BitsOf(RecordingSink& sink, int32_t n) {
 
 std::string DirOf(const std::string& name) {
   if (name == "classics_12m") return BundledModel();
-  return PathFrom("SLUICE_GOLDENS", "tests/goldens") + "/variants/" + name;
+  const std::string goldens = PathFrom("SLUICE_GOLDENS", "tests/goldens");
+  return goldens + (name.find('/') == std::string::npos ? "/variants/" : "/") + name;
+}
+
+std::string NameOf(const testing::TestParamInfo<const char*>& tested) {
+  std::string name = tested.param;
+  std::replace(name.begin(), name.end(), '/', '_');
+  return name;
 }
 
 class CudaEngineTest : public testing::TestWithParam<const char*> {};
@@ -244,7 +251,13 @@ TEST_P(CudaEngineTest, AStateThatIsNotFiniteEndsItsCallAlone) {
 
 INSTANTIATE_TEST_SUITE_P(Models, CudaEngineTest,
                          testing::Values("classics_12m", "gqa", "short_conv", "strong_gates"),
-                         [](const auto& tested) { return std::string(tested.param); });
+                         NameOf);
+// One of each core and state shape: grouped states, tails of a convolution and a decay of each
+// head, a normaliser, running sums, turned pairs, and heads of any width.
+INSTANTIATE_TEST_SUITE_P(Families, CudaEngineTest,
+                         testing::Values("retnet/gqa_relu", "mamba2/groups", "linear_attn/elu",
+                                         "lightnet/conv_tied", "transnormer/base", "retnet/odd"),
+                         NameOf);
 
 }  // namespace
 }  // namespace sluice
