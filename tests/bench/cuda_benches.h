@@ -10,8 +10,8 @@ namespace sluice {
 
 // sluice_bench kernels --device=cuda: tables at the shape of the 1.3B model with random weights.
 // First what this GPU can do, then each kernel and whole steps, each beside its floor at that
-// bandwidth and rate. `parts` of decode, gemm, mixer, linear, step, mixed, prefill; empty: all.
-// Exit code.
+// bandwidth and rate. `parts` of decode, gemm, mixer, linear, families, step, mixed, prefill;
+// empty: all. Exit code.
 int RunCudaKernelsBench(int device, const std::vector<std::string>& parts);
 
 // sluice_bench tune: rows for kernels/cuda/gemm_lt_table.h.

@@ -12,6 +12,7 @@
 #include "kernels/cuda/mixer.h"
 #include "kernels/cuda/step_runner.h"
 #include "tests/bench/cuda_benches.h"
+#include "tests/bench/cuda_families_bench.h"
 #include "tests/bench/cuda_linear_bench.h"
 #include "tests/bench/cuda_steps_bench.h"
 #include "tests/bench/cuda_timing.h"
@@ -207,6 +208,7 @@ int RunCudaKernelsBench(int device, const std::vector<std::string>& parts) {
   if (wants("gemm")) Gemm(gpu);
   if (wants("mixer")) PromptMixer(gpu);
   if (wants("linear")) CudaLinearBench(gpu.timing, gpu.limits);
+  if (wants("families")) CudaFamiliesBench(device, gpu.limits);
   if (wants("step") || wants("mixed") || wants("prefill"))
     CudaStepsBench(device, gpu.limits, wants("step"), wants("mixed"), wants("prefill"));
   return 0;

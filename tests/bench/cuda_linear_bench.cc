@@ -164,7 +164,10 @@ void Prompts(const CudaTiming& timing, const GpuLimits& limits, const LinearCase
           Ok(keys ? cuda::LaunchGlaSpanSums(mixer, chunk, wave, s)
                   : cuda::LaunchLinearSpanSums(args, b, wave, s));
         },
-        [&](int) { Ok(cuda::LaunchGlaScan(mixer, chunk, wave, s)); },
+        [&](int) {
+          Ok(keys ? cuda::LaunchGlaScan(mixer, chunk, wave, s)
+                  : cuda::LaunchLinearScan(args, b, wave, s));
+        },
         [&](int) {
           Ok(keys ? cuda::LaunchGlaChunks(mixer, chunk, wave, s)
                   : cuda::LaunchLinearChunks(args, b, layer.back.out, layer.back.out_stride, wave,

@@ -1,7 +1,11 @@
 #!/usr/bin/env python3
 """The peer on the same GPU: flash-linear-attention (PyTorch, Triton) at the 1.3B shape, and PyTorch attention of equal width.
 
-  tests/bench/fla_peer.py [--warm FILE --go FILE] [decode] [prefill] [relatives] [attention] [model]     default: all
+  tests/bench/fla_peer.py [--warm FILE --go FILE] [decode] [prefill] [attention] [model]     default: all of these
+  tests/bench/fla_peer.py relatives [--seconds N]
+
+`relatives` warms a process for each family at once, from a few of each kernel's configurations, and measures them one after
+another; after N seconds (150) it gives up those that are still compiling.
 
 Needs torch, triton and transformers, and fla (PyPI: fla-core and flash-linear-attention 0.5.2) importable. A cold machine
 compiles and autotunes for minutes; with --go everything is warmed first (then the file of --warm is there), and measured
@@ -9,6 +13,9 @@ once the file of --go is.
 """
 import argparse
 import pathlib
+import subprocess
+import sys
+import threading
 import time
 
 import torch
@@ -83,52 +90,69 @@ class Prefill:
 
 class Relatives:
     """The chunkwise cores of GLA's relatives at their 1.3B shapes, where FLA has one: (heads, keys, values) of each. Mamba-2's
-    keys and queries, which its heads share, are repeated for every head, as FLA's operator wants them."""
+    keys and queries, which its heads share, are repeated for every head, as FLA's operator wants them. No norm, no gate."""
 
     SHAPES = {"retnet": (8, 256, 512), "mamba2": (64, 128, 64), "hgrn2": (16, 128, 128), "transnormer": (16, 128, 128),
               "linear_attn": (4, 512, 512)}
     LENGTHS = (1024, 16384)
+    CONFIGURATIONS = 8  # of each kernel: its authors try up to 48, which takes minutes to compile
 
-    def inputs(self, name, batch, length):
-        heads, keys, values = self.SHAPES[name]
-        q, k = random(batch, length, heads, keys), random(batch, length, heads, keys)
-        v = random(batch, length, heads, values)
-        gates = {"hgrn2": lambda: {"g": log_gates(batch, length, heads, keys)},
-                 "mamba2": lambda: {"g": log_gates(batch, length, heads)}}.get(name, dict)()
-        return {"q": q, "k": k, "v": v, **gates, "output_final_state": True}
+    def __init__(self, seconds):
+        self.seconds = seconds
 
-    def operator(self, name):
+    @classmethod
+    def few_configurations(cls):
+        from triton.runtime import autotuner
+        init = autotuner.Autotuner.__init__
+
+        def patched(self, fn, arg_names, configs, *args, **keywords):
+            likely = [c for c in configs if c.num_warps in (2, 4) and c.num_stages in (2, 3)] or configs
+            init(self, fn, arg_names, likely[::max(1, len(likely) // cls.CONFIGURATIONS)], *args, **keywords)
+
+        autotuner.Autotuner.__init__ = patched
+
+    @classmethod
+    def operator(cls, name, length):
         from fla.ops import gla, lightning_attn, linear_attn, retention, simple_gla
         module, operator, extra = {
             "retnet": (retention, "retention", {}), "mamba2": (simple_gla, "simple_gla", {"scale": 1.0}),
             "hgrn2": (gla, "gla", {}), "transnormer": (lightning_attn, "lightning_attn", {"layer_idx": 3, "num_layers": 24}),
             "linear_attn": (linear_attn, "linear_attn", {"normalize": False})}[name]
+        heads, keys, values = cls.SHAPES[name]
+        batch = TOKENS // length
+        inputs = {"q": random(batch, length, heads, keys), "k": random(batch, length, heads, keys),
+                  "v": random(batch, length, heads, values), "output_final_state": True, **extra}
+        if name in ("hgrn2", "mamba2"):
+            inputs["g"] = log_gates(*((batch, length, heads, keys) if name == "hgrn2" else (batch, length, heads)))
         run = getattr(module, f"chunk_{operator}")
-        return lambda **keywords: run(**keywords, **extra)
+        return lambda: run(**inputs)
 
-    def prefill(self, name, length):
-        inputs = self.inputs(name, TOKENS // length, length)
-        return lambda: self.operator(name)(**inputs)
+    @classmethod
+    def of_family(cls, name):
+        """A child: warms, says so, and measures when it is told to."""
+        cls.few_configurations()
+        runs = {length: cls.operator(name, length) for length in cls.LENGTHS}
+        for run in runs.values():
+            run()
+        torch.cuda.synchronize()
+        print("warm", flush=True)
+        input()
+        print(f"FLA {name} {'x'.join(map(str, cls.SHAPES[name]))}, {TOKENS} tokens in all, us: " +
+              ", ".join(f"L={length} {median_us(run):.0f}" for length, run in runs.items()), flush=True)
 
-    def each(self, use):
-        """use() of every operator and size; what FLA or the compiler makes of one is no reason to give up the others."""
-        for name in self.SHAPES:
-            row = []
-            for length in self.LENGTHS:
-                try:
-                    row.append(f"L={length} {use(self.prefill(name, length))}")
-                except Exception as error:  # noqa: BLE001
-                    row.append(f"L={length} {type(error).__name__}: {str(error).splitlines()[0][:60]}")
-                torch.cuda.empty_cache()
-            yield f"FLA {name} {'x'.join(map(str, self.SHAPES[name]))}, {TOKENS} tokens in all, us: " + ", ".join(row)
-
-    def warm(self):
-        for _ in self.each(lambda run: run()):
-            pass
-
-    def measure(self):
-        for line in self.each(lambda run: f"{median_us(run):.0f}"):
-            print(line, flush=True)
+    def run(self):
+        begin = time.time()
+        children = {name: subprocess.Popen([sys.executable, __file__, "--family", name], stdin=subprocess.PIPE,
+                                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for name in self.SHAPES}
+        deadline = threading.Timer(self.seconds, lambda: [c.kill() for c in children.values()])
+        deadline.start()
+        warm = {name for name, child in children.items() if child.stdout.readline().strip() == "warm"}
+        deadline.cancel()
+        print(f"(relatives: {len(warm)} of {len(children)} are warm after {time.time() - begin:.0f} s)", flush=True)
+        for name, child in children.items():
+            out, errors = child.communicate("go\n" if child.poll() is None else None)
+            last = errors.strip().splitlines()[-1:] or ["still compiling"]
+            print(out.strip() or f"FLA {name}: {last[0][:100]}", flush=True)
 
 
 class Attention:
@@ -187,16 +211,22 @@ class Model:
               ", ".join(f"B={b} {self.decode_ms(b):.2f}" for b in (1, 8, 32, 256)), flush=True)
 
 
-PARTS = {"decode": Decode, "prefill": Prefill, "relatives": Relatives, "attention": Attention, "model": Model}
+PARTS = {"decode": Decode, "prefill": Prefill, "attention": Attention, "model": Model}
 
 
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("--warm", type=pathlib.Path)
     ap.add_argument("--go", type=pathlib.Path)
-    ap.add_argument("parts", nargs="*", metavar="part", help=", ".join(PARTS))
+    ap.add_argument("--seconds", type=float, default=150.0)
+    ap.add_argument("--family", help=argparse.SUPPRESS)
+    ap.add_argument("parts", nargs="*", metavar="part", help=", ".join([*PARTS, "relatives"]))
     a = ap.parse_args()
     with torch.no_grad():
+        if a.family:
+            return Relatives.of_family(a.family)
+        if a.parts == ["relatives"]:
+            return Relatives(a.seconds).run()
         parts = [(name, PARTS[name]()) for name in a.parts or PARTS]
         for name, part in parts:
             begin = time.time()

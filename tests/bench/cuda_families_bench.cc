@@ -1,0 +1,106 @@
+#include "tests/bench/cuda_families_bench.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "kernels/cuda/cuda_backend.h"
+#include "kernels/state_table.h"
+#include "tests/bench/cuda_step_timing.h"
+#include "tests/bench/random_checkpoint.h"
+
+namespace sluice {
+namespace {
+
+struct FamilyConfig {
+  const char* name;
+  const char* config;  // what differs from the defaults of the makers' class
+};
+constexpr FamilyConfig kFamilies[] = {
+    {"gla", R"({"model_type": "gla", "hidden_size": 2048, "num_hidden_layers": 24, "num_heads": 4,
+                "intermediate_size": 5632, "vocab_size": 32000})"},
+    {"retnet", R"({"model_type": "retnet", "hidden_size": 2048, "num_hidden_layers": 24,
+                   "num_heads": 8, "vocab_size": 32000})"},
+    {"mamba2", R"({"model_type": "mamba2", "hidden_size": 2048, "num_hidden_layers": 48,
+                   "num_heads": 64, "head_dim": 64, "state_size": 128, "n_groups": 1, "expand": 2,
+                   "conv_kernel": 4, "vocab_size": 50288, "tie_word_embeddings": true})"},
+    {"hgrn2", R"({"model_type": "hgrn2", "hidden_size": 2048, "num_hidden_layers": 24,
+                  "expand_ratio": 128, "vocab_size": 32000})"},
+    {"lightnet", R"({"model_type": "lightnet", "hidden_size": 2048, "num_hidden_layers": 24,
+                     "expand_ratio": 128, "vocab_size": 32000})"},
+    {"transnormer", R"({"model_type": "transnormer", "decoder_embed_dim": 2048,
+                        "decoder_layers": 16, "decoder_attention_heads": 16, "hidden_dim": 2048,
+                        "norm_type": "simplermsnorm", "linear_act_fun": "silu",
+                        "linear_use_lrpe_list": [1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+                        "glu_dim": 5632, "bias": false, "vocab_size": 64000})"},
+    {"linear_attn", R"({"model_type": "linear_attn", "hidden_size": 2048, "num_hidden_layers": 24,
+                        "num_heads": 4, "vocab_size": 32000})"},
+};
+
+// Numbers that a row passes through: without the embedding, and the lm head's alone.
+struct Size {
+  double layers, head, state_bytes;
+};
+Size SizeOf(const ModelConfig& config, int64_t parameters) {
+  const double head = static_cast<double>(config.spec.vocab * config.spec.hidden);
+  const double embeddings = config.tied ? head : 2 * head;
+  return {static_cast<double>(parameters) - embeddings, head,
+          static_cast<double>(MakeStateTable(config.spec).bytes())};
+}
+
+double DecodeFloor(const GpuLimits& limits, const Size& size, int batch) {
+  const double weights = size.layers + size.head, flop = 2 * weights * batch;
+  return 2 * batch * size.state_bytes / limits.copy_rate +
+         std::max(weights * 2 / limits.copy_rate, flop / limits.gemm_rate);
+}
+
+void Measure(int device, const GpuLimits& limits, const FamilyConfig& family) {
+  constexpr int kMaxRows = 16384, kSlots = 256;
+  CudaOptions options;
+  options.device = device;
+  absl::StatusOr<std::unique_ptr<Backend>> backend = MakeCudaBackend(options);
+  Ok(backend.status());
+  absl::StatusOr<RandomCheckpoint> random = RandomCheckpoint::Write(family.config);
+  Ok(random.status());
+  absl::StatusOr<std::unique_ptr<Checkpoint>> checkpoint = Checkpoint::Open(random->dir());
+  Ok(checkpoint.status());
+  const ModelConfig& config = (*checkpoint)->config();
+  std::string fingerprint;
+  absl::StatusOr<Weights> weights = (*checkpoint)->Load(backend->get(), {}, &fingerprint);
+  Ok(weights.status());
+  absl::StatusOr<std::unique_ptr<Model>> model =
+      Model::Create(backend->get(), config.spec, *std::move(weights), kMaxRows);
+  Ok(model.status());
+  Ok((*backend)->AllocateStates(config.spec, kSlots, 1, kMaxRows));
+  Ok((*model)->Prepare());
+  const Size size = SizeOf(config, (*checkpoint)->parameters());
+  std::printf("%-12s %6.0f", family.name, static_cast<double>((*checkpoint)->parameters()) / 1e6);
+  for (const int batch : {1, 32, 256}) {
+    const BenchRows rows(batch, 0, 0);
+    const double seconds =
+        SecondsOfStep(backend->get(), model->get(), rows.step, batch <= 64 ? 30 : 12);
+    std::printf(" %8.2f %3.0f%%", seconds * 1e3, 100 * DecodeFloor(limits, size, batch) / seconds);
+  }
+  for (const int length : {1024, kMaxRows}) {
+    const double seconds =
+        SecondsOfPrompts(backend->get(), model->get(), kMaxRows / length, length);
+    const double floor = kMaxRows * 2 * size.layers / limits.gemm_rate;
+    std::printf(" %9.0f %3.0f%%", kMaxRows / seconds, 100 * floor / seconds);
+  }
+  std::printf("\n");
+}
+
+}  // namespace
+
+void CudaFamiliesBench(int device, const GpuLimits& limits) {
+  std::printf(
+      "\nwhole models, random weights: ms of a decode step (of the floor of weights and fp32 "
+      "states), and prompt tokens a second, 16384 tokens a step (of the products alone)\n"
+      "%-12s %6s %13s %13s %13s %14s %14s\n",
+      "", "M", "B = 1", "32", "256", "L = 1024", "16384");
+  for (const FamilyConfig& family : kFamilies) Measure(device, limits, family);
+}
+
+}  // namespace sluice
