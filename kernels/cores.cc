@@ -24,7 +24,7 @@ constexpr char kNotYet[] = "there are no kernels for it yet";
 
 constexpr CoreRow kRows[] = {
     {Core::kLinear, "linear", {1, 64, ""}, {3, 512, ""}},
-    {Core::kDelta, "delta", {1, 64, ""}, {0, 0, kNotYet}},
+    {Core::kDelta, "delta", {1, 64, ""}, {1, 512, ""}},
     {Core::kSoftmax, "softmax", {1, 64, ""}, {0, 0, kNotYet}},
     {Core::kTwoPass, "two-pass", {0, 0, kNotYet}, {0, 0, kNotYet}},
     {Core::kSelective, "selective", {0, 0, kNotYet}, {0, 0, kNotYet}},
@@ -147,6 +147,21 @@ absl::Status CheckCudaLinear(const MixerSpec& s) {
   return absl::OkStatus();
 }
 
+// What CUDA's delta core does not take.
+absl::Status CheckCudaDelta(const MixerSpec& s) {
+  constexpr int64_t kMostKeys = 512;  // of a head, which registers hold
+  const auto refuse = [](absl::string_view what) { return Refuse(DeviceKind::kCuda, what); };
+  if (s.dk > kMostKeys) return RefuseSize("dk (keys of a head)", s.dk, "at most 512");
+  for (const QkNorm norm : {s.q_norm, s.k_norm}) {
+    if (norm != QkNorm::kNone && norm != QkNorm::kL2 && norm != QkNorm::kSumAbs)
+      return refuse("a norm of q or k other than l2 and sum on the delta core");
+  }
+  if (MapsHeads(s.q_map, QkNorm::kNone) || MapsHeads(s.k_map, QkNorm::kNone))
+    return refuse("a feature map of whole heads on the delta core");
+  if (s.rope != Rope::kNone) return refuse("positions on the delta core");
+  return absl::OkStatus();
+}
+
 absl::Status CheckMixer(DeviceKind device, const MixerSpec& s) {
   const CoreRow& row = RowOf(s.core);
   const auto& on = On(device, row);
@@ -164,7 +179,9 @@ absl::Status CheckMixer(DeviceKind device, const MixerSpec& s) {
   if (IsGla(s) && s.dv % 8 != 0)
     return RefuseSize("dv (values of a head)", s.dv, "a multiple of 8");
   if (s.conv.taps > kMaxConvTaps) return RefuseSize("conv_size", s.conv.taps, "at most 64");
-  if (!IsGla(s)) {
+  if (s.core == Core::kDelta) {
+    if (absl::Status status = CheckCudaDelta(s); !status.ok()) return status;
+  } else if (!IsGla(s)) {
     if (absl::Status status = CheckCudaLinear(s); !status.ok()) return status;
   }
   if (s.q_heads > 65535) return RefuseSize("num_heads", s.q_heads, "at most 65535");
@@ -180,7 +197,9 @@ bool PlainOnCuda(const MixerSpec& s) {
     if (columns.offset % 8 != 0) return true;
   }
   return s.key_width % 8 != 0 || s.dk % 8 != 0 || s.dv % 8 != 0 ||
-         (s.low_rank_gate && s.out_gate.width % 8 != 0);
+         (s.low_rank_gate && s.out_gate.width % 8 != 0) ||
+         (s.core == Core::kDelta && s.decay == Decay::kKey &&
+          (s.gate_in.offset % 8 != 0 || s.gate_in.width % 8 != 0));
 }
 
 absl::Status CheckSpec(DeviceKind device, const ModelSpec& spec) {

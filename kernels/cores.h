@@ -28,8 +28,8 @@ std::string CoreRevisions(DeviceKind device, const ModelSpec& spec);
 // True if CUDA's fused kernels compute this mixer: gated linear attention as its paper defines it.
 bool FusedGla(const MixerSpec& spec);
 
-// True if CUDA's generic core takes this mixer an element at a time: its heads or columns are no
-// multiples of the 8 elements that the faster kernels load at once.
+// True if CUDA's linear or delta core takes this mixer an element at a time: its heads or columns
+// are no multiples of the 8 elements that the faster kernels load at once.
 bool PlainOnCuda(const MixerSpec& spec);
 
 }  // namespace sluice

@@ -144,6 +144,12 @@ cudaError_t LaunchPlainDecode(const LinearArgs& args, const LinearBack& back,
 cudaError_t LaunchPlainPrompts(const LinearArgs& args, const LinearBack& back,
                                const LinearBuffers& buffers, std::span<const ChunkRange> waves,
                                int first, int rows, cudaStream_t stream);
+// The second half of each: `back` of what the first left in `buffers` and in place.
+cudaError_t LaunchPlainDecodeBack(const LinearArgs& args, const LinearBack& back,
+                                  const LinearDecodeBuffers& buffers, int grid_rows,
+                                  cudaStream_t stream);
+cudaError_t LaunchPlainBack(const LinearArgs& args, const LinearBack& back,
+                            const LinearBuffers& buffers, int first, int rows, cudaStream_t stream);
 
 // Any decay: `back` in place.
 cudaError_t LaunchLinearBack(const LinearArgs& args, const LinearBack& back,

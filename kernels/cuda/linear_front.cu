@@ -66,8 +66,12 @@ struct Unit {
 };
 
 // True if a state's decay is one number for each token.
+__host__ __device__ __forceinline__ bool DecaysStates(const FrontArgs& a) {
+  return a.gate == GateMap::kMamba2 || a.gate == GateMap::kGla || a.gate == GateMap::kGatedDelta;
+}
+// True if a state has a decay or a beta for each token.
 __host__ __device__ __forceinline__ bool GatesStates(const FrontArgs& a) {
-  return a.gate == GateMap::kMamba2 || a.gate == GateMap::kGla;
+  return DecaysStates(a) || a.beta != nullptr;
 }
 
 // How many channels of a stream a thread takes.
@@ -290,20 +294,25 @@ __device__ __forceinline__ void StoreUnit(const FrontArgs& a, const FrontStream&
 
 template <int kHalf>
 __device__ __forceinline__ void StateGates(const FrontArgs& a, Unit u, const Row& r) {
-  const bf16* in = a.in + r.row * a.in_stride + a.gate_column;
+  const bf16* in = a.in + r.row * a.in_stride;
   const int end = min(u.c0 + 2 * kHalf, a.state_heads);
   for (int h = u.c0; h < end; ++h) {
+    const int64_t at = r.row * a.state_heads + h;
+    if (a.beta != nullptr)
+      a.beta[at] = a.beta_max * mixer_math::Sigmoid(__bfloat162float(in[a.beta_column + h]));
+    if (!DecaysStates(a)) continue;
+    const float raw = __bfloat162float(in[a.gate_column + h]);
+    const float bias = a.gate_bias == nullptr ? 0.0f : a.gate_bias[h];
     if (a.gate == GateMap::kGla) {
-      const float raw = __bfloat162float(in[h]) + (a.gate_bias == nullptr ? 0.0f : a.gate_bias[h]);
-      a.log_decay[r.row * a.state_heads + h] =
-          mixer_math::GlaLogDecay(raw, a.clamp_log_gate, a.log_gate_min);
-      continue;
+      a.log_decay[at] = mixer_math::GlaLogDecay(raw + bias, a.clamp_log_gate, a.log_gate_min);
+    } else if (a.gate == GateMap::kGatedDelta) {
+      a.loss[at] = expm1f(mixer_math::GatedDeltaLogDecay(raw, bias, a.a_log[h]));
+    } else {
+      const mixer_math::Mamba2Gate gate =
+          mixer_math::Mamba2Step(raw, bias, a.a_log[h], a.dt_min, a.dt_max);
+      a.log_decay[at] = gate.log_decay;
+      a.key_scale[at] = gate.dt;
     }
-    const mixer_math::Mamba2Gate gate = mixer_math::Mamba2Step(
-        __bfloat162float(in[h]), a.gate_bias == nullptr ? 0.0f : a.gate_bias[h], a.a_log[h],
-        a.dt_min, a.dt_max);
-    a.log_decay[r.row * a.state_heads + h] = gate.log_decay;
-    a.key_scale[r.row * a.state_heads + h] = gate.dt;
   }
 }
 
@@ -375,18 +384,28 @@ __global__ void __launch_bounds__(kThreads) FrontDecodeKernel(const __grid_const
   unit.MoveTail(r);
 }
 
-template <int kHalf>
+// Where prompt rows leave T.
+__device__ __forceinline__ void FrontOf(const FrontArgs& a, bf16** front) {
+  *front = a.prompt_front;
+}
+__device__ __forceinline__ void FrontOf(const FrontArgs& a, float** front) {
+  *front = a.wide_prompt_front;
+}
+
+template <class T, int kHalf>
 __global__ void __launch_bounds__(kThreads) FrontPromptKernel(const __grid_constant__ FrontArgs a) {
-  const UnitRunner<bf16, kHalf> unit(a, blockIdx.y * kThreads + threadIdx.x);
+  const UnitRunner<T, kHalf> unit(a, blockIdx.y * kThreads + threadIdx.x);
   WaitForPredecessor();
   constexpr int kParts = kChunk / kTokens;
   const ChunkMeta chunk = MetaArray<ChunkMeta>(a.meta, a.meta->chunks)[blockIdx.x / kParts];
   const int first = blockIdx.x % kParts * kTokens, end = min(first + kTokens, chunk.tokens);
   float* states = a.states + chunk.slot * a.slot_stride;
+  T* front = nullptr;
+  FrontOf(a, &front);
   for (int token = first; token < end; ++token) {
     const int64_t row = static_cast<int64_t>(chunk.row) + token;
     unit.Run({row, chunk.position + token, chunk.offset + token, states},
-             a.prompt_front + row * a.front_stride);
+             front + row * a.front_stride);
   }
 }
 
@@ -475,7 +494,9 @@ template <int kHalf>
 cudaError_t LaunchPrompts(const FrontArgs& args, int chunks, cudaStream_t stream) {
   const int blocks = (Units<kHalf>(args) + kThreads - 1) / kThreads;
   const dim3 grid(chunks * (kChunk / kTokens), blocks);
-  const cudaError_t error = Launch(FrontPromptKernel<kHalf>, grid, kThreads, 0, stream, 1, args);
+  const auto kernel = args.wide_prompt_front == nullptr ? FrontPromptKernel<bf16, kHalf>
+                                                        : FrontPromptKernel<float, kHalf>;
+  const cudaError_t error = Launch(kernel, grid, kThreads, 0, stream, 1, args);
   if (error != cudaSuccess || !HasConvolution(args)) return error;
   return Launch(TailsKernel<kHalf>, dim3(chunks, blocks), kThreads, 0, stream, 1, args);
 }

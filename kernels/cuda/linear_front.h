@@ -43,13 +43,15 @@ struct FrontArgs {
   GateMap gate = GateMap::kNone;
   int32_t gate_column = 0;  // of `in`
   int32_t state_heads = 0;
-  const float* gate_bias = nullptr;    // kMamba2, kGla: (state_heads); null: 0
-  const float* a_log = nullptr;        // kMamba2: (state_heads)
+  const float* gate_bias = nullptr;    // kMamba2, kGla, kGatedDelta: (state_heads); null: 0
+  const float* a_log = nullptr;        // kMamba2, kGatedDelta: (state_heads)
   const float* lower_bound = nullptr;  // kHgrn2: (k heads * width); null: 0
   float dt_min = 0.0f, dt_max = 0.0f;  // kMamba2
   bool clamp_log_gate = false;         // kGla
   float log_gate_min = 0.0f;
-  int64_t log_sum = 0;  // kLightNet: floats from `states` to the slot's (k heads * width)
+  int64_t log_sum = 0;      // kLightNet: floats from `states` to the slot's (k heads * width)
+  int32_t beta_column = 0;  // of `in`, where `beta` is wanted: beta_max sigmoid(its column)
+  float beta_max = 1.0f;
 
   float* states = nullptr;  // of this layer in slot 0
   int64_t slot_stride = 0;  // floats
@@ -57,9 +59,13 @@ struct FrontArgs {
   // Out, as LinearArgs takes them.
   float* decode_front = nullptr;
   __nv_bfloat16* prompt_front = nullptr;
+  float* wide_prompt_front = nullptr;  // prompt rows in fp32 instead; or null
   int64_t front_stride = 0;
   float* log_decay = nullptr;
   float* key_scale = nullptr;
+  // As DeltaArgs takes them: (rows, state_heads); null: not wanted.
+  float* beta = nullptr;
+  float* loss = nullptr;      // kGatedDelta
   float* log_sums = nullptr;  // kLightNet: scratch (chunks, k heads * width)
 };
 

@@ -63,18 +63,21 @@ __global__ void __launch_bounds__(kTileThreads)
 #pragma unroll
     for (int j = 0; j < 8; ++j) {
       const int c = column + j * 8 + 2 * t;
-      if (c < a.out_width)
-        *reinterpret_cast<float2*>(to + c) = make_float2(acc[j][2 * half], acc[j][2 * half + 1]);
+      if (c >= a.out_width) continue;
+      const float2 bias = a.bias == nullptr ? make_float2(0.0f, 0.0f)
+                                            : *reinterpret_cast<const float2*>(a.bias + c);
+      *reinterpret_cast<float2*>(to + c) =
+          make_float2(acc[j][2 * half] + bias.x, acc[j][2 * half + 1] + bias.y);
     }
   }
 }
 
-// y = W x of one row, an element a thread: widths that the products above do not divide. x and
-// every row of W in bf16; `to` (count).
+// y = W x + bias of one row, an element a thread: widths that the products above do not divide. x
+// and every row of W in bf16; `to` (count).
 __device__ __forceinline__ void PlainProduct(const bf16* x, const bf16* matrix, int64_t stride,
-                                             int width, int count, float* to) {
+                                             const float* bias, int width, int count, float* to) {
   for (int c = threadIdx.x; c < count; c += blockDim.x) {
-    float sum = 0.0f;
+    float sum = bias == nullptr ? 0.0f : bias[c];
     for (int i = 0; i < width; ++i)
       sum = fmaf(__bfloat162float(x[i]), __bfloat162float(matrix[c * stride + i]), sum);
     to[c] = sum;
@@ -87,7 +90,7 @@ __global__ void __launch_bounds__(kTileThreads)
   const int head = blockIdx.y, matrix = blockIdx.z;
   if (row >= a.meta->num_rows) return;
   PlainProduct(a.in + row * a.in_stride + a.column + head * a.width,
-               matrix == 0 ? a.matrix[0] : a.matrix[1], a.matrix_stride, a.width, a.width,
+               matrix == 0 ? a.matrix[0] : a.matrix[1], a.matrix_stride, nullptr, a.width, a.width,
                a.products + ((row * a.heads + head) * matrices + matrix) * a.width);
 }
 __global__ void __launch_bounds__(kTileThreads)
@@ -95,8 +98,8 @@ __global__ void __launch_bounds__(kTileThreads)
   WaitForPredecessor();
   const int64_t row = blockIdx.x;
   if (row >= a.meta->num_rows) return;
-  PlainProduct(a.in + row * a.in_stride + a.column, a.matrix, a.matrix_stride, a.width, a.out_width,
-               a.out + row * a.out_width);
+  PlainProduct(a.in + row * a.in_stride + a.column, a.matrix, a.matrix_stride, a.bias, a.width,
+               a.out_width, a.out + row * a.out_width);
 }
 
 // A head's input: the projection's columns, or W x + b.

@@ -48,7 +48,7 @@ cudaError_t LaunchLinearMaps(const MapArgs& args, int grid_rows, cudaStream_t st
 // The widest head that it takes.
 inline constexpr int32_t kMostMapWidth = 1024;
 
-// A gate that goes through a matrix: out = x W^T of columns of the input projection.
+// A gate that goes through a matrix: out = x W^T + bias of columns of the input projection.
 struct GateProduct {
   const StepHeader* meta = nullptr;
   const __nv_bfloat16* in = nullptr;  // (rows, in_stride)
@@ -57,7 +57,8 @@ struct GateProduct {
   bool plain = false;                     // an element at a time
   const __nv_bfloat16* matrix = nullptr;  // (out_width, matrix_stride)
   int64_t matrix_stride = 0;
-  float* out = nullptr;  // (rows, out_width)
+  const float* bias = nullptr;  // (out_width); null: 0
+  float* out = nullptr;         // (rows, out_width)
   int32_t out_width = 0;
 };
 cudaError_t LaunchGateProduct(const GateProduct& args, int grid_rows, cudaStream_t stream);

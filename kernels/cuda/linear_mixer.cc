@@ -101,6 +101,7 @@ void LinearMixer::SetFront(const Slots& slots) {
          StatePartKind::kConvV);
   f.streams[0].map = s.q_map;
   f.streams[1].map = s.k_map;
+  f.streams[2].map = s.v_map;
   f.streams[0].rope = f.streams[1].rope = s.rope;
   f.streams[0].scale = s.q_scale;
   f.taps = Int(s.conv.taps);
@@ -126,9 +127,17 @@ void LinearMixer::SetFront(const Slots& slots) {
   f.log_decay = work_.log_decay();
   f.key_scale = work_.key_scale();
   f.log_sums = work_.log_sums();
+  if (s.core != Core::kDelta) return;
+  f.streams[0].scale = 1.0f;  // behind the norm
+  f.decode_front = f.wide_prompt_front = work_.wide_front();
+  f.beta_column = Int(s.beta.offset);
+  f.beta_max = s.beta_max;
+  if (s.beta.width > 0) f.beta = work_.beta();
+  if (s.gate == GateMap::kGatedDelta) f.loss = work_.loss();
 }
 
 void LinearMixer::SetMaps() {
+  if (spec_.core == Core::kDelta) return;  // has no maps of whole heads, and norms of its own
   const Linear* matrices[2][2] = {{&weights_.q_map, &weights_.q_map2},
                                   {&weights_.k_map, &weights_.k_map2}};
   const Vector* biases[2][2] = {{&weights_.q_map_bias, &weights_.q_map2_bias},
@@ -231,9 +240,57 @@ cudaError_t LinearMixer::MapHeads(int rows) {
   gate.width = Int(spec_.out_gate.width);
   gate.matrix = static_cast<const Bf16*>(weights_.out_gate.data);
   gate.matrix_stride = Stride(weights_.out_gate.k);
+  gate.bias = DataOf(weights_.out_gate_bias);
   gate.out = work_.gate();
   gate.out_width = Int(spec_.out_dim());
   return LaunchGateProduct(gate, rows, stream_);
+}
+
+DeltaArgs LinearMixer::Delta() const {
+  DeltaArgs delta;
+  delta.layer = core_;
+  if (spec_.beta.width > 0) delta.beta = work_.beta();
+  delta.beta_max = spec_.beta_max;
+  if (spec_.decay != Decay::kNone) delta.loss = work_.loss();
+  return delta;
+}
+
+cudaError_t LinearMixer::PrepareDelta(int rows) {
+  DeltaNorms norms;
+  norms.meta = meta_;
+  norms.front = work_.wide_front();
+  norms.stride = front_.front_stride;
+  norms.q_heads = Int(spec_.q_heads);
+  norms.k_heads = Int(spec_.k_heads);
+  norms.dk = Int(spec_.dk);
+  norms.q_norm = spec_.q_norm;
+  norms.k_norm = spec_.k_norm;
+  norms.q_scale = spec_.q_scale;
+  cudaError_t error = LaunchDeltaNorms(norms, rows, stream_);
+  if (error != cudaSuccess || spec_.decay != Decay::kKey) return error;
+  GateProduct product;
+  product.meta = meta_;
+  product.plain = front_.plain;
+  product.in = front_.in;
+  product.in_stride = front_.in_stride;
+  product.column = Int(spec_.gate_in.offset);
+  product.width = Int(spec_.gate_in.width);
+  product.matrix = static_cast<const Bf16*>(weights_.gate.data);
+  product.matrix_stride = Stride(weights_.gate.k);
+  product.bias = DataOf(weights_.gate_bias);
+  product.out = work_.loss();
+  product.out_width = Int(spec_.state_heads * spec_.dk);
+  error = LaunchGateProduct(product, rows, stream_);
+  if (error != cudaSuccess) return error;
+  KdaGates gates;
+  gates.meta = meta_;
+  gates.loss = work_.loss();
+  gates.a_log = weights_.a_log.data;
+  gates.state_heads = Int(spec_.state_heads);
+  gates.dk = Int(spec_.dk);
+  gates.bounded = spec_.gate == GateMap::kKdaBounded;
+  gates.log_gate_min = spec_.log_gate_min;
+  return LaunchKdaGates(gates, rows, stream_);
 }
 
 cudaError_t LinearMixer::Run(int decode, std::span<const ChunkRange> waves, int chunks,
@@ -241,6 +298,15 @@ cudaError_t LinearMixer::Run(int decode, std::span<const ChunkRange> waves, int 
   core_.front_rows = decode + prompts;
   cudaError_t error = MapHeads(decode + prompts);
   if (error == cudaSuccess && decode > 0) error = LaunchFrontDecode(front_, decode, stream_);
+  if (spec_.core == Core::kDelta) {
+    if (error == cudaSuccess && prompts > 0) error = LaunchFrontPrompts(front_, chunks, stream_);
+    if (error == cudaSuccess) error = PrepareDelta(decode + prompts);
+    if (error == cudaSuccess && decode > 0)
+      error = LaunchDeltaDecode(Delta(), back_, work_.decode(), decode, stream_);
+    if (error == cudaSuccess && prompts > 0)
+      error = LaunchDeltaPrompts(Delta(), back_, chunks, decode, prompts, stream_);
+    return error;
+  }
   if (error == cudaSuccess && decode > 0)
     error = LaunchLinearDecode(core_, back_, work_.decode(), decode, stream_);
   if (error == cudaSuccess && prompts > 0) error = LaunchFrontPrompts(front_, chunks, stream_);

@@ -1,9 +1,11 @@
-// A generic linear mixer on the device: front, core and back for one layer of a step.
+// A mixer whose state is a matrix for each head, on the device: front, core and back for one layer
+// of a step. The core is Core::kLinear's or Core::kDelta's.
 #ifndef SLUICE_KERNELS_CUDA_LINEAR_MIXER_H_
 #define SLUICE_KERNELS_CUDA_LINEAR_MIXER_H_
 
 #include <cuda_runtime_api.h>
 
+#include "kernels/cuda/delta.h"
 #include "kernels/cuda/linear.h"
 #include "kernels/cuda/linear_front.h"
 #include "kernels/cuda/linear_maps.h"
@@ -37,6 +39,9 @@ class LinearMixer {
   void SetBack();
   // Maps of whole heads, and the low-rank gate, of the step's rows.
   cudaError_t MapHeads(int rows);
+  // Core::kDelta: what its models do behind front, of the step's rows.
+  cudaError_t PrepareDelta(int rows);
+  DeltaArgs Delta() const;
 
   const MixArgs& mix_;
   const MixerSpec& spec_;

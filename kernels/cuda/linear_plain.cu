@@ -227,6 +227,12 @@ cudaError_t LaunchPlainDecode(const LinearArgs& args, const LinearBack& back,
   const dim3 grid((args.dv + kColumns - 1) / kColumns, args.state_heads, grid_rows);
   error = Launch(PlainDecodeKernel, grid, kThreads, SharedBytes(args), stream, 1, args, buffers);
   if (error != cudaSuccess) return error;
+  return LaunchPlainDecodeBack(args, back, buffers, grid_rows, stream);
+}
+
+cudaError_t LaunchPlainDecodeBack(const LinearArgs& args, const LinearBack& back,
+                                  const LinearDecodeBuffers& buffers, int grid_rows,
+                                  cudaStream_t stream) {
   return Launch(PlainDecodeEndKernel, grid_rows, kBackThreads, 0, stream, 1, args, back, buffers);
 }
 
@@ -241,6 +247,12 @@ cudaError_t LaunchPlainPrompts(const LinearArgs& args, const LinearBack& back,
                    back.out_stride, buffers.denominators, wave.first_chunk, wave.chunks);
   }
   if (error != cudaSuccess) return error;
+  return LaunchPlainBack(args, back, buffers, first, rows, stream);
+}
+
+cudaError_t LaunchPlainBack(const LinearArgs& args, const LinearBack& back,
+                            const LinearBuffers& buffers, int first, int rows,
+                            cudaStream_t stream) {
   return Launch(PlainPromptEndKernel, rows, kBackThreads, 0, stream, 1, args, back,
                 buffers.denominators, first);
 }

@@ -11,7 +11,9 @@ namespace {
 
 // The most elements of a row, or of a chunk, that any of the model's mixers needs of each.
 struct Most {
-  int64_t front = 0, out = 0, heads = 0, states = 0;
+  int64_t front = 0, out = 0;
+  int64_t prompt_front = 0, states = 0;        // of Core::kLinear
+  int64_t wide_front = 0, beta = 0, loss = 0;  // of Core::kDelta
   int64_t log_decay = 0, key_scale = 0, log_sums = 0, map_products = 0, gate = 0;
   int64_t denominators = 0, key_sums = 0;  // with normalisers
 };
@@ -24,18 +26,24 @@ Most MostOf(const ModelSpec& spec) {
   Most most;
   const auto raise = [](int64_t* to, int64_t value) { *to = std::max(*to, value); };
   ForEachMixer(spec, [&](int64_t, const MixerSpec& m) {
-    if (m.core != Core::kLinear || FusedGla(m)) return;
+    if (FusedGla(m)) return;
     const int64_t keys = m.state_heads * m.dk;
     raise(&most.front, FrontStride(m));
     raise(&most.out, m.out_dim());
-    raise(&most.heads, m.heads());
+    if (m.low_rank_gate) raise(&most.gate, m.out_dim());
+    if (m.core == Core::kDelta) {
+      raise(&most.wide_front, FrontStride(m));
+      raise(&most.beta, m.state_heads);
+      raise(&most.loss, m.decay == Decay::kKey ? keys : m.state_heads);
+      return;
+    }
+    raise(&most.prompt_front, FrontStride(m));
     raise(&most.states, m.state_heads);
     if (m.decay == Decay::kHead) raise(&most.log_decay, m.state_heads);
     if (m.decay == Decay::kKey) raise(&most.log_decay, keys);
     if (m.gate == GateMap::kMamba2) raise(&most.key_scale, m.state_heads);
     if (m.gate == GateMap::kLightNet) raise(&most.log_sums, keys);
     raise(&most.map_products, MapProducts(m));
-    if (m.low_rank_gate) raise(&most.gate, m.out_dim());
     if (m.normaliser) raise(&most.denominators, m.heads());
     if (m.normaliser) raise(&most.key_sums, keys);
   });
@@ -71,7 +79,10 @@ void LinearWorkspace::Plan(const ModelSpec& spec, int32_t max_rows, int64_t chun
   if (most.front == 0) return;
   constexpr const char* kActivations = "activations";
   constexpr const char* kChunks = "prompt chunks";
-  plan->push_back({CheckedBytes(max_rows, most.front, 2), kActivations, &prompt_front_});
+  plan->push_back({CheckedBytes(max_rows, most.prompt_front, 2), kActivations, &prompt_front_});
+  plan->push_back({CheckedBytes(max_rows, most.wide_front, 4), kActivations, &wide_front_});
+  plan->push_back({CheckedBytes(max_rows, most.beta, 4), kActivations, &beta_});
+  plan->push_back({CheckedBytes(max_rows, most.loss, 4), kActivations, &loss_});
   plan->push_back({CheckedBytes(max_rows, most.log_decay, 4), kActivations, &log_decay_});
   plan->push_back({CheckedBytes(max_rows, most.key_scale, 4), kActivations, &key_scale_});
   plan->push_back({CheckedBytes(max_rows, most.log_sums, 4), kActivations, &log_sums_});

@@ -32,6 +32,10 @@ class LinearWorkspace {
 
   float* decode_front() const { return decode_front_.as<float>(); }
   __nv_bfloat16* prompt_front() const { return prompt_front_.as<__nv_bfloat16>(); }
+  // Core::kDelta's, of every row of a step: front, beta, and D - 1.
+  float* wide_front() const { return wide_front_.as<float>(); }
+  float* beta() const { return beta_.as<float>(); }
+  float* loss() const { return loss_.as<float>(); }
   float* log_decay() const { return log_decay_.as<float>(); }
   float* key_scale() const { return key_scale_.as<float>(); }
   float* log_sums() const { return log_sums_.as<float>(); }
@@ -43,6 +47,7 @@ class LinearWorkspace {
  private:
   Memory decode_front_, decode_o_, decode_denominators_, arrivals_;
   Memory prompt_front_, log_decay_, key_scale_, log_sums_, map_products_, gate_;
+  Memory wide_front_, beta_, loss_;
   Memory decays_, denominators_, key_sums_;
 };
 

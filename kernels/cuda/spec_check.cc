@@ -21,7 +21,7 @@ absl::Status CheckCudaSpec(const ModelSpec& spec) {
   ForEachMixer(spec, [&](int64_t, const MixerSpec& mixer) {
     if (FusedGla(mixer)) {
       bytes = std::max(bytes, cuda::GlaDecodeSharedBytes(cuda::StepRunner::GlaArgs(mixer)));
-    } else {
+    } else if (mixer.core == Core::kLinear) {
       cuda::LinearArgs args;
       args.out_heads = static_cast<int32_t>(mixer.heads());
       args.state_heads = static_cast<int32_t>(mixer.state_heads);

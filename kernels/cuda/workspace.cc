@@ -29,6 +29,7 @@ struct Most {
 Most MostOf(const ModelSpec& spec) {
   Most most;
   ForEachMixer(spec, [&](int64_t, const MixerSpec& m) {
+    if (m.core != Core::kLinear) return;
     const int64_t keys = KeyStride(m.dk);
     most.heads = std::max(most.heads, m.heads());
     if (m.decay == Decay::kKey) most.q = std::max(most.q, m.q_heads * keys);

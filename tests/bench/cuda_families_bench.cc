@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <iterator>
 #include <memory>
 #include <string>
 #include <utility>
@@ -37,6 +38,13 @@ constexpr FamilyConfig kFamilies[] = {
                         "glu_dim": 5632, "bias": false, "vocab_size": 64000})"},
     {"linear_attn", R"({"model_type": "linear_attn", "hidden_size": 2048, "num_hidden_layers": 24,
                         "num_heads": 4, "vocab_size": 32000})"},
+    {"delta_net", R"({"model_type": "delta_net", "hidden_size": 2048, "num_hidden_layers": 24,
+                      "num_heads": 16, "vocab_size": 32000})"},
+    {"gated_delta", R"({"model_type": "gated_deltanet", "hidden_size": 2048,
+                        "num_hidden_layers": 24, "num_heads": 8, "head_dim": 256, "expand_v": 1,
+                        "vocab_size": 32000})"},
+    {"kda", R"({"model_type": "kda", "hidden_size": 2048, "num_hidden_layers": 24, "num_heads": 16,
+                "vocab_size": 32000})"},
 };
 
 // Numbers that a row passes through: without the embedding, and the lm head's alone.
@@ -94,13 +102,19 @@ void Measure(int device, const GpuLimits& limits, const FamilyConfig& family) {
 
 }  // namespace
 
-void CudaFamiliesBench(int device, const GpuLimits& limits) {
+void CudaFamiliesBench(int device, const GpuLimits& limits, const std::vector<std::string>& names) {
+  const auto named = [&](const FamilyConfig& family) {
+    return std::find(names.begin(), names.end(), family.name) != names.end();
+  };
+  const bool all = std::none_of(std::begin(kFamilies), std::end(kFamilies), named);
   std::printf(
       "\nwhole models, random weights: ms of a decode step (of the floor of weights and fp32 "
       "states), and prompt tokens a second, 16384 tokens a step (of the products alone)\n"
       "%-12s %6s %13s %13s %13s %14s %14s\n",
       "", "M", "B = 1", "32", "256", "L = 1024", "16384");
-  for (const FamilyConfig& family : kFamilies) Measure(device, limits, family);
+  for (const FamilyConfig& family : kFamilies) {
+    if (all || named(family)) Measure(device, limits, family);
+  }
 }
 
 }  // namespace sluice

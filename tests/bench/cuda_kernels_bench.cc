@@ -208,7 +208,7 @@ int RunCudaKernelsBench(int device, const std::vector<std::string>& parts) {
   if (wants("gemm")) Gemm(gpu);
   if (wants("mixer")) PromptMixer(gpu);
   if (wants("linear")) CudaLinearBench(gpu.timing, gpu.limits);
-  if (wants("families")) CudaFamiliesBench(device, gpu.limits);
+  if (wants("families")) CudaFamiliesBench(device, gpu.limits, parts);
   if (wants("step") || wants("mixed") || wants("prefill"))
     CudaStepsBench(device, gpu.limits, wants("step"), wants("mixed"), wants("prefill"));
   return 0;

@@ -20,9 +20,9 @@ ABSL_FLAG(bool, avx2, false, "kernels: do not use AVX-512");
 
 ABSL_FLAG(std::string, device, "cpu", "cpu, cuda or cuda:N");
 ABSL_FLAG(bool, batch_invariant, true, "engine, on a GPU: as sluiced's");
-ABSL_FLAG(
-    std::string, parts, "",
-    "kernels, on a GPU: some of decode,gemm,mixer,linear,families,step,mixed,prefill; empty: all");
+ABSL_FLAG(std::string, parts, "",
+          "kernels, on a GPU: some of decode,gemm,mixer,linear,families,step,mixed,prefill; with "
+          "families, names of those wanted; empty: all");
 
 namespace {
 

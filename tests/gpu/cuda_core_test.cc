@@ -105,6 +105,30 @@ MixerSpec LinearAttn(int64_t heads, int64_t kv_heads, int64_t width, int64_t dv,
   if (map == FeatureMap::kDpfp) s.dk = 8 * width;
   return s;
 }
+// As flash-linear-attention's classes have it: unit keys and queries, beta, convolutions.
+MixerSpec Delta(int64_t heads, int64_t state_heads, int64_t dk, int64_t dv, Decay decay,
+                GateMap gate) {
+  MixerSpec s = Spec(heads, heads, state_heads, dk, dv, decay, gate);
+  s.core = Core::kDelta;
+  s.v_heads = state_heads;
+  s.v.width = state_heads * dv;
+  s.in_dim = s.v.end();
+  s.conv = {.taps = 4, .silu = true, .bias = true};
+  s.q_norm = s.k_norm = QkNorm::kL2;
+  AddGate(&s);
+  if (decay == Decay::kKey) {
+    s.low_rank_gate = true;
+    s.out_act = Act::kSigmoid;
+    s.gate_in = {s.v.end(), dv};
+    s.out_gate = {s.gate_in.end(), dv};
+    s.log_gate_min = -4.0f;  // of the bounded gate
+  } else if (decay == Decay::kHead) {
+    s.gate_in = {s.out_gate.end(), state_heads};
+  }
+  s.beta = {std::max(s.out_gate.end(), s.gate_in.end()), state_heads};
+  s.in_dim = s.beta.end();
+  return s;
+}
 
 std::vector<MixerCase> Cases() {
   std::vector<MixerCase> cases = {
@@ -129,6 +153,16 @@ std::vector<MixerCase> Cases() {
       {"product", LinearAttn(4, 1, 64, 64, FeatureMap::kProduct)},
       {"hedgehog", LinearAttn(2, 2, 160, 64, FeatureMap::kHedgehog)},
       {"dpfp", LinearAttn(2, 2, 16, 32, FeatureMap::kDpfp)},
+      {"delta", Delta(3, 3, 64, 64, Decay::kNone, GateMap::kNone)},
+      {"delta_maps", Delta(2, 2, 128, 72, Decay::kNone, GateMap::kNone)},
+      {"delta_odd", Delta(3, 3, 20, 12, Decay::kNone, GateMap::kNone)},
+      {"gated_delta", Delta(2, 6, 40, 24, Decay::kHead, GateMap::kGatedDelta), -2.0},
+      {"gated_delta_wide", Delta(1, 2, 256, 512, Decay::kHead, GateMap::kGatedDelta), -2.0},
+      {"gated_delta_widest", Delta(1, 1, 320, 40, Decay::kHead, GateMap::kGatedDelta), -2.0},
+      {"kda", Delta(2, 4, 32, 32, Decay::kKey, GateMap::kKda), -2.0},
+      {"kda_wide", Delta(1, 1, 200, 64, Decay::kKey, GateMap::kKda), -2.0},
+      {"kda_bounded", Delta(2, 2, 128, 128, Decay::kKey, GateMap::kKdaBounded), -2.0},
+      {"kda_odd", Delta(2, 2, 12, 20, Decay::kKey, GateMap::kKda), -2.0},
   };
   for (MixerCase& c : cases) {
     MixerSpec& s = c.spec;
@@ -151,6 +185,18 @@ std::vector<MixerCase> Cases() {
     }
     if (c.name == "elu_normaliser" || c.name == "hedgehog" || c.name == "dpfp") s.normaliser = true;
     if (c.name == "relu_sums") s.q_norm = s.k_norm = QkNorm::kSum;
+    if (c.name == "delta_maps") {
+      s.conv = {.taps = 4, .silu = false};
+      s.q_map = s.k_map = FeatureMap::kEluPlusOne;
+      s.q_norm = s.k_norm = QkNorm::kSumAbs;
+      s.v_map = FeatureMap::kSilu;
+      s.beta_max = 2.0f;
+    }
+    if (c.name == "delta_odd") {
+      s.conv = {};
+      s.q_map = s.k_map = s.v_map = FeatureMap::kSilu;
+      s.beta.width = 0;  // beta is 1
+    }
   }
   return cases;
 }
@@ -243,13 +289,15 @@ INSTANTIATE_TEST_SUITE_P(AllMixers, CudaCoreTest, testing::ValuesIn(Cases()), Na
 class CudaCoreCaseTest : public testing::TestWithParam<CoreCase> {};
 
 TEST_P(CudaCoreCaseTest, AgreesWithTheRecurrenceInFp64) {
-  const CoreCase& c = GetParam();
+  CoreCase c = GetParam();
+  for (float& x : c.gate) x = RoundToBf16(x);  // as the device holds it
   const ModelSpec model = MixerModel(c.spec, 1);
   constexpr int32_t kPrompt = 1061, kTokens = kPrompt + 8;
   std::vector<float> in = CoreInputs(c, kTokens, 1);
   for (float& x : in) x = RoundToBf16(x);
   MixerValues values;
   values.log_decay = c.log_decay;
+  values.gate = c.gate;
   values.gate_bias = c.gate_bias;
   values.a_log = c.a_log;
   values.lower_bound = c.lower_bound;

@@ -253,10 +253,12 @@ INSTANTIATE_TEST_SUITE_P(Models, CudaEngineTest,
                          testing::Values("classics_12m", "gqa", "short_conv", "strong_gates"),
                          NameOf);
 // One of each core and state shape: grouped states, tails of a convolution and a decay of each
-// head, a normaliser, running sums, turned pairs, and heads of any width.
+// head, a normaliser, running sums, turned pairs, the delta rule by head and by key channel, and
+// heads of any width.
 INSTANTIATE_TEST_SUITE_P(Families, CudaEngineTest,
                          testing::Values("retnet/gqa_relu", "mamba2/groups", "linear_attn/elu",
-                                         "lightnet/conv_tied", "transnormer/base", "retnet/odd"),
+                                         "lightnet/conv_tied", "transnormer/base", "retnet/odd",
+                                         "gated_deltanet/gva", "kda/base", "delta_net/odd"),
                          NameOf);
 
 }  // namespace

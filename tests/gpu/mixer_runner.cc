@@ -61,13 +61,15 @@ MixerValues RandomMixerValues(const MixerSpec& s, double gate_bias, uint64_t see
     w.conv_v_bias = values(s.v.width, 0.5);
   }
   const int64_t keys = s.state_heads * s.dk;
-  if (s.gate == GateMap::kGla && s.decay == Decay::kKey) {
+  const bool kda = s.gate == GateMap::kKda || s.gate == GateMap::kKdaBounded;
+  if (kda || (s.gate == GateMap::kGla && s.decay == Decay::kKey)) {
     w.gate = values(keys * s.gate_in.width, 0.5);
     w.gate_bias = values(keys, 1.0, gate_bias);
   } else if (s.decay == Decay::kHead) {
     w.gate_bias = values(s.state_heads, 1.0, gate_bias);
   }
-  if (s.gate == GateMap::kMamba2) w.a_log = values(s.state_heads, 1.0);
+  if (kda || s.gate == GateMap::kGatedDelta || s.gate == GateMap::kMamba2)
+    w.a_log = values(s.state_heads, 1.0);
   if (s.gate == GateMap::kHgrn2) {
     w.lower_bound = values(keys, 1.0);
     for (float& bound : w.lower_bound) bound = RoundToBf16(1 / (1 + std::exp(-bound)));
@@ -98,6 +100,7 @@ MixerValues RandomMixerValues(const MixerSpec& s, double gate_bias, uint64_t see
     if (s.out_norm.kind == NormKind::kLayer) w.out_norm_bias = values(norm_width, 0.2);
   }
   if (s.low_rank_gate) w.out_gate = values(s.out_dim() * s.out_gate.width, 0.3);
+  if (s.low_rank_gate && kda) w.out_gate_bias = values(s.out_dim(), 0.5);
   return w;
 }
 
@@ -164,6 +167,7 @@ void MixerRunner::Load(const MixerValues& v) {
   vector(v.out_norm, &w.out_norm);
   vector(v.out_norm_bias, &w.out_norm_bias);
   matrix(v.out_gate, spec().out_gate.width, &w.out_gate);
+  vector(v.out_gate_bias, &w.out_gate_bias);
 }
 
 std::vector<float> MixerRunner::Run(const std::vector<float>& in,

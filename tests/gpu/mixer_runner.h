@@ -23,9 +23,9 @@ struct MixerValues {
   std::vector<float> gate, gate_bias, log_decay, lower_bound, a_log;
   std::vector<float> q_map, k_map, q_map_bias, k_map_bias;
   std::vector<float> q_map2, k_map2, q_map2_bias, k_map2_bias;
-  std::vector<float> theta, skip, out_norm, out_norm_bias, out_gate;
+  std::vector<float> theta, skip, out_norm, out_norm_bias, out_gate, out_gate_bias;
 };
-// gate_bias: the mean of gla's and mamba2's.
+// gate_bias: the mean of the gates' biases.
 MixerValues RandomMixerValues(const MixerSpec& spec, double gate_bias, uint64_t seed);
 
 // A model of `layers` layers that are this mixer alone.

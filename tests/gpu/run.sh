@@ -32,7 +32,7 @@ part() {
 tests=(python3 -m pytest -p no:cacheprovider -q -s -ra)
 sanitize() { part "$1" 500 env SLUICE_PATIENCE_SECONDS=200 compute-sanitizer --tool "${1%_*}" --error-exitcode 9 "$bundle/bin/cuda_test" --gtest_filter="$2"; }
 # Every op: heads, chunks and spans that fill tiles and that do not. racecheck is slow: a share of it in each of three processes.
-ops='*AgreesWithTheCpu/retnet_gqa:*AgreesWithTheCpu/mamba2_groups:*AgreesWithTheCpu/hgrn2_conv:*AgreesWithTheCpu/lightnet_conv:*AgreesWithTheCpu/transnormer_lrpe:*AgreesWithTheCpu/product:*AgreesWithTheCpu/elu_normaliser:*SmallHeads:*AgreesWithTheCpu/odd_heads:*AgreesWithTheCpu/conv:*SmallVocabulary:*GemmRowsTest.Uneven:*NormBetween*:*GroupsOfManyPrompts'
+ops='*AgreesWithTheCpu/retnet_gqa:*AgreesWithTheCpu/mamba2_groups:*AgreesWithTheCpu/hgrn2_conv:*AgreesWithTheCpu/lightnet_conv:*AgreesWithTheCpu/transnormer_lrpe:*AgreesWithTheCpu/product:*AgreesWithTheCpu/elu_normaliser:*AgreesWithTheCpu/gated_delta:*AgreesWithTheCpu/kda_bounded:*SmallHeads:*AgreesWithTheCpu/odd_heads:*AgreesWithTheCpu/conv:*SmallVocabulary:*GemmRowsTest.Uneven:*NormBetween*:*GroupsOfManyPrompts'
 
 nvidia-smi --query-gpu=name,driver_version --format=csv,noheader | tee "$out/host.txt"
 rm -f "$out/summary.txt"

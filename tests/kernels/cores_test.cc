@@ -91,9 +91,24 @@ TEST(Cores, DeltaMixersOfEveryDecay) {
     mixer.decay = decay;
     mixer.gate = gate;
     EXPECT_EQ(CheckSpec(DeviceKind::kCpu, spec), absl::OkStatus());
-    EXPECT_EQ(Refusal(DeviceKind::kCuda, spec),
-              "cuda: delta core: there are no kernels for it yet");
+    EXPECT_EQ(CheckSpec(DeviceKind::kCuda, spec), absl::OkStatus());
   }
+  EXPECT_EQ(CoreRevisions(DeviceKind::kCuda, spec), "3-delta1");  // the second layer is gla's
+  const MixerSpec taken = mixer;
+  mixer.key_width = mixer.dk = 520;
+  EXPECT_EQ(Refusal(DeviceKind::kCuda, spec),
+            "cuda: dk (keys of a head) is 520, must be at most 512");
+  mixer = taken;
+  mixer.q_norm = QkNorm::kSum;
+  EXPECT_EQ(Refusal(DeviceKind::kCuda, spec),
+            "cuda: a norm of q or k other than l2 and sum on the delta core");
+  mixer = taken;
+  mixer.k_map = FeatureMap::kDpfp;
+  EXPECT_EQ(Refusal(DeviceKind::kCuda, spec),
+            "cuda: a feature map of whole heads on the delta core");
+  mixer = taken;
+  mixer.rope = Rope::kHalves;
+  EXPECT_EQ(Refusal(DeviceKind::kCuda, spec), "cuda: positions on the delta core");
 }
 
 TEST(Cores, ACoreWithoutKernelsSaysSo) {
