@@ -43,6 +43,9 @@ std::string DescribeMixer(const MixerSpec& m) {
     if (m.window == 0) return "softmax attention over all tokens";
     return absl::StrCat("softmax attention over a window of ", m.window, " tokens");
   }
+  if (m.core == Core::kShortConv) {
+    return absl::StrCat("a gated short convolution of ", m.conv.taps, " taps");
+  }
   constexpr const char* kDecays[] = {"no decay", "a constant decay per head",
                                      "a decay per head and token", "a decay per key and token"};
   std::string text = m.core == Core::kDelta ? "the delta rule, " : "";
@@ -61,6 +64,7 @@ std::string DescribeMixer(const MixerSpec& m) {
 // What softmax layers read depends on the position, and is left out.
 int64_t MixerCost(const MixerSpec& m, int64_t hidden) {
   if (m.core == Core::kSoftmax) return (m.in_dim + m.out_dim()) * hidden;
+  if (m.core == Core::kShortConv) return (m.in_dim + m.out_dim()) * hidden + m.conv.taps * m.dv;
   const int64_t state = m.state_heads * m.dk * m.dv;
   const int64_t read = m.heads() * m.dk * m.dv;
   int64_t gates = m.low_rank_gate ? m.out_gate.width * m.out_dim() : 0;
@@ -85,13 +89,16 @@ std::vector<Inspection::Layers> DescribeLayers(const ModelSpec& spec) {
     for (const BranchSpec& branch : spec.layers[i].branches) {
       for (const UnitSpec& unit : branch.units) {
         if (const auto* mixer = std::get_if<MixerSpec>(&unit)) {
-          layer.mixer = DescribeMixer(*mixer);
+          absl::StrAppend(&layer.mixer, layer.mixer.empty() ? "" : "; beside it ",
+                          DescribeMixer(*mixer));
           layer.multiply_adds += MixerCost(*mixer, spec.hidden);
         } else {
-          layer.multiply_adds += 3 * std::get<MlpSpec>(unit).intermediate * spec.hidden;
+          const auto& mlp = std::get<MlpSpec>(unit);
+          layer.multiply_adds += (mlp.gated ? 3 : 2) * mlp.intermediate * spec.hidden;
         }
       }
     }
+    if (layer.mixer.empty()) layer.mixer = "an MLP alone";
     const auto alike = std::find_if(kinds.begin(), kinds.end(), [&](const auto& kind) {
       return kind.mixer == layer.mixer && kind.state_bytes == layer.state_bytes &&
              kind.token_bytes == layer.token_bytes && kind.multiply_adds == layer.multiply_adds;
@@ -117,16 +124,20 @@ Inspection::Device Measure(DeviceKind kind, const ModelConfig& config, const Ten
 }
 
 void InspectTensors(const WeightFiles& files, const InspectOptions& options, Inspection* result) {
-  const ModelConfig& config = *result->config;
-  const absl::StatusOr<TensorTable> tensors = LocateTensors(config, files, &result->refusals);
+  const absl::StatusOr<TensorTable> tensors =
+      LocateTensors(*result->config, files, &result->refusals);
   if (!tensors.ok()) return;
+  for (std::string& note : tensors->SkippedNotes()) {
+    result->config->notes.push_back(std::move(note));
+  }
+  const ModelConfig& config = *result->config;
   Inspection::Layout layout;
   int64_t gate_up = 0, mlps = 0;
   for (const TableEntry& entry : tensors->entries()) {
     if (entry.into == Into(&MlpWeights::gate_up)) ++gate_up;
     if (entry.into == Into(&Weights::lm_head)) layout.has_lm_head = true;
   }
-  ForEachMlp(config.spec, [&](int64_t, const MlpSpec&) { ++mlps; });
+  ForEachMlp(config.spec, [&](int64_t, const MlpSpec& mlp) { mlps += mlp.gated ? 1 : 0; });
   layout.fused_gate_up = gate_up < 2 * mlps;
   result->layout = layout;
   result->devices = {Measure(DeviceKind::kCpu, config, *tensors),

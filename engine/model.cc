@@ -81,6 +81,7 @@ void Model::Plan() {
     for (size_t b = 0; b < layer.branches.size(); ++b) {
       const BranchWeights& w = weights_.layers[i].branches[b];
       norms_.push_back({layer.branches[b].norm, w.norm, w.norm_bias});
+      out_norms_.push_back({layer.branches[b].out_norm, w.out_norm, {}});
     }
   }
   ops_.push_back(EmbedArgs{weights_.embeddings, x_, spec_.embedding_scale});
@@ -88,34 +89,42 @@ void Model::Plan() {
   for (size_t i = 0; i < spec_.layers.size(); ++i) {
     for (size_t b = 0; b < spec_.layers[i].branches.size(); ++b, ++branch) {
       PlanBranch(static_cast<int64_t>(i), spec_.layers[i].branches[b],
-                 weights_.layers[i].branches[b], norms_[branch]);
+                 weights_.layers[i].branches[b], branch);
       // The next branch norms the sum that this branch adds to last.
       auto* last = std::get_if<ProjectAddArgs>(&ops_.back());
       if (branch + 1 < norms_.size() && last != nullptr) last->next_norm = &norms_[branch + 1];
     }
   }
-  ops_.push_back(
-      LogitsArgs{x_, {spec_.final_norm, weights_.norm, weights_.norm_bias}, weights_.lm_head});
+  ops_.push_back(LogitsArgs{x_,
+                            {spec_.final_norm, weights_.norm, weights_.norm_bias},
+                            weights_.lm_head,
+                            spec_.logit_scale});
 }
 
 // All units read x before any adds to it.
 void Model::PlanBranch(int64_t layer, const BranchSpec& spec, const BranchWeights& weights,
-                       const StreamNorm& norm) {
+                       size_t branch) {
+  const StreamNorm& norm = norms_[branch];
+  const StreamNorm* out_norm =
+      spec.out_norm.kind == NormKind::kNone ? nullptr : &out_norms_[branch];
   SLUICE_CHECK(weights.units.size() == spec.units.size());
   std::vector<Op> mixes, adds;
   for (size_t i = 0; i < spec.units.size(); ++i) {
     if (const auto* mixer = std::get_if<MixerSpec>(&spec.units[i])) {
       const auto& w = std::get<MixerWeights>(weights.units[i]);
       const Activation in = View(in_[i], mixer->in_dim), out = View(out_[i], mixer->out_dim());
-      ops_.push_back(NormProjectArgs{x_, norm, w.in, w.in_bias, in});
+      ops_.push_back(NormProjectArgs{x_, norm, w.in, w.in_bias, in, w.in_scale});
       mixes.push_back(MixArgs{mixer, &w, layer, in, out});
-      adds.push_back(ProjectAddArgs{out, w.out, w.out_bias, x_, nullptr});
+      adds.push_back(
+          ProjectAddArgs{out, w.out, w.out_bias, x_, nullptr, mixer->out_scale, out_norm});
     } else {
       const auto& mlp = std::get<MlpSpec>(spec.units[i]);
       const auto& w = std::get<MlpWeights>(weights.units[i]);
       const Activation out = View(out_[i], mlp.intermediate);
-      ops_.push_back(NormGateUpArgs{x_, norm, w.gate_up, w.gate_bias, w.up_bias, mlp.act, out});
-      adds.push_back(ProjectAddArgs{out, w.down, w.down_bias, x_, nullptr});
+      ops_.push_back(NormGateUpArgs{x_, norm, mlp.gated ? w.gate_up : w.up, w.gate_bias, w.up_bias,
+                                    mlp.act, out, mlp.gated, mlp.gate_scale});
+      adds.push_back(
+          ProjectAddArgs{out, w.down, w.down_bias, x_, nullptr, mlp.out_scale, out_norm});
     }
   }
   ops_.insert(ops_.end(), mixes.begin(), mixes.end());

@@ -37,7 +37,7 @@ class Model {
   absl::Status Allocate(int32_t max_rows);
   void Plan();
   void PlanBranch(int64_t layer, const BranchSpec& spec, const BranchWeights& weights,
-                  const StreamNorm& norm);
+                  size_t branch);
 
   Backend* backend_ = nullptr;
   ModelSpec spec_;
@@ -47,8 +47,10 @@ class Model {
   // comes out of it or of an MLP's first half. Each is as wide as the widest that needs it.
   std::vector<Activation> in_;
   std::vector<Activation> out_;
-  std::vector<StreamNorm> norms_;  // of the branches, in their order; the ops point into it
-  std::vector<Op> ops_;            // of a step, in their order
+  // One for each branch, in their order; the ops point into both.
+  std::vector<StreamNorm> norms_;
+  std::vector<StreamNorm> out_norms_;
+  std::vector<Op> ops_;  // of a step, in their order
 };
 
 }  // namespace sluice

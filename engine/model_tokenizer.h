@@ -2,6 +2,7 @@
 #ifndef SLUICE_ENGINE_MODEL_TOKENIZER_H_
 #define SLUICE_ENGINE_MODEL_TOKENIZER_H_
 
+#include <algorithm>
 #include <memory>
 #include <string>
 
@@ -22,6 +23,17 @@ inline absl::StatusOr<std::unique_ptr<const Tokenizer>> LoadModelTokenizer(
   if (!config.eos_token_ids.empty()) options.eos_id = config.eos_token_ids.front();
   if (choice == "none") return Tokenizer::None(options);
   return Tokenizer::Load(choice.empty() ? dir : choice, options);
+}
+
+// The model's spec, which samples no token behind the tokenizer's last piece and the last of the
+// tokens that end a text. Ids in gaps of the vocabulary are sampled: only those behind it pad.
+inline ModelSpec SpecWithTokenizer(const ModelConfig& config, const Tokenizer& tokenizer) {
+  ModelSpec spec = config.spec;
+  if (!tokenizer.has_text()) return spec;
+  int64_t tokens = tokenizer.pieces();
+  for (const int32_t id : config.eos_token_ids) tokens = std::max<int64_t>(tokens, id + 1);
+  spec.first_unsampled = std::min(SampledTokens(spec), tokens);
+  return spec;
 }
 
 }  // namespace sluice

@@ -14,6 +14,7 @@ using UnitWeights = std::variant<MixerWeights, MlpWeights>;
 struct BranchWeights {
   Vector norm;       // (hidden), empty without weights
   Vector norm_bias;  // (hidden), of a LayerNorm
+  Vector out_norm;   // (hidden), of BranchSpec::out_norm
   std::vector<UnitWeights> units;
 };
 

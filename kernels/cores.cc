@@ -29,6 +29,7 @@ constexpr CoreRow kRows[] = {
     {Core::kTwoPass, "two-pass", {0, 0, kNotYet}, {0, 0, kNotYet}},
     {Core::kSelective, "selective", {0, 0, kNotYet}, {0, 0, kNotYet}},
     {Core::kModal, "modal", {0, 0, kNotYet}, {0, 0, kNotYet}},
+    {Core::kShortConv, "convolution", {1, 64, ""}, {0, 0, kNotYet}},
 };
 
 const CoreRow& RowOf(Core core) {
@@ -121,6 +122,14 @@ bool IsSoftmax(const MixerSpec& s) {
          s.skip == Skip::kNone && !s.low_rank_gate;
 }
 
+// A gated short convolution: q, k and v of one width, each of one head.
+bool IsShortConv(const MixerSpec& s) {
+  return s.core == Core::kShortConv && s.heads() == 1 && s.k_heads == 1 && s.v_heads == 1 &&
+         s.q.width == s.dv && s.k.width == s.dv && s.v.width == s.dv && s.conv.taps > 0 &&
+         s.decay == Decay::kNone && s.gate == GateMap::kNone && s.rope == Rope::kNone &&
+         s.skip == Skip::kNone && s.out_norm.kind == NormKind::kNone && !s.gated() && !s.normaliser;
+}
+
 // What CUDA's generic linear core does not take.
 absl::Status CheckCudaLinear(const MixerSpec& s) {
   constexpr int64_t kMostMapWidth = 1024;
@@ -166,7 +175,7 @@ absl::Status CheckMixer(DeviceKind device, const MixerSpec& s) {
   const CoreRow& row = RowOf(s.core);
   const auto& on = On(device, row);
   if (on.revision == 0) return Refuse(device, absl::StrCat(row.name, " core: ", on.reason));
-  if (!IsGla(s) && !IsLinear(s) && !IsDelta(s) && !IsSoftmax(s)) {
+  if (!IsGla(s) && !IsLinear(s) && !IsDelta(s) && !IsSoftmax(s) && !IsShortConv(s)) {
     return Refuse(device,
                   absl::StrCat("a mixer of another shape on the ", row.name, " core: ", kNotYet));
   }
@@ -186,6 +195,30 @@ absl::Status CheckMixer(DeviceKind device, const MixerSpec& s) {
   }
   if (s.q_heads > 65535) return RefuseSize("num_heads", s.q_heads, "at most 65535");
   return absl::OkStatus();
+}
+
+// Parts of a model outside of its cores that CUDA's products do not compute.
+absl::Status CheckCudaPlan(const ModelSpec& spec) {
+  const char* what = nullptr;
+  if (spec.logit_scale != 1.0f) what = "a factor of the logits";
+  for (const LayerSpec& layer : spec.layers) {
+    for (const BranchSpec& branch : layer.branches) {
+      if (branch.norm.kind == NormKind::kNone) what = "a branch without a norm before it";
+      if (branch.out_norm.kind != NormKind::kNone) what = "a norm behind a branch";
+    }
+  }
+  ForEachMixer(spec, [&](int64_t, const MixerSpec& s) {
+    if (s.scaled_columns) what = "factors of a mixer's input projection";
+    if (s.out_scale != 1.0f) what = "a factor of what a mixer gives";
+    if (s.qk_norm_span != NormSpan::kHead) what = "a norm over all heads of q or k";
+    if (s.out_act == Act::kSquaredRelu) what = "an output gate of squared ReLU";
+  });
+  ForEachMlp(spec, [&](int64_t, const MlpSpec& mlp) {
+    if (!mlp.gated) what = "an MLP without a gate";
+    if (mlp.gate_scale != 1.0f || mlp.out_scale != 1.0f) what = "factors of an MLP";
+  });
+  if (what == nullptr) return absl::OkStatus();
+  return Refuse(DeviceKind::kCuda, absl::StrCat(what, ": ", kNotYet));
 }
 
 }  // namespace
@@ -211,6 +244,7 @@ absl::Status CheckSpec(DeviceKind device, const ModelSpec& spec) {
   });
   ForEachMlp(spec,
              [&](int64_t, const MlpSpec& mlp) { widest = std::max(widest, mlp.intermediate); });
+  if (device == DeviceKind::kCuda) status.Update(CheckCudaPlan(spec));
   constexpr int64_t kMaxDimension = int64_t{1} << 24;
   if (status.ok() && device == DeviceKind::kCuda && widest > kMaxDimension) {
     return RefuseSize("a dimension", widest, "at most 2^24");

@@ -23,6 +23,7 @@ enum class Core : uint8_t {
   kTwoPass,    // two linear states, the second read through a softmax of the first's output
   kSelective,  // a decay for each element of the state
   kModal,      // a sum of modes for each channel
+  kShortConv,  // no state behind the convolution's tail: o = q conv(k v), all of one width
 };
 
 // D: what a state decays by between two tokens.
@@ -109,8 +110,8 @@ struct Norm {
 // The span of one sum of the norm of o.
 enum class NormSpan : uint8_t { kHead, kGroup, kAll };
 
-// On the output gate before it multiplies o.
-enum class Act : uint8_t { kIdentity, kSilu, kSigmoid };
+// On a gate before it multiplies, or on the inner layer of an MLP.
+enum class Act : uint8_t { kIdentity, kSilu, kSigmoid, kSquaredRelu };
 
 // o + D x: what skips the state.
 enum class Skip : uint8_t { kNone, kHead, kChannel };
@@ -123,7 +124,7 @@ struct Columns {
   int64_t end() const { return offset + width; }
 };
 
-// A depthwise causal convolution of each of the columns q, k and v.
+// A depthwise causal convolution of each of the columns q, k and v; Core::kShortConv: of k v.
 struct Conv {
   int64_t taps = 0;   // 0: none
   bool silu = true;   // its activation
@@ -145,12 +146,13 @@ struct MixerSpec {
   int64_t dk = 0;         // of a head of q and of k behind map and position
   int64_t dv = 0;
 
-  int64_t in_dim = 0;          // columns of the input projection
-  Columns q, k, v;             // (q_heads, key_width), (k_heads, key_width), (v_heads, dv)
-  Columns gate_in;             // what the decay is made of
-  Columns beta;                // Core::kDelta: (state_heads); without them beta is beta_max
-  Columns out_gate;            // (heads, dv), or the rank of MixerWeights::out_gate
-  bool low_rank_gate = false;  // the output gate goes through MixerWeights::out_gate
+  int64_t in_dim = 0;           // columns of the input projection
+  Columns q, k, v;              // (q_heads, key_width), (k_heads, key_width), (v_heads, dv)
+  Columns gate_in;              // what the decay is made of
+  Columns beta;                 // Core::kDelta: (state_heads); without them beta is beta_max
+  Columns out_gate;             // (heads, dv), or the rank of MixerWeights::out_gate
+  bool low_rank_gate = false;   // the output gate goes through MixerWeights::out_gate
+  bool scaled_columns = false;  // those of the input projection have factors: in_scale
 
   Conv conv;
   FeatureMap q_map = FeatureMap::kIdentity;
@@ -160,11 +162,12 @@ struct MixerSpec {
   QkNorm k_norm = QkNorm::kNone;
   Rope rope = Rope::kNone;
   float rope_theta = 10000.0f;
-  int64_t rope_dims = 0;      // Rope::kTable: even, at most dk
-  float rope_divisor = 1.0f;  // Rope::kTable: of positions that were interpolated
-  float rope_scale = 1.0f;    // Rope::kTable
-  float qk_norm_eps = 1e-6f;  // QkNorm::kRms
-  int64_t window = 0;         // Core::kSoftmax: a token sees itself and window - 1 before; 0: all
+  int64_t rope_dims = 0;                    // Rope::kTable: even, at most dk
+  float rope_divisor = 1.0f;                // Rope::kTable: of positions that were interpolated
+  float rope_scale = 1.0f;                  // Rope::kTable
+  float qk_norm_eps = 1e-6f;                // QkNorm::kRms
+  NormSpan qk_norm_span = NormSpan::kHead;  // QkNorm::kRms: kAll norms all heads as one vector
+  int64_t window = 0;  // Core::kSoftmax: a token sees itself and window - 1 before; 0: all
   float q_scale = 1.0f;
   bool clamp_log_gate = false;
   float log_gate_min = 0.0f;  // where clamp_log_gate; GateMap::kKdaBounded
@@ -179,6 +182,7 @@ struct MixerSpec {
   int64_t norm_groups = 1;        // NormSpan::kGroup
   bool gate_before_norm = false;  // the output gate multiplies o before the norm of it
   Act out_act = Act::kSilu;
+  float out_scale = 1.0f;  // on what the mixer adds to the residual stream
 
   int64_t heads() const { return std::max(q_heads, state_heads); }
   int64_t out_dim() const { return heads() * dv; }
@@ -188,6 +192,7 @@ struct MixerSpec {
 // A mixer's weights as a backend holds them. What a spec has no use for is empty.
 struct MixerWeights {
   Linear in;                                     // (in_dim, hidden)
+  Vector in_scale;                               // (in_dim): scaled_columns, before the bias
   Vector in_bias;                                // (in_dim)
   Vector conv_q;                                 // (q columns, taps)
   Vector conv_k;                                 // (k columns, taps)
@@ -203,9 +208,9 @@ struct MixerWeights {
   Linear q_map2, k_map2;            // FeatureMap::kProduct: the second matrix
   Vector q_map2_bias, k_map2_bias;  //
   Vector theta;                     // kLrpe: (q_heads, key_width); kTable: (rope_dims / 2)
-  Vector q_norm, k_norm;            // QkNorm::kRms: (dk), one for all heads
-  Vector skip;                      // D: (state_heads), or (state_heads * dv)
-  Vector out_norm;                  // (dv) where the norm spans a head, else (out_dim)
+  Vector q_norm, k_norm;  // QkNorm::kRms: (dk), one for all heads; of NormSpan::kAll: (columns)
+  Vector skip;            // D: (state_heads), or (state_heads * dv)
+  Vector out_norm;        // (dv) where the norm spans a head, else (out_dim)
   Vector out_norm_bias;
   Linear out_gate;       // (out_dim, columns of out_gate), where the gate has a low rank
   Vector out_gate_bias;  // (out_dim), or empty

@@ -1,8 +1,8 @@
 // Describes a model as data: layers of branches, each of which adds what its units make of the
 // normed residual stream.
 //   x = embedding_scale * embeddings[token]
-//   each branch: y = norm(x); x += sum over units of unit(y)
-//   logits = lm_head final_norm(x)
+//   each branch: y = norm(x); x += sum over units of out_norm(out_scale unit(y))
+//   logits = logit_scale lm_head final_norm(x)
 #ifndef SLUICE_KERNELS_MODEL_SPEC_H_
 #define SLUICE_KERNELS_MODEL_SPEC_H_
 
@@ -14,15 +14,19 @@
 
 namespace sluice {
 
-// down(act(gate) * up), its gate and up in one matrix.
+// down(act(gate_scale gate) * up), its gate and up in one matrix; without a gate down(act(up)).
 struct MlpSpec {
   int64_t intermediate = 0;
   Act act = Act::kSilu;
+  bool gated = true;
+  float gate_scale = 1.0f;
+  float out_scale = 1.0f;  // on what the MLP adds to the residual stream
 };
 
 // An MLP's weights as a backend holds them.
 struct MlpWeights {
   Linear gate_up;             // (2 * intermediate, hidden): made by LoadGateUp
+  Linear up;                  // (intermediate, hidden), where there is no gate
   Vector gate_bias, up_bias;  // (intermediate)
   Linear down;                // (hidden, intermediate)
   Vector down_bias;           // (hidden)
@@ -33,6 +37,7 @@ using UnitSpec = std::variant<MixerSpec, MlpSpec>;
 struct BranchSpec {
   Norm norm;                    // of the residual stream, before the units
   std::vector<UnitSpec> units;  // what they give is added; none reads what another has added
+  Norm out_norm = {.kind = NormKind::kNone};  // of what each unit gives
 };
 
 struct LayerSpec {
@@ -40,12 +45,21 @@ struct LayerSpec {
 };
 
 struct ModelSpec {
-  int64_t vocab = 0;
+  int64_t vocab = 0;  // rows of the embeddings and of the head
+  // Tokens from here on are never sampled, since no text has them: rows that pad the vocabulary. 0:
+  // there are none.
+  int64_t first_unsampled = 0;
   int64_t hidden = 0;
   float embedding_scale = 1.0f;
+  float logit_scale = 1.0f;
   std::vector<LayerSpec> layers;
   Norm final_norm;
 };
+
+// How many of the vocabulary's tokens may be sampled, counted from the first.
+inline int64_t SampledTokens(const ModelSpec& spec) {
+  return spec.first_unsampled > 0 ? spec.first_unsampled : spec.vocab;
+}
 
 // Calls `visit(int64_t layer, const MixerSpec&)` for each mixer, in the order in which they run.
 template <typename Visit>

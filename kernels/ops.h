@@ -23,13 +23,14 @@ struct StreamNorm {
   Vector bias;    // (hidden), of NormKind::kLayer
 };
 
-// y = norm(x) W^T + bias
+// y = scale norm(x) W^T + bias
 struct NormProjectArgs {
   Activation x;  // (rows, hidden)
   StreamNorm norm;
   Linear weight;  // (n, hidden)
   Vector bias;    // (n), or empty
   Activation y;   // out: (rows, n)
+  Vector scale;   // (n), or empty: 1
 };
 
 // A token mixer whole: front, core and back on the slots' states, by the recurrence for decode rows
@@ -42,7 +43,7 @@ struct MixArgs {
   Activation out;  // out: (rows, out_dim)
 };
 
-// x += a W^T + bias
+// x += norm(scale (a W^T + bias))
 struct ProjectAddArgs {
   Activation a;   // (rows, k)
   Linear weight;  // (hidden, k)
@@ -51,23 +52,29 @@ struct ProjectAddArgs {
   // The norm of x that the next product begins with, whatever stands between; null: x is added to
   // once more before, or what follows are the logits.
   const StreamNorm* next_norm = nullptr;
+  float scale = 1.0f;
+  const StreamNorm* out_norm = nullptr;  // of what is added; null: none
 };
 
-// y = act(b Wg^T + gate_bias) * (b Wu^T + up_bias) with b = norm(x)
+// y = act(gate_scale (b Wg^T + gate_bias)) * (b Wu^T + up_bias) with b = norm(x); without a gate
+// y = act(b W^T + up_bias)
 struct NormGateUpArgs {
   Activation x;  // (rows, hidden)
   StreamNorm norm;
-  Linear weight;              // (2 * intermediate, hidden): made by LoadGateUp
+  Linear weight;  // (2 * intermediate, hidden): made by LoadGateUp; (intermediate, hidden)
   Vector gate_bias, up_bias;  // (intermediate), or empty
   Act act = Act::kSilu;
   Activation y;  // out: (rows, intermediate)
+  bool gated = true;
+  float gate_scale = 1.0f;
 };
 
-// logits = norm(x) W^T for StepRows::logits, then scores and samples them.
+// logits = scale norm(x) W^T for StepRows::logits, then scores and samples them.
 struct LogitsArgs {
   Activation x;  // (rows, hidden)
   StreamNorm norm;
   Linear weight;  // (vocab, hidden)
+  float scale = 1.0f;
 };
 
 }  // namespace sluice

@@ -58,6 +58,12 @@ StateTable MakeStateTable(const ModelSpec& spec) {
       }
       return;
     }
+    if (m.core == Core::kShortConv) {
+      if (m.conv.taps > 1) {
+        table.Add(layer, StatePartKind::kConvV, {m.conv.taps - 1, m.v.width});
+      }
+      return;
+    }
     table.Add(layer, StatePartKind::kMatrix, {m.state_heads, m.dk, m.dv});
     if (m.conv.taps > 1) {
       table.Add(layer, StatePartKind::kConvQ, {m.conv.taps - 1, m.q.width});

@@ -201,7 +201,7 @@ absl::StatusOr<std::unique_ptr<const Tokenizer>> OpenTokenizer(const ServerOptio
 // Slots and everything else that a step needs, after the weights.
 absl::Status AllocateSteps(const ServerOptions& options, const ModelConfig& config, Weights weights,
                            ModelHost* host) {
-  const ModelSpec& spec = config.spec;
+  const ModelSpec spec = SpecWithTokenizer(config, *host->tokenizer);
   Backend* backend = host->backend.get();
   absl::StatusOr<std::unique_ptr<Model>> model =
       Model::Create(backend, spec, std::move(weights), host->max_batch_tokens);

@@ -78,11 +78,12 @@ class Lines {
   std::string text_;
 };
 
-// The first layer's mixer and MLP; null where it has none.
+// The first mixer that has heads, or where none has the first, and the first MLP's width.
 const MixerSpec* FirstMixer(const ModelSpec& spec) {
   const MixerSpec* first = nullptr;
   ForEachMixer(spec, [&](int64_t, const MixerSpec& mixer) {
-    if (first == nullptr) first = &mixer;
+    const bool headless = first != nullptr && first->core == Core::kShortConv;
+    if (first == nullptr || (headless && mixer.core != Core::kShortConv)) first = &mixer;
   });
   return first;
 }
@@ -95,6 +96,12 @@ int64_t FirstIntermediate(const ModelSpec& spec) {
   return first;
 }
 
+bool HasGatedMlp(const ModelSpec& spec) {
+  bool gated = false;
+  ForEachMlp(spec, [&](int64_t, const MlpSpec& mlp) { gated = gated || mlp.gated; });
+  return gated;
+}
+
 void AddConfig(const Inspection& model, Lines* lines) {
   const ModelConfig& config = *model.config;
   const ModelSpec& spec = config.spec;
@@ -102,7 +109,10 @@ void AddConfig(const Inspection& model, Lines* lines) {
   lines->Add("architecture", config.model_type(), ", ", spec.layers.size(), " layers, hidden ",
              WithCommas(spec.hidden),
              intermediate == 0 ? "" : absl::StrCat(", intermediate ", WithCommas(intermediate)),
-             ", vocabulary ", WithCommas(spec.vocab));
+             ", vocabulary ", WithCommas(spec.vocab),
+             SampledTokens(spec) == spec.vocab
+                 ? ""
+                 : absl::StrCat(", of which ", WithCommas(SampledTokens(spec)), " are sampled"));
   const MixerSpec& m = *FirstMixer(spec);
   lines->Add("heads", m.heads(), " of dk ", m.dk, " and dv ", m.dv, ", ",
              m.k_heads == m.v_heads
@@ -115,7 +125,9 @@ void AddConfig(const Inspection& model, Lines* lines) {
   variant.push_back(m.gated() ? "output gate" : "no output gate");
   variant.push_back(m.clamp_log_gate ? absl::StrCat("clamp_min ", m.log_gate_min) : "no clamp_min");
   if (!m.out_norm.affine) variant.push_back("head norm without weights");
-  if (model.layout && intermediate > 0) {
+  if (intermediate > 0 && !HasGatedMlp(spec)) {
+    variant.push_back("MLPs without a gate");
+  } else if (model.layout && intermediate > 0) {
     variant.push_back(model.layout->fused_gate_up ? "gate and up in one matrix"
                                                   : "gate and up apart");
   }

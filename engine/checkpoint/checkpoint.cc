@@ -67,6 +67,9 @@ absl::StatusOr<std::unique_ptr<Checkpoint>> Checkpoint::Open(const std::string& 
   std::unique_ptr<Checkpoint> checkpoint(new Checkpoint);
   checkpoint->name_ = ModelName(dir);
   checkpoint->config_ = std::move(*config);
+  for (std::string& note : tensors->SkippedNotes()) {
+    checkpoint->config_.notes.push_back(std::move(note));
+  }
   checkpoint->files_ = std::move(*files);
   checkpoint->tensors_ = std::make_unique<TensorTable>(std::move(*tensors));
   checkpoint->Count();

@@ -42,10 +42,21 @@ const Family* ReadFamily(ConfigReader* reader) {
   const std::string* word = value->get_ptr<const std::string*>();
   const Family* family = word == nullptr ? nullptr : FindFamily(*word);
   if (family == nullptr) {
-    reader->Refuse(
-        absl::StrCat("model_type is ", PrintableValue(*value), ", must be ", ServedTypes()));
+    const char* reason = word == nullptr ? nullptr : WhyNotServed(*word);
+    reader->Refuse(absl::StrCat("model_type is ", PrintableValue(*value),
+                                reason == nullptr ? "" : absl::StrCat(": ", reason), ", must be ",
+                                ServedTypes()));
   }
   return family;
+}
+
+// A token's field; a multimodal wrapper that has none leaves it to its text model.
+const Json* FindToken(const ConfigReader& reader, const ModelConfig& config, const char* name) {
+  const Json* value = reader.Find({name});
+  if (value != nullptr || !config.text_section) return value;
+  const Json& text = *reader.Find({"text_config"});
+  const auto it = text.find(name);
+  return it == text.end() ? nullptr : &*it;
 }
 
 // The fields' own bounds keep both products below 2^62.
@@ -65,12 +76,12 @@ void CheckSizes(const ModelConfig& config, ConfigReader* reader) {
 // The classes' defaults count where the vocabulary has them.
 void ReadTokens(ConfigReader* reader, ModelConfig* config) {
   const int64_t vocab = config->spec.vocab;
-  if (const Json* bos = reader->Find({"bos_token_id"}); bos == nullptr) {
+  if (const Json* bos = FindToken(*reader, *config, "bos_token_id"); bos == nullptr) {
     if (vocab > config->default_bos) config->bos_token_id = config->default_bos;
   } else if (!bos->is_null()) {
     config->bos_token_id = reader->Token("bos_token_id", *bos, vocab);
   }
-  if (const Json* eos = reader->Find({"eos_token_id"}); eos == nullptr) {
+  if (const Json* eos = FindToken(*reader, *config, "eos_token_id"); eos == nullptr) {
     if (vocab > config->default_eos) config->eos_token_ids = {config->default_eos};
   } else {
     config->eos_token_ids = reader->Tokens("eos_token_id", *eos, vocab);

@@ -2,6 +2,7 @@
 #ifndef SLUICE_ENGINE_CHECKPOINT_CONFIG_H_
 #define SLUICE_ENGINE_CHECKPOINT_CONFIG_H_
 
+#include <array>
 #include <cstdint>
 #include <map>
 #include <optional>
@@ -22,6 +23,23 @@ struct AttentionConfig {
   bool qkv_bias = false;
   bool out_bias = false;
   std::vector<float> frequencies;  // MixerWeights::theta
+  // Names of the norms of q and k, and of the output's projection.
+  const char* q_norm = "q_norm.weight";
+  const char* k_norm = "k_norm.weight";
+  const char* out = "o_proj";
+  bool zero_centred_norms = false;  // files hold w of 1 + w
+  // Factors of the layer's input, and of k.
+  float in_scale = 1.0f;
+  float key_scale = 1.0f;
+};
+
+// The same of the Mamba-2 layers of hybrids, which are alike.
+struct MambaConfig {
+  bool in_bias = false;
+  bool out_bias = false;
+  // Factors of the layer's input, and of the parts z, x, B, C and dt of its projection.
+  float in_scale = 1.0f;
+  std::array<float, 5> part_scales = {1.0f, 1.0f, 1.0f, 1.0f, 1.0f};
 };
 
 struct ModelConfig {
@@ -38,12 +56,16 @@ struct ModelConfig {
   bool lower_bounds = false;                     // hgrn2
   bool tied_feature_maps = false;                // linear_attn: q's and k's are one
   std::map<int64_t, AttentionConfig> attention;  // softmax layers, by layer
+  MambaConfig mamba;
+  bool text_section = false;  // a wrapper's: the text model's fields are in `text_config`
   // A missing token id stands for these, if the vocabulary has them.
   int32_t default_bos = 1;
   int32_t default_eos = 2;
   std::optional<int32_t> bos_token_id;
   std::vector<int32_t> eos_token_ids;  // empty: the model never ends by itself
-  std::vector<std::string> notes;      // fields that promise what their maker's class does not do
+  // For people: fields that promise what their maker's class does not do, and parts of the files
+  // that are not served.
+  std::vector<std::string> notes;
   // What the model was trained for. For information: only states that grow have a limit.
   int64_t max_position_embeddings = 0;
 };

@@ -25,6 +25,9 @@ absl::Span<const Family* const> Families();
 // Null: none has this model_type.
 const Family* FindFamily(absl::string_view model_type);
 
+// For model types that people ask for and that are not served: the reason. Null: none is known.
+const char* WhyNotServed(absl::string_view model_type);
+
 }  // namespace sluice
 
 #endif  // SLUICE_ENGINE_CHECKPOINT_FAMILIES_H_

@@ -4,6 +4,7 @@
 
 #include "absl/container/flat_hash_set.h"
 #include "absl/status/status.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "engine/checkpoint/families.h"
 #include "engine/checkpoint/json_text.h"
@@ -56,6 +57,17 @@ absl::Status Locate(const WeightFiles& files, TableEntry* entry) {
   return absl::OkStatus();
 }
 
+// True for a tensor of a part that is not served.
+bool TakeSkipped(absl::string_view name, const StoredTensor& tensor, TensorTable* table) {
+  for (TensorTable::Skipped& part : table->skipped()) {
+    if (!absl::StartsWith(name, part.prefix)) continue;
+    ++part.tensors;
+    part.bytes += tensor.bytes();
+    return true;
+  }
+  return false;
+}
+
 // Collects refusals: the first as a status, and as many lines as a person reads.
 class Refused {
  public:
@@ -79,6 +91,24 @@ class Refused {
 };
 
 }  // namespace
+
+Derive TakeRows(std::vector<RowRange> order, int64_t cols) {
+  return [order = std::move(order), cols](std::vector<float> values) {
+    std::vector<float> taken;
+    for (const RowRange& range : order) {
+      const auto begin = values.begin() + range.begin * cols;
+      taken.insert(taken.end(), begin, begin + range.rows * cols);
+    }
+    return taken;
+  };
+}
+
+Derive OnePlus() {
+  return [](std::vector<float> values) {
+    for (float& value : values) value += 1.0f;
+    return values;
+  };
+}
 
 int64_t TableEntry::elements() const {
   int64_t elements = 1;
@@ -104,6 +134,12 @@ void TensorScope::AddDerived(std::vector<std::string> names, std::vector<int64_t
   table_->entries_.push_back(std::move(entry));
 }
 
+void TensorScope::AddRows(std::vector<std::string> names, std::vector<int64_t> shape, Into into,
+                          std::vector<RowRange> order) {
+  Add(std::move(names), std::move(shape), into);
+  table_->entries_.back().order = std::move(order);
+}
+
 void TensorScope::Ignore(const std::string& name) {
   table_->ignored_.push_back(absl::StrCat(prefix_, name));
 }
@@ -117,6 +153,28 @@ void TensorScope::AddValues(std::vector<float> values, Into into) {
   entry.into = into;
   entry.values = std::move(values);
   table_->entries_.push_back(std::move(entry));
+}
+
+void TensorScope::AddRuns(std::vector<Run> runs, Into into) {
+  AddValues({}, into);
+  TableEntry& entry = table_->entries_.back();
+  for (const Run& run : runs) entry.shape[0] += run.count;
+  entry.runs = std::move(runs);
+}
+
+void TensorTable::Skip(std::string prefix, std::string what) {
+  skipped_.push_back({std::move(prefix), std::move(what)});
+}
+
+std::vector<std::string> TensorTable::SkippedNotes() const {
+  std::vector<std::string> notes;
+  for (const Skipped& part : skipped_) {
+    if (part.tensors == 0) continue;
+    notes.push_back(absl::StrCat(part.what, " is not served: ", part.tensors,
+                                 part.tensors == 1 ? " tensor" : " tensors", " under ", part.prefix,
+                                 " (", part.bytes, " bytes) are not read"));
+  }
+  return notes;
 }
 
 TensorScope TensorTable::Outside(std::string prefix) { return Unit(0, 0, 0, std::move(prefix)); }
@@ -168,7 +226,7 @@ absl::StatusOr<TensorTable> LocateTensors(const ModelConfig& config, const Weigh
   // A tensor that is left over would change the model's function if it were ignored (a bias,
   // another kind of layer).
   for (const auto& [name, tensor] : files.tensors()) {
-    if (taken.contains(tensor.info)) continue;
+    if (taken.contains(tensor.info) || TakeSkipped(name, tensor, &table)) continue;
     refused.Add(TensorError(tensor.file->name(), name,
                             "is not part of the model that config.json describes"));
   }

@@ -26,8 +26,24 @@ using Into = std::variant<Linear Weights::*, Vector Weights::*, Vector BranchWei
                           Linear MixerWeights::*, Vector MixerWeights::*, Linear MlpWeights::*,
                           Vector MlpWeights::*>;
 
+// Rows [begin, begin + rows) of a tensor.
+struct RowRange {
+  int64_t begin = 0;
+  int64_t rows = 0;
+};
+
+// `count` equal values that follow each other.
+struct Run {
+  int64_t count = 0;
+  float value = 0.0f;
+};
+
 // Makes a Vector's values out of a tensor's.
 using Derive = std::function<std::vector<float>(std::vector<float>)>;
+// The rows of a table of `cols` columns in another order, or some of them.
+Derive TakeRows(std::vector<RowRange> order, int64_t cols);
+// 1 + w of a norm's w, for files that hold that (zero-centred norms).
+Derive OnePlus();
 
 struct TableEntry {
   std::vector<std::string> names;  // the first that the files have; empty: `values` are it
@@ -36,9 +52,11 @@ struct TableEntry {
   size_t branch = 0;
   size_t unit = 0;
   Into into;
-  Derive derive;              // null: the values are the tensor's; else of a Vector
-  int64_t derived = 0;        // how many values `derive` makes
-  std::vector<float> values;  // computed, of a Vector
+  std::vector<RowRange> order;  // of a Linear: its rows are these; empty: the tensor's as they are
+  Derive derive;                // null: the values are the tensor's; else of a Vector
+  int64_t derived = 0;          // how many values `derive` makes
+  std::vector<float> values;    // computed, of a Vector
+  std::vector<Run> runs;        // the same, where it is long
   // Set by LocateTensors:
   StoredTensor stored;
   DType dtype = DType::kF32;
@@ -62,10 +80,15 @@ class TensorScope {
   // Adds a tensor of whose values `derive` makes `derived` others.
   void AddDerived(std::vector<std::string> names, std::vector<int64_t> shape, Into into,
                   int64_t derived, Derive derive);
+  // Adds a tensor of whose rows a Linear has these, in this order.
+  void AddRows(std::vector<std::string> names, std::vector<int64_t> shape, Into into,
+               std::vector<RowRange> order);
   // Adds a tensor that files may have and that changes nothing: it is not read.
   void Ignore(const std::string& name);
   // A vector that no file has.
   void AddValues(std::vector<float> values, Into into);
+  // The same of few different values: a table does not grow with their number.
+  void AddRuns(std::vector<Run> runs, Into into);
 
  private:
   friend class TensorTable;
@@ -85,6 +108,9 @@ class TensorTable {
   // MixerWeights or MlpWeights of a branch's unit.
   TensorScope Unit(int64_t layer, size_t branch, size_t unit, std::string prefix);
 
+  // Tensors whose names begin so are no part of what is served: `what` says what they are.
+  void Skip(std::string prefix, std::string what);
+
   // A node at a time: no allocation grows with a number that a config states.
   using Entries = std::list<TableEntry>;
   const Entries& entries() const { return entries_; }
@@ -92,10 +118,22 @@ class TensorTable {
   // Names of tensors that are no part of the model and may be there.
   const std::list<std::string>& ignored() const { return ignored_; }
 
+  struct Skipped {
+    std::string prefix;
+    std::string what;
+    // Set by LocateTensors: what the files have of it.
+    int64_t tensors = 0;
+    int64_t bytes = 0;
+  };
+  std::list<Skipped>& skipped() { return skipped_; }
+  // A line for each part that the files have and that is not served.
+  std::vector<std::string> SkippedNotes() const;
+
  private:
   friend class TensorScope;
   Entries entries_;
   std::list<std::string> ignored_;
+  std::list<Skipped> skipped_;
 };
 
 // Knows how files spell a model's tensors. A source without files says that nothing is there.

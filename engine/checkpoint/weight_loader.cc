@@ -64,6 +64,12 @@ enum class Values : uint8_t {
   kNone,    // not read
 };
 
+std::vector<float> Expand(const std::vector<Run>& runs) {
+  std::vector<float> values;
+  for (const Run& run : runs) values.insert(values.end(), run.count, run.value);
+  return values;
+}
+
 // Tensors that are loaded together: entries of one place, stacked along rows.
 using Group = absl::Span<const TableEntry* const>;
 
@@ -75,8 +81,10 @@ class Loader {
 
   // The tensors one below the other.
   Linear Stack(Group group) {
-    std::vector<MatrixView> views = Read(group);
+    const std::vector<MatrixView> read = Read(group);
     if (!status_.ok()) return {};
+    std::vector<MatrixView> views;
+    for (size_t i = 0; i < group.size(); ++i) AppendRows(*group[i], read[i], &views);
     return Keep(store_->LoadLinear(views));
   }
 
@@ -96,16 +104,12 @@ class Loader {
   }
 
   Vector Floats(const TableEntry& entry) {
+    if (!entry.runs.empty()) return Values32(Expand(entry.runs));
     if (entry.names.empty()) return Values32(entry.values);
     const std::vector<MatrixView> views = Read({&entry});
     if (!status_.ok()) return {};
     if (entry.derive == nullptr) return Keep(store_->LoadVector(views[0]));
-    if (values_ == Values::kNone) {
-      return Keep(store_->LoadVector({nullptr, DType::kF32, 1, entry.derived}));
-    }
-    std::vector<float> values(entry.elements());
-    ConvertToF32(views[0].data, views[0].dtype, entry.elements(), values.data());
-    return Values32(entry.derive(std::move(values)));
+    return Values32(ValuesOf(entry, views[0]));
   }
 
   // Vectors one behind the other.
@@ -114,10 +118,9 @@ class Loader {
     const std::vector<MatrixView> views = Read(group);
     if (!status_.ok()) return {};
     std::vector<float> values;
-    for (const MatrixView& view : views) {
-      const int64_t begin = static_cast<int64_t>(values.size()), size = view.rows * view.cols;
-      values.resize(begin + size);
-      if (view.data != nullptr) ConvertToF32(view.data, view.dtype, size, values.data() + begin);
+    for (size_t i = 0; i < views.size(); ++i) {
+      const std::vector<float> part = ValuesOf(*group[i], views[i]);
+      values.insert(values.end(), part.begin(), part.end());
     }
     return Values32(values);
   }
@@ -138,6 +141,31 @@ class Loader {
     if (handle.ok()) return *handle;
     status_ = handle.status();
     return {};
+  }
+
+  // A vector's values, or zeros where nothing is read.
+  std::vector<float> ValuesOf(const TableEntry& entry, const MatrixView& view) const {
+    if (view.data == nullptr) {
+      return std::vector<float>(entry.derive == nullptr ? entry.elements() : entry.derived);
+    }
+    std::vector<float> values(entry.elements());
+    ConvertToF32(view.data, view.dtype, entry.elements(), values.data());
+    return entry.derive == nullptr ? values : entry.derive(std::move(values));
+  }
+
+  // The rows of a tensor that a Linear has.
+  static void AppendRows(const TableEntry& entry, const MatrixView& all,
+                         std::vector<MatrixView>* views) {
+    if (entry.order.empty()) return views->push_back(all);
+    for (const RowRange& range : entry.order) {
+      MatrixView view = all;
+      view.rows = range.rows;
+      if (all.data != nullptr) {
+        view.data =
+            static_cast<const char*>(all.data) + range.begin * all.cols * DTypeBytes(all.dtype);
+      }
+      views->push_back(view);
+    }
   }
 
   Vector Values32(const std::vector<float>& values) {

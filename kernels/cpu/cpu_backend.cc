@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/check.h"
+#include "kernels/cpu/conv_mixer.h"
 #include "kernels/cpu/flush_denormals.h"
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/host_buffer.h"
@@ -40,6 +41,7 @@ class CpuBackend : public Backend {
         mixer_(&pool_, &states_),
         linear_mixer_(&pool_, &states_),
         softmax_mixer_(&pool_, &states_),
+        conv_mixer_(&pool_, &states_),
         logits_(&pool_, &states_, &counts_) {
     info_.device =
         absl::StrCat("cpu (", SimdName(), ", ", threads, threads == 1 ? " thread)" : " threads)");
@@ -95,6 +97,8 @@ class CpuBackend : public Backend {
   void Mix(const MixArgs& args) override {
     if (args.spec->core == Core::kSoftmax) {
       softmax_mixer_.Run(*rows_, args);
+    } else if (args.spec->core == Core::kShortConv) {
+      conv_mixer_.Run(*rows_, args);
     } else if (FusedGla(*args.spec)) {
       mixer_.Run(*rows_, args);
     } else {
@@ -150,7 +154,8 @@ class CpuBackend : public Backend {
 
   // normed_ = norm(x) for the rows of the step.
   void NormRows(const Activation& x, const StreamNorm& norm);
-  void EmbedRow(const EmbedArgs& args, int64_t row);
+  // x += norm(normed_)
+  void AddNormed(const StreamNorm& norm, const Activation& x);
 
   BackendInfo info_;
   ThreadPool pool_;
@@ -159,6 +164,7 @@ class CpuBackend : public Backend {
   Mixer mixer_;               // gated linear attention
   LinearMixer linear_mixer_;  // others
   SoftmaxMixer softmax_mixer_;
+  ConvMixer conv_mixer_;
   LogitsOp logits_;
   std::vector<HostBuffer> buffers_;  // weights and activations
   AttentionRoom room_;
@@ -255,18 +261,37 @@ void CpuBackend::NormProject(const NormProjectArgs& args) {
                 .w = args.weight,
                 .c = Row(args.y, 0),
                 .ldc = Stride(args.y),
-                .bias = args.bias.data});
+                .bias = args.bias.data,
+                .scale = args.scale.data});
 }
 
 void CpuBackend::ProjectAdd(const ProjectAddArgs& args) {
-  Gemm(&pool_, {.a = Row(args.a, 0),
-                .lda = Stride(args.a),
-                .m = num_rows_,
-                .w = args.weight,
-                .c = Row(args.x, 0),
-                .ldc = Stride(args.x),
-                .store = GemmStore::kAdd,
-                .bias = args.bias.data});
+  GemmArgs gemm = {.a = Row(args.a, 0),
+                   .lda = Stride(args.a),
+                   .m = num_rows_,
+                   .w = args.weight,
+                   .c = Row(args.x, 0),
+                   .ldc = Stride(args.x),
+                   .store = GemmStore::kAdd,
+                   .bias = args.bias.data,
+                   .factor = args.scale};
+  if (args.out_norm == nullptr) return Gemm(&pool_, gemm);
+  // Nothing reads the branch's own normed rows any more: another projection norms them again.
+  gemm.c = normed_.floats();
+  gemm.store = GemmStore::kSet;
+  Gemm(&pool_, gemm);
+  AddNormed(*args.out_norm, args.x);
+}
+
+void CpuBackend::AddNormed(const StreamNorm& norm, const Activation& x) {
+  pool_.ParallelFor((num_rows_ + kTaskRows - 1) / kTaskRows, [&](int64_t task, int) {
+    const int64_t end = std::min((task + 1) * kTaskRows, num_rows_);
+    for (int64_t row = task * kTaskRows; row < end; ++row) {
+      float* added = normed_.floats() + row * Stride(x);
+      NormRow(norm.norm, added, norm.weight.data, norm.bias.data, x.cols, added);
+      for (int64_t i = 0; i < x.cols; ++i) Row(x, row)[i] += added[i];
+    }
+  });
 }
 
 void CpuBackend::NormGateUp(const NormGateUpArgs& args) {
@@ -277,10 +302,11 @@ void CpuBackend::NormGateUp(const NormGateUpArgs& args) {
                 .w = args.weight,
                 .c = Row(args.y, 0),
                 .ldc = Stride(args.y),
-                .store = GemmStore::kSwiGlu,
-                .bias = args.gate_bias.data,
+                .store = args.gated ? GemmStore::kSwiGlu : GemmStore::kAct,
+                .bias = args.gated ? args.gate_bias.data : args.up_bias.data,
                 .up_bias = args.up_bias.data,
-                .act = args.act});
+                .act = args.act,
+                .factor = args.gate_scale});
 }
 
 }  // namespace

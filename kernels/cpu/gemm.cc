@@ -117,6 +117,7 @@ void StoreTile(const GemmArgs& args, const float* tile, int64_t row, int64_t row
           auto gate = hn::LoadU(d, from + p * kPanelRows + i);
           auto up = hn::LoadU(d, from + p * kPanelRows + kPanelPairs + i);
           if (args.bias != nullptr) gate = hn::Add(gate, hn::LoadU(d, args.bias + column));
+          if (args.factor != 1.0f) gate = hn::Mul(gate, hn::Set(d, args.factor));
           if (args.up_bias != nullptr) up = hn::Add(up, hn::LoadU(d, args.up_bias + column));
           hn::StoreU(hn::Mul(Activate(d, args.act, gate), up), d, c + p * kPanelPairs + i);
         }
@@ -125,7 +126,10 @@ void StoreTile(const GemmArgs& args, const float* tile, int64_t row, int64_t row
       c += panel * kPanelRows;
       for (int64_t i = 0; i < panels * kPanelRows; i += kLanes) {
         V acc = Load(from + i);
+        if (args.scale != nullptr) acc = hn::Mul(acc, Load(args.scale + panel * kPanelRows + i));
         if (args.bias != nullptr) acc = hn::Add(acc, Load(args.bias + panel * kPanelRows + i));
+        if (args.factor != 1.0f) acc = hn::Mul(acc, Splat(args.factor));
+        if (args.store == GemmStore::kAct) acc = Activate(D(), args.act, acc);
         Store(args.store == GemmStore::kAdd ? hn::Add(Load(c + i), acc) : acc, c + i);
       }
     }

@@ -16,6 +16,7 @@ enum class GemmStore : uint8_t {
   kSet,     // C = acc
   kAdd,     // C = C + acc
   kSwiGlu,  // C = act(acc of gate) * acc of up; W made by PackGateUp
+  kAct,     // C = act(acc)
 };
 
 struct GemmArgs {
@@ -28,7 +29,10 @@ struct GemmArgs {
   GemmStore store = GemmStore::kSet;
   const float* bias = nullptr;  // added to acc: (n) padded to a line, of gate for kSwiGlu; null: 0
   const float* up_bias = nullptr;  // kSwiGlu: of up
-  Act act = Act::kSilu;            // kSwiGlu
+  Act act = Act::kSilu;            // kSwiGlu, kAct
+  // On acc before its bias: (n) padded to a line; null: 1. Not for kSwiGlu.
+  const float* scale = nullptr;
+  float factor = 1.0f;  // on acc with its bias; kSwiGlu: of gate alone
 };
 
 // Panels of 16 packed rows that W has.

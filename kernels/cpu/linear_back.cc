@@ -57,6 +57,8 @@ void GateSimd(Act act, const float* gate, int64_t n, float* y) {
         return hn::Mul(x, Silu(D(), g));
       case Act::kSigmoid:
         return hn::Mul(x, Sigmoid(D(), g));
+      case Act::kSquaredRelu:
+        return hn::Mul(x, Activate(D(), act, g));
     }
     return x;
   };

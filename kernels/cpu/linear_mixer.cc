@@ -120,7 +120,7 @@ int64_t LinearMixer::ThreadFloats(const MixerSpec& s) {
 
 absl::Status LinearMixer::Allocate(const ModelSpec& spec, int32_t max_rows) {
   ForEachMixer(spec, [&](int64_t, const MixerSpec& mixer) {
-    if (mixer.core == Core::kSoftmax || FusedGla(mixer)) return;
+    if (mixer.core == Core::kSoftmax || mixer.core == Core::kShortConv || FusedGla(mixer)) return;
     thread_floats_ = std::max(thread_floats_, ThreadFloats(mixer));
     chunk_floats_ = std::max(chunk_floats_, MakeLayout(mixer).floats);
   });

@@ -29,7 +29,8 @@ absl::Status LogitsOp::Allocate(const ModelSpec& spec) {
   source_.resize(kTileRows);
   samplers_.resize(pool_->threads());
   for (Sampler& sampler : samplers_) {
-    if (absl::Status status = sampler.Allocate(spec.vocab); !status.ok()) return status;
+    if (absl::Status status = sampler.Allocate(spec.vocab, SampledTokens(spec)); !status.ok())
+      return status;
   }
   return absl::OkStatus();
 }
@@ -58,7 +59,8 @@ void LogitsOp::RunTile(const StepRows& rows, const LogitsArgs& args, int64_t beg
                .m = distinct,
                .w = args.weight,
                .c = logits_.floats(),
-               .ldc = vocab});
+               .ldc = vocab,
+               .factor = args.scale});
   for (int64_t row = 0; row < distinct; ++row) {
     std::fill(logits_.floats() + row * vocab + vocab_, logits_.floats() + (row + 1) * vocab,
               -std::numeric_limits<float>::infinity());

@@ -112,6 +112,11 @@ HWY_INLINE VF Activate(DF d, Act act, VF x) {
       return Silu(d, x);
     case Act::kSigmoid:
       return Sigmoid(d, x);
+    case Act::kSquaredRelu: {
+      // Written so that a NaN stays one.
+      const VF positive = hn::IfThenElse(hn::Lt(x, hn::Zero(d)), hn::Zero(d), x);
+      return hn::Mul(positive, positive);
+    }
   }
   return x;
 }

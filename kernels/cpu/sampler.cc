@@ -38,8 +38,9 @@ bool HasPenalties(const LogitRow& row) {
 
 }  // namespace
 
-absl::Status Sampler::Allocate(int64_t vocab) {
+absl::Status Sampler::Allocate(int64_t vocab, int64_t sampled) {
   vocab_ = vocab;
+  sampled_ = sampled;
   const auto allocate = [](int64_t count, HostBuffer* buffer,
                            int64_t element_bytes = sizeof(float)) -> absl::Status {
     absl::StatusOr<HostBuffer> made = HostBuffer::Allocate(count, element_bytes, "sampler scratch");
@@ -61,12 +62,13 @@ int32_t Sampler::Sample(const LogitRow& row, const float* logits, const LogitSum
                         const TokenCounts& counts) {
   const SamplingConfig& config = *row.sampling;
   LogitSummary summary = model_summary;
-  if (HasPenalties(row) || row.num_bias > 0 || row.num_banned > 0) {
+  if (HasPenalties(row) || row.num_bias > 0 || row.num_banned > 0 || sampled_ < vocab_) {
     float* adjusted = adjusted_.floats();
     std::memcpy(adjusted, logits, PaddedCols(vocab_) * sizeof(float));
     if (HasPenalties(row)) counts.ApplyPenalties(row.counts, config, adjusted);
     for (int32_t i = 0; i < row.num_bias; ++i) adjusted[row.bias[i].token] += row.bias[i].bias;
     for (int32_t i = 0; i < row.num_banned; ++i) adjusted[row.banned[i]] = -kInfinity;
+    std::fill(adjusted + sampled_, adjusted + vocab_, -kInfinity);
     logits = adjusted;
     summary = Summarize(logits, vocab_);
   }

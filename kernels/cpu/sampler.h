@@ -22,7 +22,8 @@ namespace sluice {
 // One thread's work space.
 class Sampler {
  public:
-  absl::Status Allocate(int64_t vocab);
+  // Only the first `sampled` of `vocab` tokens are ever drawn, as if the others were banned.
+  absl::Status Allocate(int64_t vocab, int64_t sampled);
 
   // `logits` (vocab), padded with -infinity to a line; holds a finite value and no NaN. `summary`
   // is of `logits`. `counts` is read where row.counts >= 0.
@@ -50,6 +51,7 @@ class Sampler {
   int32_t Draw(double u) const;
 
   int64_t vocab_ = 0;
+  int64_t sampled_ = 0;
   HostBuffer adjusted_;       // (vocab) logits after penalties, bias and bans
   HostBuffer weights_;        // (vocab)
   HostBuffer block_sums_;     // (vocab / kSumBlock)

@@ -49,8 +49,12 @@ int64_t ThreadFloats(const MixerSpec& s) {
 void PlaceHeads(const MixerSpec& s, QkNorm norm, const Vector& weight,
                 const mixer_math::Rotation* turns, float scale, int64_t heads, float* x) {
   const int64_t half = s.rope_dims / 2;
+  const bool norms_heads = norm == QkNorm::kRms && s.qk_norm_span == NormSpan::kHead;
+  if (norm == QkNorm::kRms && !norms_heads) {
+    mixer_math::NormalizeRms(heads * s.dk, s.qk_norm_eps, weight.data, x);
+  }
   for (int64_t head = 0; head < heads; ++head, x += s.dk) {
-    if (norm == QkNorm::kRms) mixer_math::NormalizeRms(s.dk, s.qk_norm_eps, weight.data, x);
+    if (norms_heads) mixer_math::NormalizeRms(s.dk, s.qk_norm_eps, weight.data, x);
     if (s.rope == Rope::kTable) {
       for (int64_t i = 0; i < half; ++i) mixer_math::Rotate(turns[i], x + i, x + half + i);
     }

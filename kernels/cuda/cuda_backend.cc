@@ -239,7 +239,8 @@ absl::Status CudaBackend::AllocateStates(const ModelSpec& spec, int32_t slots, i
   info_.prompt_grid = PromptGrid(DeviceKind::kCuda, spec);
   SLUICE_CHECK(info_.prompt_grid == cuda::kSpan);
   info_.numerics_id = absl::StrCat("cuda-", CoreRevisions(DeviceKind::kCuda, spec), numerics_);
-  runner_.emplace(spec.vocab, &work_, lt_.get(), options_.batch_invariant, &latch_, stream_.get());
+  runner_.emplace(spec.vocab, SampledTokens(spec), &work_, lt_.get(), options_.batch_invariant,
+                  &latch_, stream_.get());
   graphs_.emplace(&latch_, stream_.get());
   // Every row of a step may be scored, and every sequence sampled from one of them.
   const int32_t max_logits = max_rows + slots;

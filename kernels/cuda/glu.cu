@@ -13,6 +13,8 @@ __device__ __forceinline__ float ActOf(Act act, float x) {
       return Silu(x);
     case Act::kSigmoid:
       return 1.0f / (1.0f + Exp2(-x * kLog2E));
+    case Act::kSquaredRelu:
+      return x < 0 ? 0.0f : x * x;
   }
   return x;
 }

@@ -35,6 +35,8 @@ BackGate GateOf(Act act) {
       return BackGate::kSilu;
     case Act::kSigmoid:
       return BackGate::kSigmoid;
+    case Act::kSquaredRelu:  // an MLP's alone
+      break;
   }
   return BackGate::kRaw;
 }

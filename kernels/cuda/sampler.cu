@@ -246,6 +246,7 @@ __device__ void Adjust(const SamplerArgs& a, const LogitMeta& row, const float* 
   __syncthreads();
   const int32_t* banned = MetaArray<int32_t>(a.meta, a.meta->banned) + row.banned;
   for (int i = threadIdx.x; i < row.num_banned; i += kThreads) out[banned[i]] = -INFINITY;
+  for (int i = a.sampled + threadIdx.x; i < a.vocab; i += kThreads) out[i] = -INFINITY;
   __syncthreads();
 }
 
@@ -253,7 +254,8 @@ __device__ void Adjust(const SamplerArgs& a, const LogitMeta& row, const float* 
 __device__ int Sample(const SamplerArgs& a, const LogitMeta& row, const float* logits, float* work,
                       Summary summary, Shared* shared) {
   const SamplingConfig& config = row.sampling;
-  const bool adjust = HasPenalties(row) || row.num_bias > 0 || row.num_banned > 0;
+  const bool adjust =
+      HasPenalties(row) || row.num_bias > 0 || row.num_banned > 0 || a.sampled < a.vocab;
   if (adjust || (config.temperature != 0.0f && a.adjusted == nullptr)) {
     Adjust(a, row, logits, work);
     logits = work;

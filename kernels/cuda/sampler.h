@@ -19,6 +19,7 @@ struct SamplerArgs {
   int64_t stride = 0;
   float* adjusted = nullptr;  // (rows, stride): work space, null where a row fits shared memory
   int32_t vocab = 0;
+  int32_t sampled = 0;              // tokens from here on are never drawn
   int32_t* last_sampled = nullptr;  // (slots)
   uint32_t* counts = nullptr;       // (tables, vocab): how often generated, and kSeenInPrompt
 };

@@ -295,6 +295,7 @@ void StepRunner::Do(const LogitsArgs& args) {
     sampler.stride = Stride(vocab_);
     sampler.adjusted = work_.adjusted();
     sampler.vocab = static_cast<int32_t>(vocab_);
+    sampler.sampled = static_cast<int32_t>(sampled_tokens_);
     sampler.last_sampled = work_.last_sampled();
     sampler.counts = work_.Counts(0);
     Check(LaunchSampler(sampler, rows, stream_), "the sampler");

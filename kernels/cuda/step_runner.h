@@ -33,9 +33,10 @@ struct StepView {
 class StepRunner {
  public:
   // All outlive it.
-  StepRunner(int64_t vocab, const Workspace* workspace, GemmLt* lt, bool batch_invariant,
-             FaultLatch* latch, cudaStream_t stream)
+  StepRunner(int64_t vocab, int64_t sampled_tokens, const Workspace* workspace, GemmLt* lt,
+             bool batch_invariant, FaultLatch* latch, cudaStream_t stream)
       : vocab_(vocab),
+        sampled_tokens_(sampled_tokens),
         work_(*workspace),
         lt_(lt),
         batch_invariant_(batch_invariant),
@@ -97,6 +98,7 @@ class StepRunner {
   }
 
   const int64_t vocab_;
+  const int64_t sampled_tokens_;
   const Workspace& work_;
   GemmLt* const lt_;
   const bool batch_invariant_;

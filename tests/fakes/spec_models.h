@@ -21,6 +21,11 @@ inline constexpr const char* kSpecModels[] = {
     "tests/goldens/transformer/window",    // softmax over a window, kept as a ring
     "tests/goldens/llama/rope_llama3",     // softmax over all tokens: a state that grows
     "tests/goldens/gla/hybrid_window",     // gated linear attention with both kinds of softmax
+    "tests/goldens/qwen3_5/wrapped",       // gated softmax beside the delta rule
+    "tests/goldens/lfm2/odd",              // gated short convolutions
+    "tests/goldens/falcon_h1/norm",        // two mixers in a layer, with factors
+    "tests/goldens/nemotron_h/dense",      // layers of a mixer or an MLP alone
+    "tests/goldens/olmo_hybrid/base",      // norms behind mixers, and over all heads
 };
 
 // "retnet_gqa_relu"

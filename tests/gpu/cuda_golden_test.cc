@@ -88,6 +88,7 @@ class Device {
     auto device = std::make_unique<Device>();
     device->backend_ = std::move(backend);
     device->spec_ = (*checkpoint)->config().spec;
+    device->spec_.first_unsampled = 0;  // a golden goes on with the best row, also one of padding
     std::string fingerprint;
     absl::StatusOr<Weights> weights = (*checkpoint)->Load(device->backend_.get(), {}, &fingerprint);
     if (!weights.ok()) return weights.status();

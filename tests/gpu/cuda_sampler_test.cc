@@ -15,7 +15,7 @@ constexpr int64_t kHidden = 64;
 
 class SamplerRunner {
  public:
-  SamplerRunner(std::unique_ptr<Backend> backend, int64_t vocab, int32_t max_rows)
+  SamplerRunner(std::unique_ptr<Backend> backend, int64_t vocab, int64_t sampled, int32_t max_rows)
       : vocab_(vocab), backend_(std::move(backend)) {
     std::vector<float> unit(vocab * kHidden, 0.0f);
     for (int64_t i = 0; i < vocab; ++i) unit[i * kHidden + i % kHidden] = 1.0f;
@@ -34,7 +34,9 @@ class SamplerRunner {
     shape.heads = shape.kv_heads = 1;
     shape.dk = shape.dv = 8;
     shape.intermediate = 64;
-    EXPECT_TRUE(backend_->AllocateStates(shape.Spec(), max_rows, 4, max_rows).ok());
+    ModelSpec spec = shape.Spec();
+    spec.first_unsampled = sampled;
+    EXPECT_TRUE(backend_->AllocateStates(spec, max_rows, 4, max_rows).ok());
     x_ = backend_->AllocateActivation(max_rows, kHidden).value();
   }
 
@@ -69,9 +71,10 @@ class SamplerRunner {
   Activation x_;
 };
 
-void CompareSamplers(int64_t vocab) {
+// Tokens from `drawn` on are never drawn; 0: all may be.
+void CompareSamplers(int64_t vocab, int64_t drawn = 0) {
   constexpr int kRows = 48;
-  SamplerRunner cpu(Cpu(), vocab, kRows), gpu(CudaOrDie(), vocab, kRows);
+  SamplerRunner cpu(Cpu(), vocab, drawn, kRows), gpu(CudaOrDie(), vocab, drawn, kRows);
   const std::vector<int32_t> prompt = RandomTokens(300, vocab, 77);
   for (SamplerRunner* r : {&cpu, &gpu}) {
     r->backend()->ResetCounts(0, prompt);
@@ -126,6 +129,7 @@ void CompareSamplers(int64_t vocab) {
         continue;
       }
       EXPECT_TRUE(actual[i].finite);
+      if (drawn > 0 && rows[i].target == kNoTarget) EXPECT_LT(actual[i].token, drawn);
       EXPECT_EQ(actual[i].rank, expected[i].rank);
       EXPECT_NEAR(actual[i].logprob, expected[i].logprob, 1e-4);
       ASSERT_EQ(actual[i].num_alternatives, expected[i].num_alternatives);
@@ -141,6 +145,10 @@ void CompareSamplers(int64_t vocab) {
 }
 
 TEST(CudaSamplerTest, SmallVocabulary) { CompareSamplers(300); }
+TEST(CudaSamplerTest, PaddedVocabulary) {
+  CompareSamplers(304, 200);
+  CompareSamplers(50288, 50277);
+}
 TEST(CudaSamplerTest, ModelsVocabulary) { CompareSamplers(32000); }
 TEST(CudaSamplerTest, LargeVocabulary) { CompareSamplers(70001); }
 

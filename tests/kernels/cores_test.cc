@@ -111,6 +111,58 @@ TEST(Cores, DeltaMixersOfEveryDecay) {
   EXPECT_EQ(Refusal(DeviceKind::kCuda, spec), "cuda: positions on the delta core");
 }
 
+TEST(Cores, CudaRefusesWhatItsProductsDoNotCompute) {
+  const auto refusal = [](auto change) {
+    ModelSpec spec = Shape().Spec();
+    BranchSpec& branch = spec.layers[1].branches[1];
+    change(&spec, &branch, &std::get<MlpSpec>(branch.units[0]));
+    EXPECT_EQ(CheckSpec(DeviceKind::kCpu, spec), absl::OkStatus());
+    return Refusal(DeviceKind::kCuda, spec);
+  };
+  EXPECT_EQ(refusal([](ModelSpec* spec, auto*, auto*) { spec->logit_scale = 0.5f; }),
+            "cuda: a factor of the logits: there are no kernels for it yet");
+  EXPECT_EQ(refusal([](auto*, BranchSpec* branch, auto*) { branch->norm.kind = NormKind::kNone; }),
+            "cuda: a branch without a norm before it: there are no kernels for it yet");
+  EXPECT_EQ(
+      refusal([](auto*, BranchSpec* branch, auto*) { branch->out_norm.kind = NormKind::kRms; }),
+      "cuda: a norm behind a branch: there are no kernels for it yet");
+  EXPECT_EQ(refusal([](auto*, auto*, MlpSpec* mlp) { mlp->gated = false; }),
+            "cuda: an MLP without a gate: there are no kernels for it yet");
+  for (float MlpSpec::*factor : {&MlpSpec::gate_scale, &MlpSpec::out_scale}) {
+    EXPECT_EQ(refusal([&](auto*, auto*, MlpSpec* mlp) { mlp->*factor = 0.5f; }),
+              "cuda: factors of an MLP: there are no kernels for it yet");
+  }
+  EXPECT_EQ(refusal([](ModelSpec* spec, auto*, auto*) { MixerOf(spec).scaled_columns = true; }),
+            "cuda: factors of a mixer's input projection: there are no kernels for it yet");
+  EXPECT_EQ(refusal([](ModelSpec* spec, auto*, auto*) { MixerOf(spec).out_scale = 0.5f; }),
+            "cuda: a factor of what a mixer gives: there are no kernels for it yet");
+}
+
+TEST(Cores, GatedShortConvolutions) {
+  ModelSpec spec = Shape().Spec();
+  MixerSpec conv;
+  conv.core = Core::kShortConv;
+  conv.decay = Decay::kNone;
+  conv.gate = GateMap::kNone;
+  conv.q_heads = conv.k_heads = conv.v_heads = conv.state_heads = 1;
+  conv.key_width = conv.dk = conv.dv = 120;
+  conv.q = {0, 120};
+  conv.k = {120, 120};
+  conv.v = {240, 120};
+  conv.in_dim = 360;
+  conv.conv = {.taps = 3, .silu = false};
+  conv.out_norm.kind = NormKind::kNone;
+  MixerOf(&spec) = conv;
+  EXPECT_EQ(CheckSpec(DeviceKind::kCpu, spec), absl::OkStatus());
+  EXPECT_EQ(CoreRevisions(DeviceKind::kCpu, spec), "1-convolution1");
+  EXPECT_EQ(Refusal(DeviceKind::kCuda, spec),
+            "cuda: convolution core: there are no kernels for it yet");
+  MixerOf(&spec).k_heads = 2;
+  EXPECT_EQ(Refusal(DeviceKind::kCpu, spec),
+            "cpu: a mixer of another shape on the convolution core: there are no kernels for it "
+            "yet");
+}
+
 TEST(Cores, ACoreWithoutKernelsSaysSo) {
   ModelSpec spec = Shape().Spec();
   MixerOf(&spec).core = Core::kSelective;

@@ -115,6 +115,28 @@ RopeTable DefaultRope(int64_t dim, double theta) {
   return table;
 }
 
+int64_t ReadRotaryDims(ConfigReader* reader, int64_t head_dim, double default_part) {
+  double part = reader->OptionalNumber({"partial_rotary_factor"}, 1e-6, 1).value_or(default_part);
+  const Json* object = reader->Find({"rope_parameters"});
+  if (object != nullptr && object->is_object()) {
+    const std::string section = absl::StrCat(reader->file_name(), ": rope_parameters");
+    ConfigReader own(*object, section);
+    part = own.OptionalNumber({"partial_rotary_factor"}, 1e-6, 1).value_or(part);
+    reader->Take(own);
+  }
+  return RotaryDims(reader, head_dim, part);
+}
+
+int64_t RotaryDims(ConfigReader* reader, int64_t head_dim, double part) {
+  const auto dims = static_cast<int64_t>(static_cast<double>(head_dim) * part);
+  if (dims < 2 || dims % 2 != 0) {
+    reader->Refuse(absl::StrCat("partial_rotary_factor ", part, " of head_dim ", head_dim, " is ",
+                                dims, " channels, must be even and at least 2"));
+    return 2;
+  }
+  return dims;
+}
+
 RopeTable ReadRope(ConfigReader* reader, int64_t dim, double default_theta, int64_t max_positions) {
   const char* name = reader->Has("rope_parameters") ? "rope_parameters" : "rope_scaling";
   const double theta = reader->Number({"rope_theta"}, default_theta, 1.0001, kMostTheta);
@@ -157,47 +179,119 @@ MixerSpec AttentionMixer(const AttentionShape& shape) {
   m.k_heads = m.v_heads = m.state_heads = shape.kv_heads;
   m.key_width = m.dk = m.dv = shape.head_dim;
   m.q = {0, shape.heads * shape.head_dim};
-  m.k = {m.q.end(), shape.kv_heads * shape.head_dim};
+  m.out_gate = {m.q.end(), shape.gated ? m.q.width : 0};
+  m.k = {m.out_gate.end(), shape.kv_heads * shape.head_dim};
   m.v = {m.k.end(), shape.kv_heads * shape.head_dim};
   m.in_dim = m.v.end();
+  m.out_act = shape.gated ? Act::kSigmoid : Act::kSilu;
   m.q_norm = m.k_norm = shape.qk_norm ? QkNorm::kRms : QkNorm::kNone;
+  if (shape.norms_all_heads) m.qk_norm_span = NormSpan::kAll;
   m.qk_norm_eps = shape.qk_norm_eps;
-  m.rope = Rope::kTable;
+  if (!shape.rope.frequencies.empty()) m.rope = Rope::kTable;
   m.rope_dims = 2 * static_cast<int64_t>(shape.rope.frequencies.size());
   m.rope_scale = shape.rope.scale;
-  m.q_scale = 1.0f / std::sqrt(static_cast<float>(shape.head_dim));
+  m.q_scale =
+      shape.scale != 0.0f ? shape.scale : 1.0f / std::sqrt(static_cast<float>(shape.head_dim));
+  m.scaled_columns = shape.in_scale != 1.0f || shape.key_scale != 1.0f;
+  m.out_scale = shape.out_scale;
   m.window = shape.window;
   m.out_norm.kind = NormKind::kNone;
   return m;
 }
 
 AttentionConfig AttentionParts(const AttentionShape& shape) {
-  return {shape.qkv_bias, shape.out_bias, shape.rope.frequencies};
+  AttentionConfig parts;
+  parts.qkv_bias = shape.qkv_bias;
+  parts.out_bias = shape.out_bias;
+  parts.frequencies = shape.rope.frequencies;
+  parts.in_scale = shape.in_scale;
+  parts.key_scale = shape.key_scale;
+  return parts;
 }
 
 std::string AttentionIdentity(const AttentionShape& s) {
-  return absl::StrCat(" heads=", s.heads, " kv_heads=", s.kv_heads, " head_dim=", s.head_dim,
-                      " window=", s.window, " qk_norm=", s.qk_norm ? s.qk_norm_eps : 0.0f,
-                      " qkv_bias=", s.qkv_bias, " out_bias=", s.out_bias, s.rope.identity);
+  std::string text =
+      absl::StrCat(" heads=", s.heads, " kv_heads=", s.kv_heads, " head_dim=", s.head_dim,
+                   " window=", s.window, " qk_norm=", s.qk_norm ? s.qk_norm_eps : 0.0f,
+                   " qkv_bias=", s.qkv_bias, " out_bias=", s.out_bias, s.rope.identity);
+  // Said where they are not what they were when there was no other: a fingerprint stays.
+  if (s.norms_all_heads) text += " norms_all_heads";
+  if (s.gated) text += " gated";
+  if (s.scale != 0.0f) absl::StrAppend(&text, " scale=", s.scale);
+  if (s.in_scale != 1.0f) absl::StrAppend(&text, " in_scale=", s.in_scale);
+  if (s.key_scale != 1.0f) absl::StrAppend(&text, " key_scale=", s.key_scale);
+  if (s.out_scale != 1.0f) absl::StrAppend(&text, " out_scale=", s.out_scale);
+  return text;
 }
+
+namespace {
+
+// q_proj with a gate has of each head its query and then its gate. Here all queries come first.
+std::vector<RowRange> GatedQueryRows(const MixerSpec& m) {
+  std::vector<RowRange> order;
+  for (int64_t part = 0; part < 2; ++part) {
+    for (int64_t head = 0; head < m.q_heads; ++head) {
+      order.push_back({(2 * head + part) * m.dk, m.dk});
+    }
+  }
+  return order;
+}
+
+Derive Times(float factor) {
+  return [factor](std::vector<float> values) {
+    for (float& value : values) value *= factor;
+    return values;
+  };
+}
+
+void AddInput(const MixerSpec& m, const AttentionConfig& parts, int64_t hidden,
+              TensorScope* scope) {
+  using W = MixerWeights;
+  const int64_t rows = m.q.width + m.out_gate.width;
+  if (m.gated()) {
+    scope->AddRows({"q_proj.weight"}, {rows, hidden}, &W::in, GatedQueryRows(m));
+  } else {
+    scope->Add({"q_proj.weight"}, {rows, hidden}, &W::in);
+  }
+  scope->Add({"k_proj.weight"}, {m.k.width, hidden}, &W::in);
+  scope->Add({"v_proj.weight"}, {m.v.width, hidden}, &W::in);
+  if (m.scaled_columns) {
+    const float all = parts.in_scale;
+    scope->AddRuns({{rows, all}, {m.k.width, all * parts.key_scale}, {m.v.width, all}},
+                   &W::in_scale);
+  }
+  if (!parts.qkv_bias) return;
+  if (m.gated()) {
+    scope->AddDerived({"q_proj.bias"}, {rows}, &W::in_bias, rows, TakeRows(GatedQueryRows(m), 1));
+  } else {
+    scope->Add({"q_proj.bias"}, {rows}, &W::in_bias);
+  }
+  if (parts.key_scale == 1.0f) {
+    scope->Add({"k_proj.bias"}, {m.k.width}, &W::in_bias);
+  } else {
+    scope->AddDerived({"k_proj.bias"}, {m.k.width}, &W::in_bias, m.k.width, Times(parts.key_scale));
+  }
+  scope->Add({"v_proj.bias"}, {m.v.width}, &W::in_bias);
+}
+
+}  // namespace
 
 void AttentionTensors(const MixerSpec& m, const AttentionConfig& parts, int64_t hidden,
                       TensorScope scope) {
-  scope.Add({"q_proj.weight"}, {m.q.width, hidden}, &MixerWeights::in);
-  scope.Add({"k_proj.weight"}, {m.k.width, hidden}, &MixerWeights::in);
-  scope.Add({"v_proj.weight"}, {m.v.width, hidden}, &MixerWeights::in);
-  if (parts.qkv_bias) {
-    scope.Add({"q_proj.bias"}, {m.q.width}, &MixerWeights::in_bias);
-    scope.Add({"k_proj.bias"}, {m.k.width}, &MixerWeights::in_bias);
-    scope.Add({"v_proj.bias"}, {m.v.width}, &MixerWeights::in_bias);
-  }
+  AddInput(m, parts, hidden, &scope);
   if (m.q_norm == QkNorm::kRms) {
-    scope.Add({"q_norm.weight"}, {m.dk}, &MixerWeights::q_norm);
-    scope.Add({"k_norm.weight"}, {m.dk}, &MixerWeights::k_norm);
+    const bool all = m.qk_norm_span == NormSpan::kAll;
+    const auto norm = [&](const char* name, int64_t size, Into into) {
+      if (parts.zero_centred_norms) return scope.AddDerived({name}, {size}, into, size, OnePlus());
+      scope.Add({name}, {size}, into);
+    };
+    norm(parts.q_norm, all ? m.q.width : m.dk, &MixerWeights::q_norm);
+    norm(parts.k_norm, all ? m.k.width : m.dk, &MixerWeights::k_norm);
   }
-  scope.AddValues(parts.frequencies, &MixerWeights::theta);
-  scope.Add({"o_proj.weight"}, {hidden, m.out_dim()}, &MixerWeights::out);
-  if (parts.out_bias) scope.Add({"o_proj.bias"}, {hidden}, &MixerWeights::out_bias);
+  if (m.rope == Rope::kTable) scope.AddValues(parts.frequencies, &MixerWeights::theta);
+  const std::string out = parts.out;
+  scope.Add({out + ".weight"}, {hidden, m.out_dim()}, &MixerWeights::out);
+  if (parts.out_bias) scope.Add({out + ".bias"}, {hidden}, &MixerWeights::out_bias);
 }
 
 void CheckAttention(const AttentionShape& shape, const char* heads_name, const char* kv_heads_name,

@@ -28,16 +28,28 @@ RopeTable DefaultRope(int64_t dim, double theta);
 // the length of the text. `max_positions` is the config's max_position_embeddings.
 RopeTable ReadRope(ConfigReader* reader, int64_t dim, double default_theta, int64_t max_positions);
 
+// Channels of a head that turn, its first partial_rotary_factor: even, at least 2. The field is
+// config.json's or rope_parameters'.
+int64_t ReadRotaryDims(ConfigReader* reader, int64_t head_dim, double default_part);
+// The same of a known part.
+int64_t RotaryDims(ConfigReader* reader, int64_t head_dim, double part);
+
 struct AttentionShape {
   int64_t heads = 0;
   int64_t kv_heads = 0;  // divides heads
   int64_t head_dim = 0;
   int64_t window = 0;  // 0: none
   bool qk_norm = false;
+  bool norms_all_heads = false;  // each of q and k is normed as one vector
   float qk_norm_eps = 1e-6f;
   bool qkv_bias = false;
   bool out_bias = false;
-  RopeTable rope;
+  bool gated = false;     // q_proj has, behind each head's query, as many rows of its output gate
+  float scale = 0.0f;     // of the scores; 0: head_dim^-1/2
+  float in_scale = 1.0f;  // of the layer's input
+  float key_scale = 1.0f;
+  float out_scale = 1.0f;  // of what the layer adds
+  RopeTable rope;          // without frequencies: no positions
 };
 
 MixerSpec AttentionMixer(const AttentionShape& shape);

@@ -1,11 +1,10 @@
 #include "engine/checkpoint/families/llama.h"
 
-#include <limits>
 #include <string>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "engine/checkpoint/families/attention.h"
+#include "engine/checkpoint/families/hf_decoder.h"
 #include "engine/checkpoint/json_text.h"
 
 namespace sluice {
@@ -13,61 +12,25 @@ namespace {
 
 using Json = nlohmann::json;
 
-// What a class has where config.json says nothing.
-struct Defaults {
-  const char* model_type;
-  int64_t vocab;
-  int64_t intermediate;
-  int64_t kv_heads;  // 0: as many as heads
-  int64_t head_dim;  // 0: hidden_size by heads
-  int64_t max_positions;
-};
+constexpr HfDefaults kLlama = {.vocab = 32000, .intermediate = 11008, .max_positions = 2048};
+constexpr HfDefaults kMistral = {
+    .vocab = 32000, .intermediate = 14336, .kv_heads = 8, .max_positions = 131072};
+constexpr HfDefaults kQwen2 = {
+    .vocab = 151936, .intermediate = 22016, .kv_heads = 32, .max_positions = 32768};
+constexpr HfDefaults kQwen3 = {.vocab = 151936,
+                               .intermediate = 22016,
+                               .kv_heads = 32,
+                               .head_dim = 128,
+                               .max_positions = 32768};
 
-constexpr Defaults kLlama = {"llama", 32000, 11008, 0, 0, 2048};
-constexpr Defaults kMistral = {"mistral", 32000, 14336, 8, 0, 131072};
-constexpr Defaults kQwen2 = {"qwen2", 151936, 22016, 32, 0, 32768};
-constexpr Defaults kQwen3 = {"qwen3", 151936, 22016, 32, 128, 32768};
-
-// Fields that all of them have.
-struct Decoder {
-  int64_t vocab = 0;
-  int64_t layers = 0;
-  int64_t hidden = 0;
-  int64_t intermediate = 0;
-  float norm_eps = 1e-6f;
+struct Decoder : HfDecoder {
   bool mlp_bias = false;
-  AttentionShape attention;      // but for the window
   std::vector<int64_t> windows;  // by layer; 0: none
 };
 
-Decoder ReadDecoder(ConfigReader* reader, const Defaults& defaults, ModelConfig* config) {
-  Decoder d;
-  reader->RequireWord("hidden_act", {"silu", "swish"}, "\"silu\" or \"swish\"");
-  reader->RequireNull("quantization_config", "quantized weights");
-  d.vocab = reader->Integer({"vocab_size"}, defaults.vocab, 1, 1 << 24);
-  d.hidden = reader->Integer({"hidden_size"}, 4096, 1, 65536);
-  d.intermediate = reader->Integer({"intermediate_size"}, defaults.intermediate, 1, 1 << 20);
-  d.layers = reader->Integer({"num_hidden_layers"}, 32, 1, 1024);
-  d.norm_eps = static_cast<float>(reader->Number({"rms_norm_eps"}, 1e-6, 1e-30, 1));
-  config->tied = reader->Boolean({"tie_word_embeddings"}, false);
-  config->max_position_embeddings =
-      reader->Integer({"max_position_embeddings"}, defaults.max_positions, 1, int64_t{1} << 40);
+Decoder ReadDecoder(ConfigReader* reader, const HfDefaults& defaults, ModelConfig* config) {
+  Decoder d{ReadHfDecoder(reader, defaults, config), false, {}};
   AttentionShape& s = d.attention;
-  s.heads = reader->Integer({"num_attention_heads"}, 32, 1, 1024);
-  const bool has_kv = reader->Find({"num_key_value_heads"}) != nullptr;
-  const int64_t missing_kv = defaults.kv_heads == 0 || has_kv ? s.heads : defaults.kv_heads;
-  s.kv_heads = reader->OptionalInteger({"num_key_value_heads"}, 1, 1024).value_or(missing_kv);
-  const bool has_dim = reader->Find({"head_dim"}) != nullptr;
-  const int64_t missing_dim = defaults.head_dim == 0 || has_dim ? 0 : defaults.head_dim;
-  s.head_dim = reader->OptionalInteger({"head_dim"}, 1, 4096).value_or(missing_dim);
-  if (s.head_dim == 0) {
-    s.head_dim = d.hidden / s.heads;
-    if (d.hidden % s.heads != 0) {
-      reader->Refuse(absl::StrCat("num_attention_heads is ", s.heads, ", must divide hidden_size ",
-                                  d.hidden, " where there is no head_dim"));
-    }
-  }
-  CheckAttention(s, "num_attention_heads", "num_key_value_heads", reader);
   if (reader->status().ok()) {
     s.rope = ReadRope(reader, s.head_dim, 10000, config->max_position_embeddings);
   }
@@ -75,17 +38,13 @@ Decoder ReadDecoder(ConfigReader* reader, const Defaults& defaults, ModelConfig*
   return d;
 }
 
-void Finish(const Decoder& d, const Defaults& defaults, ModelConfig* config) {
-  const Norm norm = {.eps = d.norm_eps};
+void Finish(const Decoder& d, const char* model_type, ModelConfig* config) {
+  const Norm norm = d.norm();
+  config->spec = d.Outside();
   ModelSpec& spec = config->spec;
-  spec.vocab = d.vocab;
-  spec.hidden = d.hidden;
-  spec.final_norm = norm;
   config->biases = d.mlp_bias;
-  config->identity =
-      absl::StrCat(defaults.model_type, " vocab=", d.vocab, " layers=", d.layers,
-                   " hidden=", d.hidden, " intermediate=", d.intermediate, " norm_eps=", d.norm_eps,
-                   " mlp_bias=", d.mlp_bias, AttentionIdentity(d.attention), " windows=");
+  config->identity = absl::StrCat(d.Identity(model_type), " mlp_bias=", d.mlp_bias,
+                                  AttentionIdentity(d.attention), " windows=");
   for (int64_t layer = 0; layer < d.layers; ++layer) {
     AttentionShape shape = d.attention;
     shape.window = d.windows[layer];
@@ -101,7 +60,7 @@ void ParseLlama(ConfigReader* reader, ModelConfig* config) {
   Decoder d = ReadDecoder(reader, kLlama, config);
   d.attention.qkv_bias = d.attention.out_bias = reader->Boolean({"attention_bias"}, false);
   d.mlp_bias = reader->Boolean({"mlp_bias"}, false);
-  if (reader->status().ok()) Finish(d, kLlama, config);
+  if (reader->status().ok()) Finish(d, "llama", config);
 }
 
 void ParseMistral(ConfigReader* reader, ModelConfig* config) {
@@ -111,7 +70,7 @@ void ParseMistral(ConfigReader* reader, ModelConfig* config) {
   const int64_t window =
       reader->OptionalInteger({"sliding_window"}, 1, 1 << 24).value_or(says ? 0 : 4096);
   d.windows.assign(d.layers, window);
-  if (reader->status().ok()) Finish(d, kMistral, config);
+  if (reader->status().ok()) Finish(d, "mistral", config);
 }
 
 // Reads which layers have the window, if the model has one: from layer_types, else from
@@ -143,17 +102,12 @@ void ReadWindows(ConfigReader* reader, Decoder* d) {
   }
 }
 
-// These classes have no tokens of their own.
-void NoDefaultTokens(ModelConfig* config) {
-  config->default_bos = config->default_eos = std::numeric_limits<int32_t>::max();
-}
-
 void ParseQwen2(ConfigReader* reader, ModelConfig* config) {
   NoDefaultTokens(config);
   Decoder d = ReadDecoder(reader, kQwen2, config);
   d.attention.qkv_bias = true;
   ReadWindows(reader, &d);
-  if (reader->status().ok()) Finish(d, kQwen2, config);
+  if (reader->status().ok()) Finish(d, "qwen2", config);
 }
 
 void ParseQwen3(ConfigReader* reader, ModelConfig* config) {
@@ -163,16 +117,7 @@ void ParseQwen3(ConfigReader* reader, ModelConfig* config) {
   d.attention.qk_norm = true;
   d.attention.qk_norm_eps = d.norm_eps;
   ReadWindows(reader, &d);
-  if (reader->status().ok()) Finish(d, kQwen3, config);
-}
-
-void MlpTensors(const MlpSpec& mlp, bool bias, int64_t hidden, TensorScope scope) {
-  scope.Add({"gate_proj.weight"}, {mlp.intermediate, hidden}, &MlpWeights::gate_up);
-  scope.Add({"up_proj.weight"}, {mlp.intermediate, hidden}, &MlpWeights::gate_up);
-  if (bias) scope.Add({"gate_proj.bias"}, {mlp.intermediate}, &MlpWeights::gate_bias);
-  if (bias) scope.Add({"up_proj.bias"}, {mlp.intermediate}, &MlpWeights::up_bias);
-  scope.Add({"down_proj.weight"}, {hidden, mlp.intermediate}, &MlpWeights::down);
-  if (bias) scope.Add({"down_proj.bias"}, {hidden}, &MlpWeights::down_bias);
+  if (reader->status().ok()) Finish(d, "qwen3", config);
 }
 
 void Tensors(const ModelConfig& config, const TensorSource& files, TensorTable* table) {
@@ -191,13 +136,11 @@ void Tensors(const ModelConfig& config, const TensorSource& files, TensorTable* 
     attention.Ignore("rotary_emb.inv_freq");
     table->Branch(i, 1, prefix)
         .Add({"post_attention_layernorm.weight"}, {hidden}, &BranchWeights::norm);
-    MlpTensors(std::get<MlpSpec>(branches[1].units[0]), config.biases, hidden,
-               table->Unit(i, 1, 0, prefix + "mlp."));
+    AddGatedMlp(std::get<MlpSpec>(branches[1].units[0]), "gate_proj", "up_proj", "down_proj",
+                config.biases, hidden, table->Unit(i, 1, 0, prefix + "mlp."));
   }
   outside.Add({"model.norm.weight"}, {hidden}, &Weights::norm);
-  if (!config.tied || files.Has("lm_head.weight")) {
-    outside.Add({"lm_head.weight"}, {spec.vocab, hidden}, &Weights::lm_head);
-  }
+  AddHead(config, files, &outside);
 }
 
 }  // namespace

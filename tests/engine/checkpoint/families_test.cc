@@ -244,11 +244,91 @@ constexpr Refusal kRefusals[] = {
     {"kda/bounded", R"({"lower_bound": "low"})", "lower_bound is \"low\""},
     {"kda/base", R"({"expand_v": 0.9})", "head_dim 16 times expand_v 0.9 is 14.4, must be a whole"},
     // Other kinds of models, some of which have layers of these.
-    {"gated_deltanet/base", R"({"model_type": "qwen3_next"})", "model_type is \"qwen3_next\""},
-    {"kda/base", R"({"model_type": "kimi_linear"})", "model_type is \"kimi_linear\""},
-    {"mamba2/base", R"({"model_type": "bamba"})",
-     "model_type is \"bamba\", must be one of \"gla\""},
-    {"mamba2/base", R"({"model_type": "falcon_h1"})", "model_type is \"falcon_h1\""},
+    {"gated_deltanet/base", R"({"model_type": "qwen3_next"})",
+     "model_type is \"qwen3_next\": layers with experts are not supported, must be one of \"gla\""},
+    {"qwen3_5_text/base", R"({"model_type": "qwen3_5_moe"})",
+     "model_type is \"qwen3_5_moe\": layers with experts are not supported"},
+    {"qwen3_5_text/base", R"({"model_type": "qwen3_5_moe_text"})",
+     "model_type is \"qwen3_5_moe_text\": layers with experts are not supported"},
+    {"lfm2/base", R"({"model_type": "lfm2_moe"})",
+     "model_type is \"lfm2_moe\": layers with experts are not supported"},
+    {"kda/base", R"({"model_type": "kimi_linear"})",
+     "model_type is \"kimi_linear\": latent attention and layers with experts are not supported"},
+    {"qwen3_5_text/base", R"({"model_type": "qwen3_vl"})",
+     "model_type is \"qwen3_vl\", must be one of \"gla\""},
+    // qwen3_5
+    {"qwen3_5_text/base", R"({"attn_output_gate": false})", "attn_output_gate is false, must be"},
+    {"qwen3_5_text/base", R"({"hidden_act": "gelu"})", "hidden_act is \"gelu\""},
+    {"qwen3_5_text/base", R"({"linear_num_value_heads": 3})",
+     "linear_num_value_heads is 3, must be a multiple of linear_num_key_heads 2"},
+    {"qwen3_5_text/base", R"({"num_experts": 4})", "num_experts is 4, must be null: experts"},
+    {"qwen3_5_text/base", R"({"quantization_config": {"quant_method": "fp8"}})",
+     "quantization_config is an object, must be null: quantized weights"},
+    {"qwen3_5_text/base", R"({"layer_types": ["full_attention"]})",
+     "layer_types is a list, must be a list of 4 words"},
+    {"qwen3_5_text/base",
+     R"({"layer_types": ["full_attention", "linear_attention", "linear_attention", "mamba"]})",
+     "layer_types holds \"mamba\", must hold \"linear_attention\" or \"full_attention\""},
+    {"qwen3_5_text/base", R"({"rope_parameters": {"rope_type": "dynamic"}})",
+     "rope_parameters: rope_type is \"dynamic\""},
+    {"qwen3_5_text/base", R"({"rope_parameters": {"partial_rotary_factor": 0.1}})",
+     "partial_rotary_factor 0.1 of head_dim 8 is 0 channels, must be even and at least 2"},
+    {"qwen3_5/wrapped", R"({"text_config": 3})", "text_config is 3, must be an object"},
+    {"qwen3_5/wrapped", R"({"text_config": {"hidden_size": 0}})",
+     "config.json: text_config: hidden_size is 0"},
+    {"qwen3_5/wrapped", R"({"quantization_config": {"bits": 4}})", "quantization_config is "},
+    // granitemoehybrid
+    {"granitemoehybrid/dense_h", R"({"num_local_experts": 4})",
+     "num_local_experts is not 0: layers with experts are not supported"},
+    {"granitemoehybrid/dense_h", R"({"hidden_act": "gelu"})", "hidden_act is \"gelu\""},
+    {"granitemoehybrid/dense_h", R"({"layer_types": ["mamba", "mamba", "attention", "conv"]})",
+     "layer_types holds \"conv\", must hold \"mamba\""},
+    {"granitemoehybrid/dense_h", R"({"mamba_n_heads": 5})",
+     "mamba_n_heads 5 times mamba_d_head 16 is 80, must be the inner width 64"},
+    {"granitemoehybrid/dense_h", R"({"mamba_n_groups": 3})",
+     "mamba_n_groups is 3, must divide mamba_n_heads 4"},
+    {"granitemoehybrid/rope_odd", R"({"time_step_limit": [1, 0]})", "time_step_limit is a list"},
+    {"granitemoehybrid/rope_odd", R"({"logits_scaling": 0})", "logits_scaling is 0"},
+    // lfm2
+    {"lfm2/base", R"({"layer_types": ["conv", "conv", "mamba", "conv"]})",
+     "layer_types holds \"mamba\", must hold \"conv\" or \"full_attention\""},
+    {"lfm2/odd", R"({"full_attn_idxs": [4]})",
+     "full_attn_idxs is a list, must be a list of layers in [0, 3]"},
+    {"lfm2/base", R"({"conv_L_cache": 65})", "conv_L_cache is 65"},
+    {"lfm2/odd", R"({"block_ff_dim": 1})", "leaves no MLP"},
+    // olmo_hybrid
+    {"olmo_hybrid/base", R"({"linear_num_value_heads": 3})",
+     "linear_num_value_heads is 3, must be a multiple of linear_num_key_heads 2"},
+    {"olmo_hybrid/base", R"({"layer_types": [1, 2, 3, 4]})", "layer_types holds 1, must hold"},
+    {"olmo_hybrid/base", R"({"rope_parameters": {"rope_theta": 1e4, "rope_type": "longrope"}})",
+     "rope_parameters: rope_type is \"longrope\""},
+    // nemotron_h
+    {"nemotron_h/dense", R"({"hybrid_override_pattern": "M-M*EM"})",
+     "hybrid_override_pattern holds \"E\": layers with experts are not supported"},
+    {"nemotron_h/dense", R"({"layers_block_type": ["mamba", "moe"]})",
+     "layers_block_type holds \"moe\": layers with experts are not supported"},
+    {"nemotron_h/dense", R"({"hybrid_override_pattern": "M-M*XM"})",
+     "hybrid_override_pattern holds \"X\", must hold \"mamba\" (M)"},
+    {"nemotron_h/dense", R"({"hybrid_override_pattern": "M-"})",
+     "num_hidden_layers is 6, must be the 2 layers"},
+    {"nemotron_h/dense", R"({"hybrid_override_pattern": "------"})", "no layer mixes tokens"},
+    {"nemotron_h/dense", R"({"hybrid_override_pattern": ""})", "must name the kinds of 1 to 1024"},
+    {"nemotron_h/dense", R"({"sliding_window": 8})", "sliding_window is 8, must be null"},
+    {"nemotron_h/dense", R"({"mlp_hidden_act": "silu"})", "mlp_hidden_act is \"silu\""},
+    {"nemotron_h/dense", R"({"mamba_hidden_act": "gelu"})", "mamba_hidden_act is \"gelu\""},
+    {"nemotron_h/dense", R"({"n_groups": 3})", "n_groups is 3, must divide mamba_num_heads 4"},
+    // falcon_h1
+    {"falcon_h1/base", R"({"attn_layer_indices": [1]})", "attn_layer_indices is a list, must be"},
+    {"falcon_h1/base", R"({"ssm_multipliers": [1, 2]})",
+     "ssm_multipliers is a list, must be a list of 5 numbers"},
+    {"falcon_h1/base", R"({"mlp_multipliers": [1, 0]})", "mlp_multipliers is a list"},
+    {"falcon_h1/base", R"({"key_multiplier": -1})", "key_multiplier is -1"},
+    {"falcon_h1/base", R"({"mamba_d_ssm": 48})",
+     "mamba_n_heads 4 times mamba_d_head 8 is 32, must be the inner width 48"},
+    // bamba
+    {"bamba/base", R"({"attn_layer_indices": [7]})",
+     "attn_layer_indices is a list, must be a list of layers in [0, 3]"},
+    {"bamba/base", R"({"num_attention_heads": 32})", "is 1 channels, must be even and at least 2"},
     {"lightnet/base", R"({"model_type": "minimax"})", "model_type is \"minimax\""},
 };
 
@@ -284,6 +364,12 @@ TEST(FamiliesTest, TensorsThatAreNotTheModelsAreRefused) {
       {"kda/base", "model.layers.1.attn.D"},
       {"mamba2/base", "backbone.layers.0.mlp.fc1.weight"},
       {"mamba2/state_spaces", "backbone.layers.1.mixer.Wqkv.weight"},
+      {"qwen3_5/wrapped", "model.language_model.layers.0.linear_attn.in_proj_qkvz.weight"},
+      {"qwen3_5_text/base", "model.layers.0.mlp.up_proj.weight_scale_inv"},
+      {"granitemoehybrid/dense_h", "model.layers.0.block_sparse_moe.input_linear.weight"},
+      {"nemotron_h/dense", "backbone.layers.1.mixer.gate.weight"},
+      {"falcon_h1/base", "model.layers.0.mamba.norm.weight"},
+      {"lfm2/base", "model.layers.0.conv.conv.bias"},
   };
   for (const auto& c : kCases) {
     SCOPED_TRACE(c.variant);
@@ -375,6 +461,7 @@ TEST(FamiliesTest, StateSpacesConfigNeedsNoModelType) {
   ASSERT_TRUE(config.ok()) << config.status();
   EXPECT_STREQ(config->model_type(), "mamba2");
   EXPECT_EQ(config->spec.vocab, 48) << "43, padded to a multiple of 8";
+  EXPECT_EQ(SampledTokens(config->spec), 43) << "what pads is never sampled";
   EXPECT_TRUE(config->tied);
   // GPT-NeoX's <|endoftext|>, since the file has none.
   EXPECT_THAT(config->eos_token_ids, testing::ElementsAre(0));
@@ -435,6 +522,45 @@ TEST(FamiliesTest, EveryDeltaFieldIsInTheIdentity) {
   }
 }
 
+// The wrapper's text part is served; what is left out is counted.
+TEST(FamiliesTest, VisionAndTokenPredictionAreSkippedAndSaid) {
+  const auto checkpoint = Checkpoint::Open(Golden("qwen3_5/wrapped"));
+  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+  const ModelConfig& config = (*checkpoint)->config();
+  EXPECT_THAT(config.notes,
+              testing::ElementsAre(
+                  StartsWith("the vision tower is not served: 21 tensors under model.visual. ("),
+                  StartsWith("multi-token prediction is not served: 5 tensors under mtp. (")));
+  EXPECT_EQ(config.bos_token_id, 1) << "text_config's";
+  EXPECT_THAT(config.eos_token_ids, testing::ElementsAre(2));
+  const auto outside = ParseChanged("qwen3_5/wrapped", {{"eos_token_id", {3, 4}}});
+  ASSERT_TRUE(outside.ok()) << outside.status();
+  EXPECT_THAT(outside->eos_token_ids, testing::ElementsAre(3, 4));
+  EXPECT_THAT((*Checkpoint::Open(Golden("qwen3_5_text/base")))->config().notes, testing::IsEmpty());
+}
+
+// Values that follow from an absent layer_types and from other spellings.
+TEST(FamiliesTest, HybridsFindTheirLayers) {
+  const auto is_softmax = [](const ModelConfig& config, int64_t layer) {
+    return FirstMixer(config, layer).core == Core::kSoftmax;
+  };
+  const auto every_second =
+      ParseChanged("qwen3_5_text/base", {{"full_attention_interval", 2}}, {"layer_types"});
+  ASSERT_TRUE(every_second.ok()) << every_second.status();
+  const auto every_fourth = ParseChanged("qwen3_5_text/base", Json::object(), {"layer_types"});
+  const auto olmo = ParseChanged("olmo_hybrid/base", Json::object(), {"layer_types"});
+  const auto all = ParseChanged("lfm2/odd", Json::object(), {"full_attn_idxs"});
+  const auto none = ParseChanged("granitemoehybrid/dense_h", Json::object(), {"layer_types"});
+  ASSERT_TRUE(every_fourth.ok() && olmo.ok() && all.ok() && none.ok());
+  for (int64_t layer = 0; layer < 4; ++layer) {
+    EXPECT_EQ(is_softmax(*every_second, layer), layer % 2 == 1);
+    EXPECT_EQ(is_softmax(*every_fourth, layer), layer == 3);
+    EXPECT_EQ(is_softmax(*olmo, layer), layer == 3);
+    EXPECT_TRUE(is_softmax(*all, layer));
+    EXPECT_FALSE(is_softmax(*none, layer));
+  }
+}
+
 TEST(FamiliesTest, DefaultsOfTheClasses) {
   const auto parse = [](const std::string& text) { return ParseConfig(text, "config.json"); };
   const auto retnet = parse(R"({"model_type": "retnet"})");
@@ -471,6 +597,36 @@ TEST(FamiliesTest, DefaultsOfTheClasses) {
   EXPECT_EQ(transnormer->spec.embedding_scale, 32.0f);
 }
 
+// The sizes in deploy/CHECKPOINTS.md, from the shapes of published checkpoints.
+TEST(FamiliesTest, StatesOfPublishedShapes) {
+  const struct {
+    const char* config;
+    int64_t bytes;        // at any length
+    int64_t token_bytes;  // with each token
+  } kCases[] = {
+      // 18 layers of 16 heads of 128 x 128 and three inputs of 3 x 2048 columns; 6 of 2 kv heads.
+      {R"({"model_type": "qwen3_5", "text_config": {"hidden_size": 1024, "num_hidden_layers": 24,
+           "num_attention_heads": 8, "num_key_value_heads": 2, "linear_num_value_heads": 16,
+           "intermediate_size": 3584}})",
+       18 * 4 * (16 * 128 * 128 + 3 * 3 * 2048), 6 * 4 * 2 * 2 * 256},
+      {R"({"model_type": "lfm2", "hidden_size": 1024, "num_hidden_layers": 16,
+           "num_attention_heads": 16, "full_attn_idxs": [2, 5, 8, 10, 12, 14]})",
+       10 * 4 * 2 * 1024, 6 * 4 * 2 * 8 * 64},
+      {R"({"model_type": "falcon_h1", "hidden_size": 512, "num_hidden_layers": 24,
+           "num_attention_heads": 8, "num_key_value_heads": 2, "head_dim": 64,
+           "mamba_d_ssm": 768, "mamba_n_heads": 24, "mamba_d_head": 32, "mamba_d_state": 64})",
+       24 * 4 * (24 * 32 * 64 + 3 * (768 + 2 * 64)), 24 * 4 * 2 * 2 * 64},
+      {R"({"model_type": "olmo_hybrid"})", 24 * 4 * (30 * 96 * 192 + 3 * 30 * (2 * 96 + 192)),
+       8 * 4 * 2 * 3840},
+  };
+  for (const auto& c : kCases) {
+    const auto config = ParseConfig(c.config, "config.json");
+    ASSERT_TRUE(config.ok()) << config.status();
+    EXPECT_EQ(MakeStateTable(config->spec).bytes(), c.bytes) << c.config;
+    EXPECT_EQ(MakeStateTable(config->spec).token_bytes(), c.token_bytes) << c.config;
+  }
+}
+
 // Every golden opens, has the numbers of parameters of its files, and can run on the CPU.
 TEST(FamiliesTest, EveryGoldenOpens) {
   int64_t models = 0;
@@ -486,7 +642,7 @@ TEST(FamiliesTest, EveryGoldenOpens) {
       ++models;
     }
   }
-  EXPECT_GE(models, 66);
+  EXPECT_GE(models, 86);
 }
 
 }  // namespace

@@ -87,11 +87,14 @@ std::vector<Weighted> Distribution(std::vector<float> logits, const SamplingConf
 
 class SamplerFixture {
  public:
-  explicit SamplerFixture(std::vector<float> logits) : logits_(std::move(logits)) {
+  // The last `padding` logits are of no tokens.
+  explicit SamplerFixture(std::vector<float> logits, int64_t padding = 0)
+      : logits_(std::move(logits)) {
     vocab_ = static_cast<int64_t>(logits_.size());
     padded_ = logits_;
     padded_.resize(PaddedCols(vocab_), -kInfinity);
-    EXPECT_TRUE(sampler_.Allocate(vocab_).ok());
+    std::fill(logits_.end() - padding, logits_.end(), -kInfinity);
+    EXPECT_TRUE(sampler_.Allocate(vocab_, vocab_ - padding).ok());
     EXPECT_TRUE(counts_.Allocate(1, vocab_).ok());
   }
 
@@ -258,6 +261,35 @@ TEST(SamplerTopTokensTest, MatchesAFullSort) {
               std::vector<int32_t>(order.begin(), order.begin() + count));
     for (int64_t i = 0; i < std::min<int64_t>(vocab, 100); ++i) {
       EXPECT_EQ(CountBefore(padded.data(), vocab, order[i]), i);
+    }
+  }
+}
+
+TEST(SamplerPaddingTest, RowsThatPadTheVocabularyAreNeverDrawn) {
+  for (const int64_t vocab : {9, 300, 5000}) {
+    const int64_t padding = vocab / 3;
+    std::vector<float> logits = RandomLogits(vocab, 2.0f, 5);
+    std::fill(logits.end() - padding, logits.end(), 30.0f);  // what the model likes best
+    SamplerFixture fixture(logits, padding);
+    std::vector<float> model = logits;
+    model.resize(PaddedCols(vocab), -kInfinity);
+    int32_t best = 0;
+    EXPECT_EQ(fixture.sampler().TopTokens(model.data(), 1, &best), 1);
+    EXPECT_EQ(best, vocab - padding) << "log-probabilities are the model's";
+    for (const SamplingConfig& config :
+         {SamplingConfig{.temperature = 0.0f}, SamplingConfig{},
+          SamplingConfig{.top_k = 3, .top_p = 0.9f}, SamplingConfig{.min_p = 0.1f},
+          SamplingConfig{.typical_p = 0.8f}}) {
+      fixture.ExpectAsReference({.sampling = &config, .seed = 4}, 100);
+      const TokenBias bias = {static_cast<int32_t>(vocab - 1), 100.0f};
+      for (uint64_t position = 0; position < 50; ++position) {
+        EXPECT_LT(fixture.Sample({.sampling = &config,
+                                  .seed = 4,
+                                  .position = position,
+                                  .bias = &bias,
+                                  .num_bias = 1}),
+                  vocab - padding);
+      }
     }
   }
 }
