@@ -384,7 +384,7 @@ __global__ void __launch_bounds__(kThreads) FrontDecodeKernel(const __grid_const
   unit.MoveTail(r);
 }
 
-// Where prompt rows leave T.
+// Finds where prompt rows leave T.
 __device__ __forceinline__ void FrontOf(const FrontArgs& a, bf16** front) {
   *front = a.prompt_front;
 }

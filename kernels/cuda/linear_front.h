@@ -63,7 +63,7 @@ struct FrontArgs {
   int64_t front_stride = 0;
   float* log_decay = nullptr;
   float* key_scale = nullptr;
-  // As DeltaArgs takes them: (rows, state_heads); null: not wanted.
+  // DeltaArgs takes these: (rows, state_heads); null: not wanted.
   float* beta = nullptr;
   float* loss = nullptr;      // kGatedDelta
   float* log_sums = nullptr;  // kLightNet: scratch (chunks, k heads * width)

@@ -105,7 +105,7 @@ MixerSpec LinearAttn(int64_t heads, int64_t kv_heads, int64_t width, int64_t dv,
   if (map == FeatureMap::kDpfp) s.dk = 8 * width;
   return s;
 }
-// As flash-linear-attention's classes have it: unit keys and queries, beta, convolutions.
+// Has what flash-linear-attention's classes have: unit keys and queries, beta, convolutions.
 MixerSpec Delta(int64_t heads, int64_t state_heads, int64_t dk, int64_t dv, Decay decay,
                 GateMap gate) {
   MixerSpec s = Spec(heads, heads, state_heads, dk, dv, decay, gate);
