@@ -170,6 +170,9 @@ void InspectTokenizer(const std::string& dir, const std::string& choice, Inspect
   }
   if (!tokenizer.ok()) return Refuse(tokenizer.status(), result);
   const Tokenizer& t = **tokenizer;
+  if (std::string note = TokenizerNote(t); result->config && !note.empty()) {
+    result->config->notes.push_back(std::move(note));
+  }
   result->tokenizer = Inspection::TokenizerFile{t.kind(), t.pieces(), t.bos_id(), t.eos_id()};
 }
 

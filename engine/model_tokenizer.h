@@ -7,6 +7,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
 #include "engine/checkpoint/config.h"
 #include "engine/tokenizer/tokenizer.h"
 
@@ -23,6 +24,13 @@ inline absl::StatusOr<std::unique_ptr<const Tokenizer>> LoadModelTokenizer(
   if (!config.eos_token_ids.empty()) options.eos_id = config.eos_token_ids.front();
   if (choice == "none") return Tokenizer::None(options);
   return Tokenizer::Load(choice.empty() ? dir : choice, options);
+}
+
+// What a person should know of the tokenizer beside the model; empty: nothing.
+inline std::string TokenizerNote(const Tokenizer& tokenizer) {
+  if (tokenizer.left_out() == 0) return "";
+  return absl::StrCat("pieces of the tokenizer with ids from ", tokenizer.vocab_size(),
+                      " on, the vocab_size of the model, are left out: ", tokenizer.left_out());
 }
 
 // The model's spec, which samples no token behind the tokenizer's last piece and the last of the

@@ -254,6 +254,9 @@ absl::StatusOr<ModelHost> LoadModel(const ServerOptions& options, const Clock* c
   absl::StatusOr<std::unique_ptr<const Tokenizer>> tokenizer = OpenTokenizer(options, config);
   if (!tokenizer.ok()) return tokenizer.status();
   host.tokenizer = *std::move(tokenizer);
+  if (const std::string note = TokenizerNote(*host.tokenizer); !note.empty()) {
+    Log(LogLevel::kWarn, "tokenizer", {{"note", note}});
+  }
   timer->Done("tokenizer");
 
   absl::StatusOr<Device> device = OpenDevice(options, config.spec);

@@ -35,6 +35,13 @@ constexpr Alphabet kAlphabet;
 
 char32_t ByteLevelCharacter(uint8_t byte) { return kAlphabet.character[byte]; }
 
+std::string ByteLevelText(absl::string_view bytes) {
+  std::string text;
+  text.reserve(2 * bytes.size());
+  for (const char byte : bytes) AppendUtf8(ByteLevelCharacter(static_cast<uint8_t>(byte)), &text);
+  return text;
+}
+
 std::optional<std::string> ByteLevelBytes(absl::string_view piece) {
   std::string bytes;
   while (!piece.empty()) {

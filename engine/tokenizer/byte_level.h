@@ -14,6 +14,9 @@ namespace sluice {
 // The character of a byte.
 char32_t ByteLevelCharacter(uint8_t byte);
 
+// `bytes` in that alphabet.
+std::string ByteLevelText(absl::string_view bytes);
+
 // The bytes that `piece` (valid UTF-8) is written for; nothing if a character is not of the
 // alphabet.
 std::optional<std::string> ByteLevelBytes(absl::string_view piece);

@@ -50,6 +50,14 @@ Metaspace ReadMetaspace(const JsonField& field, absl::Status* status) {
   return metaspace;
 }
 
+std::optional<UnicodeForm> FormOf(absl::string_view type) {
+  if (type == "NFC") return UnicodeForm::kNfc;
+  if (type == "NFD") return UnicodeForm::kNfd;
+  if (type == "NFKC") return UnicodeForm::kNfkc;
+  if (type == "NFKD") return UnicodeForm::kNfkd;
+  return std::nullopt;
+}
+
 void AddNormalizer(const JsonField& field, std::vector<TextStep>* steps, absl::Status* status) {
   const std::string type = field.At("type").String(status);
   if (type == "Sequence") {
@@ -61,8 +69,12 @@ void AddNormalizer(const JsonField& field, std::vector<TextStep>* steps, absl::S
   } else if (type == "Replace") {
     Pattern pattern = ReadPattern(field.At("pattern"), status);
     steps->push_back(ReplaceStep{std::move(pattern), field.At("content").String(status)});
+  } else if (type == "ByteLevel") {
+    steps->push_back(ByteLevelStep());
+  } else if (const std::optional<UnicodeForm> form = FormOf(type)) {
+    steps->push_back(UnicodeStep{*form});
   } else {
-    RefuseType(field, type, "Sequence, Prepend, Replace", status);
+    RefuseType(field, type, "Sequence, Prepend, Replace, NFC, NFD, NFKC, NFKD, ByteLevel", status);
   }
 }
 
@@ -213,6 +225,20 @@ void AddTemplate(const JsonField& field, int32_t vocab_size, TemplateSection* se
   if (!text_seen) single.Fail("lacks the Sequence A", status);
 }
 
+// A pair [piece, id].
+int32_t ReadPairId(const JsonField& field, int32_t vocab_size, absl::Status* status) {
+  const std::vector<JsonField> pair = field.Elements(status);
+  if (pair.size() != 2) {
+    field.Fail("must be a pair of a piece and its id", status);
+    return 0;
+  }
+  const int64_t id = pair[1].Integer(status);
+  if (id < 0 || id >= vocab_size) {
+    field.Fail(absl::StrCat("is ", id, ", must be in [0, ", vocab_size, ")"), status);
+  }
+  return static_cast<int32_t>(id);
+}
+
 void AddPostProcessor(const JsonField& field, int32_t vocab_size, bool* template_seen,
                       TemplateSection* section, absl::Status* status) {
   const std::string type = field.At("type").String(status);
@@ -221,11 +247,18 @@ void AddPostProcessor(const JsonField& field, int32_t vocab_size, bool* template
       AddPostProcessor(element, vocab_size, template_seen, section, status);
     }
   } else if (type == "TemplateProcessing") {
-    if (*template_seen) field.Fail("is a second TemplateProcessing", status);
+    if (*template_seen) field.Fail("is a second template", status);
     *template_seen = true;
     AddTemplate(field, vocab_size, section, status);
+  } else if (type == "RobertaProcessing" || type == "BertProcessing") {
+    if (*template_seen) field.Fail("is a second template", status);
+    *template_seen = true;
+    section->before.push_back(ReadPairId(field.At("cls"), vocab_size, status));
+    section->after.push_back(ReadPairId(field.At("sep"), vocab_size, status));
   } else if (type != "ByteLevel") {  // which moves offsets only
-    RefuseType(field, type, "Sequence, TemplateProcessing, ByteLevel", status);
+    RefuseType(field, type,
+               "Sequence, TemplateProcessing, RobertaProcessing, BertProcessing, ByteLevel",
+               status);
   }
 }
 

@@ -17,7 +17,7 @@ namespace sluice {
 
 // All readers: what is wrong or not supported becomes `status`, unless that holds an error already.
 
-// "normalizer": Sequence, Prepend, Replace.
+// "normalizer": Sequence, Prepend, Replace, NFC, NFD, NFKC, NFKD, ByteLevel.
 TextPipeline ReadNormalizer(const JsonField& field, absl::Status* status);
 
 struct PreTokenizerSection {
@@ -47,7 +47,7 @@ struct TemplateSection {
   std::vector<int32_t> after;
 };
 
-// "post_processor": Sequence, TemplateProcessing, ByteLevel.
+// "post_processor": Sequence, TemplateProcessing, RobertaProcessing, BertProcessing, ByteLevel.
 TemplateSection ReadPostProcessor(const JsonField& field, int32_t vocab_size, absl::Status* status);
 
 }  // namespace sluice

@@ -5,6 +5,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
+#include "engine/tokenizer/byte_level.h"
 
 namespace sluice {
 namespace {
@@ -14,6 +15,15 @@ using Storage = std::deque<std::string>;
 
 void Emit(TextPiece piece, Pieces* out) {
   if (!piece.text.empty()) out->push_back(piece);
+}
+
+void ApplyStep(const UnicodeStep& step, const TextPiece& piece, Storage* storage, Pieces* out) {
+  if (step.form == UnicodeForm::kNfc && IsPlainNfc(piece.text)) return Emit(piece, out);
+  Emit({storage->emplace_back(ToUnicodeForm(step.form, piece.text)), piece.position}, out);
+}
+
+void ApplyStep(const ByteLevelStep&, const TextPiece& piece, Storage* storage, Pieces* out) {
+  Emit({storage->emplace_back(ByteLevelText(piece.text)), piece.position}, out);
 }
 
 void ApplyStep(const PrefixStep& step, const TextPiece& piece, Storage* storage, Pieces* out) {

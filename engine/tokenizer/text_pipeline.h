@@ -12,6 +12,7 @@
 
 #include "absl/strings/string_view.h"
 #include "engine/tokenizer/pattern.h"
+#include "engine/tokenizer/unicode_form.h"
 
 namespace sluice {
 
@@ -62,7 +63,16 @@ struct SqueezeSpacesStep {
   std::string space_symbol;
 };
 
-using TextStep = std::variant<PrefixStep, ReplaceStep, SplitStep, SqueezeSpacesStep>;
+// Unicode's normalization.
+struct UnicodeStep {
+  UnicodeForm form;
+};
+
+// Each byte becomes its character of the byte-level alphabet (byte_level.h).
+struct ByteLevelStep {};
+
+using TextStep =
+    std::variant<UnicodeStep, ByteLevelStep, PrefixStep, ReplaceStep, SplitStep, SqueezeSpacesStep>;
 
 class TextPipeline {
  public:

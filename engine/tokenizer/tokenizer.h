@@ -82,6 +82,8 @@ class Tokenizer {
   const std::string& kind() const { return parts_.kind; }
   // The number of pieces in the file; ids at and above it name nothing.
   int32_t pieces() const { return static_cast<int32_t>(parts_.pieces.size()); }
+  // How many more the file has, with ids that the model does not have: they are left out.
+  int64_t left_out() const { return parts_.left_out; }
   // The model's, which may be larger than the number of pieces.
   int32_t vocab_size() const { return vocab_size_; }
   std::optional<int32_t> bos_id() const { return parts_.bos_id; }

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -17,6 +18,7 @@
 namespace sluice {
 namespace {
 
+constexpr int64_t kMostId = std::numeric_limits<int32_t>::max();
 constexpr size_t kMaxAddedBytes = 16 << 20;  // of all added tokens together
 
 // For messages: printable, and not long.
@@ -71,9 +73,13 @@ class Loader {
       return Model("vocab").Fail("must be an object and not empty", &status_);
     ids_.reserve(file_.vocab.size());
     for (const auto& [piece, id] : file_.vocab) {
-      if (id < 0 || id >= options_.vocab_size) {
+      if (id < 0 || id > kMostId) {
         return Fail(absl::StrCat("model.vocab[", Quote(piece), "]: id ", id, " must be in [0, ",
-                                 options_.vocab_size, "), the vocab_size of the model"));
+                                 kMostId, "]"));
+      }
+      if (id >= options_.vocab_size) {
+        left_out_.insert(piece);
+        continue;
       }
       if (!ids_.emplace(piece, static_cast<int32_t>(id)).second) {
         return Fail(absl::StrCat("model.vocab[", Quote(piece), "]: is there twice"));
@@ -82,6 +88,11 @@ class Loader {
         return Fail(absl::StrCat("model.vocab[", Quote(piece), "]: id ", id, " is that of ",
                                  Quote(parts_.pieces[id]), " too"));
       }
+    }
+    parts_.left_out = static_cast<int64_t>(left_out_.size());
+    if (ids_.empty()) {
+      Fail(absl::StrCat("model.vocab: no id is below ", options_.vocab_size,
+                        ", the vocab_size of the model"));
     }
   }
 
@@ -148,12 +159,14 @@ class Loader {
     token->lstrip = field.At("lstrip").Bool(false, &status_);
     token->rstrip = field.At("rstrip").Bool(false, &status_);
     const int64_t id = field.At("id").Integer(&status_);
-    if (id < 0 || id >= options_.vocab_size) {
-      field.At("id").Fail(absl::StrCat("is ", id, ", must be in [0, ", options_.vocab_size,
-                                       "), the vocab_size of the model"),
-                          &status_);
+    if (id < 0 || id > kMostId) {
+      field.At("id").Fail(absl::StrCat("is ", id, ", must be in [0, ", kMostId, "]"), &status_);
     }
     if (!status_.ok() || token->content.empty()) return false;
+    if (id >= options_.vocab_size) {
+      if (left_out_.insert(token->content).second) ++parts_.left_out;
+      return false;
+    }
     token->id = static_cast<int32_t>(id);
     if (!added_ids_.emplace(token->content, token->id).second) {
       field.Fail(absl::StrCat(Quote(token->content), " is there twice"), &status_);
@@ -239,12 +252,17 @@ class Loader {
       const std::string whole = absl::StrCat(left, right);
       int32_t ids[3];
       int i = 0;
+      bool possible = true;
       for (const std::string* piece : {&left, &right, &whole}) {
         const auto it = ids_.find(*piece);
+        if (it == ids_.end() && left_out_.contains(*piece)) {
+          possible = false;
+          break;
+        }
         if (it == ids_.end()) return fail(absl::StrCat(Quote(*piece), " is not in model.vocab"));
         ids[i++] = it->second;
       }
-      if (!merges->Add(ids[0], ids[1], {rank, ids[2]})) {
+      if (possible && !merges->Add(ids[0], ids[1], {rank, ids[2]})) {
         return fail(absl::StrCat(Quote(left), " ", Quote(right), " is there twice"));
       }
       ++rank;
@@ -270,6 +288,7 @@ class Loader {
   std::vector<bool> taken_;                              // by id
   absl::flat_hash_map<absl::string_view, int32_t> ids_;  // of model.vocab; views into file_
   absl::flat_hash_map<std::string, int32_t> added_ids_;
+  absl::flat_hash_set<std::string> left_out_;  // pieces with ids that the model does not have
   std::vector<std::pair<int32_t, std::string>> normalized_forms_;  // of added tokens, by id
   std::vector<int32_t> special_;
   BpeVocabulary bpe_;

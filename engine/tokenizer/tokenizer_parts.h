@@ -37,6 +37,8 @@ enum class LeadingSpace : uint8_t {
 struct TokenizerParts {
   std::string kind;  // for people: "byte-level BPE"
 
+  int64_t left_out = 0;  // pieces of the file whose ids the model does not have
+
   // By id. A hole in the numbering is an empty piece.
   std::vector<std::string> pieces;
   std::vector<std::string> texts;

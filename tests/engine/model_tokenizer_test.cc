@@ -25,6 +25,21 @@ TEST(ModelTokenizerTest, NoTokenWithoutAPieceIsSampled) {
       << "the config knows of more padding";
 }
 
+TEST(ModelTokenizerTest, TokensThatEndATextAreSampled) {
+  const auto tokenizer = Small(kSmallVocabSize);
+  ModelConfig config = Padded(kSmallVocabSize, 0);
+  config.eos_token_ids = {1, 270};
+  EXPECT_EQ(SampledTokens(SpecWithTokenizer(config, *tokenizer)), 271);
+}
+
+TEST(ModelTokenizerTest, PiecesThatTheModelDoesNotHaveAreSaid) {
+  EXPECT_EQ(TokenizerNote(*Small(kSmallVocabSize)), "");
+  EXPECT_EQ(
+      TokenizerNote(*Small(259)),
+      "pieces of the tokenizer with ids from 259 on, the vocab_size of the model, are left out: "
+      "1");
+}
+
 TEST(ModelTokenizerTest, WithoutATokenizerTheConfigDecides) {
   const auto none = *Tokenizer::None({.vocab_size = kSmallVocabSize});
   EXPECT_EQ(SampledTokens(SpecWithTokenizer(Padded(kSmallVocabSize, 0), *none)), kSmallVocabSize);

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <map>
 #include <sstream>
 #include <string>
 
@@ -18,6 +19,7 @@
 #include "kernels/cores.h"
 #include "kernels/state_table.h"
 #include "nlohmann/json.hpp"
+#include "tests/engine/checkpoint/recording_backend.h"
 #include "tests/engine/checkpoint/test_model.h"
 #include "tests/fakes/test_paths.h"
 
@@ -537,6 +539,67 @@ TEST(FamiliesTest, VisionAndTokenPredictionAreSkippedAndSaid) {
   ASSERT_TRUE(outside.ok()) << outside.status();
   EXPECT_THAT(outside->eos_token_ids, testing::ElementsAre(3, 4));
   EXPECT_THAT((*Checkpoint::Open(Golden("qwen3_5_text/base")))->config().notes, testing::IsEmpty());
+}
+
+// transformers' save_pretrained cuts Olmo's convolutions, one behind the other, into equal parts:
+// the model is the same.
+TEST(FamiliesTest, OlmosConvolutionsInEqualParts) {
+  constexpr int64_t kTaps = 4;
+  const std::string all = CountingTensor("F32", {24, 1, kTaps}).data;
+  TestTensors tensors;
+  const auto add = [&](const std::string& name, std::vector<int64_t> shape) {
+    tensors[name] = CountingTensor("F32", std::move(shape));
+  };
+  const std::string layer = "model.layers.0.", linear = layer + "linear_attn.";
+  for (const char* norm : {"attention_layer_norm", "feedforward_layer_norm"}) {
+    add(layer + norm + ".weight", {8});
+  }
+  for (const auto& [name, rows] : std::map<std::string, int64_t>{
+           {"q", 6}, {"k", 6}, {"v", 12}, {"g", 12}, {"a", 3}, {"b", 3}}) {
+    add(linear + name + "_proj.weight", {rows, 8});
+  }
+  add(linear + "A_log", {3});
+  add(linear + "dt_bias", {3});
+  add(linear + "o_norm.weight", {4});
+  add(linear + "o_proj.weight", {8, 12});
+  for (const char* name : {"gate_proj", "up_proj"}) add(layer + "mlp." + name + ".weight", {4, 8});
+  add(layer + "mlp.down_proj.weight", {8, 4});
+  for (const char* name : {"model.embed_tokens", "lm_head"}) {
+    add(std::string(name) + ".weight", {5, 8});
+  }
+  add("model.norm.weight", {8});
+  const auto load = [&](const std::vector<int64_t>& parts, RecordingBackend* backend) {
+    int64_t begin = 0;
+    for (size_t i = 0; i < parts.size(); ++i) {
+      TestTensor& part = tensors[linear + "qkv"[i] + "_conv1d.weight"];
+      constexpr int64_t kRowBytes = kTaps * 4;
+      part = {"F32", {parts[i], 1, kTaps}, all.substr(begin * kRowBytes, parts[i] * kRowBytes)};
+      begin += parts[i];
+    }
+    TempDir dir;
+    dir.Write("config.json", R"({"model_type": "olmo_hybrid", "hidden_size": 8, "vocab_size": 5,
+        "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 4,
+        "layer_types": ["linear_attention"], "linear_num_key_heads": 3,
+        "linear_num_value_heads": 3, "linear_key_head_dim": 2, "linear_value_head_dim": 4})");
+    dir.Write("model.safetensors", SafetensorsBytes(tensors));
+    const auto checkpoint = Checkpoint::Open(dir.path());
+    EXPECT_TRUE(checkpoint.ok()) << checkpoint.status();
+    if (!checkpoint.ok()) return std::string();
+    std::string fingerprint;
+    const auto weights = (*checkpoint)->Load(backend, {}, &fingerprint);
+    EXPECT_TRUE(weights.ok()) << weights.status();
+    const auto& w = std::get<MixerWeights>(weights->layers[0].branches[0].units[0]);
+    std::string loaded;
+    for (const Vector& conv : {w.conv_q, w.conv_k, w.conv_v}) {
+      loaded += backend->at(conv).blocks[0].bytes;
+    }
+    EXPECT_EQ(w.conv_q.size, 6 * kTaps);
+    EXPECT_EQ(w.conv_v.size, 12 * kTaps);
+    return loaded;
+  };
+  RecordingBackend makers, equal;
+  EXPECT_EQ(load({6, 6, 12}, &makers), all);
+  EXPECT_EQ(load({8, 8, 8}, &equal), all);
 }
 
 // Values that follow from an absent layer_types and from other spellings.

@@ -25,6 +25,9 @@ GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|
 LLAMA3 = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
           r"|\s*[\r\n]+|\s+(?!\S)|\s+")
 DEEPSEEK = r"[一-龥぀-ゟ゠-ヿ]+"
+# Qwen3.5's: marks belong to words.
+QWEN35 = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*"
+          r"|\s*[\r\n]+|\s+(?!\S)|\s+")
 OTHER = r"\w+|[^\w\s]+|^\s|\S$|\u00e9|\x{4e00}|(?<=a)b|\p{Han}+|\p{^L}\W?"
 
 
@@ -280,6 +283,57 @@ def test_replace_with_regex(byte_level, tmp_path):
     tokenizer.normalizer = normalizers.Sequence([normalizers.Replace(Regex(r" {2,}|\d+(?=\s)"), "_"),
                                                  normalizers.Replace("_", "<>")])
     compare(tokenizer, save(tokenizer, tmp_path), strings(10, 2000))
+
+
+MARKS = [chr(c) for c in (0x300, 0x301, 0x302, 0x307, 0x308, 0x316, 0x323, 0x327, 0x345, 0x5B0, 0x64B, 0x93C, 0x1DC0, 0x20DD,
+                          0x3099, 0x1D165)]
+
+
+def marked(seed, count):
+    """Strings whose normal forms differ from them: marks in any order, Hangul, compatibility characters, exclusions."""
+    rng = random.Random(seed)
+    bases = ["a", "e", "\u00e9", "\u1e69", "\u1100\u1161\u11a8", "\uac00\u11a8", "\u212b", "\u2126", "\uf900", "\ufb01", "\u0958",
+             "\u30ab", "\u2adc", "\u1d15e", "\u0344", "\uff21", "\u3392", "\ufdfa", " ", "<word>", "it was"]
+    make = lambda: rng.choice(bases) + "".join(rng.choice(MARKS) for _ in range(rng.choice([0, 1, 2, 5, 40])))
+    return ["".join(make() for _ in range(rng.randint(1, 6))) for _ in range(count)]
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD", "NFKC", "NFKD"])
+def test_unicode_forms(byte_level, form, tmp_path):
+    tokenizer = Tokenizer.from_str(byte_level.to_str())
+    tokenizer.normalizer = getattr(normalizers, form)()
+    compare(tokenizer, save(tokenizer, tmp_path), strings(17, 2000) + marked(18, 3000))
+
+
+def test_qwen_style(byte_level, tmp_path):
+    tokenizer = Tokenizer.from_str(byte_level.to_str())
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = split_then_bytes(Regex(QWEN35), "isolated")
+    compare(tokenizer, save(tokenizer, tmp_path), strings(19, STRINGS - 5000) + marked(20, 5000))
+
+
+def test_gpt_neox_style(byte_level, tmp_path):
+    tokenizer = Tokenizer.from_str(byte_level.to_str())
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    pair = lambda token: (token, tokenizer.token_to_id(token))
+    tokenizer.post_processor = processors.RobertaProcessing(pair("<pad>"), pair("<|endoftext|>"))
+    compare(tokenizer, save(tokenizer, tmp_path), strings(21, STRINGS - 5000) + marked(22, 5000))
+
+
+def test_bert_processing(byte_level, tmp_path):
+    tokenizer = Tokenizer.from_str(byte_level.to_str())
+    pair = lambda token: (token, tokenizer.token_to_id(token))
+    tokenizer.post_processor = processors.BertProcessing(pair("<pad>"), pair("<|endoftext|>"))
+    compare(tokenizer, save(tokenizer, tmp_path), strings(23, 500))
+
+
+def test_byte_level_normalizer(byte_level, tmp_path):
+    """The text is turned into the alphabet first; the model then works on its characters."""
+    tokenizer = Tokenizer.from_str(byte_level.to_str())
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.ByteLevel()])
+    tokenizer.pre_tokenizer = pre_tokenizers.Split("\u0120", "merged_with_next")
+    compare(tokenizer, save(tokenizer, tmp_path), strings(24, 4000) + marked(25, 1000))
 
 
 def test_random_ids_byte_level(byte_level, tmp_path):

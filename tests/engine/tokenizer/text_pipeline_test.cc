@@ -20,6 +20,32 @@ Strings Apply(std::vector<TextStep> steps, absl::string_view text,
   return texts;
 }
 
+TEST(TextPipeline, UnicodeForms) {
+  const auto form = [](UnicodeForm wanted, absl::string_view text) {
+    return Apply({UnicodeStep{wanted}}, text);
+  };
+  // e with two marks out of order, and a ligature.
+  const absl::string_view text = "e\u0301\u0323\ufb01";
+  EXPECT_EQ(form(UnicodeForm::kNfc, text), (Strings{"\u1eb9\u0301\ufb01"}));
+  EXPECT_EQ(form(UnicodeForm::kNfd, text), (Strings{"e\u0323\u0301\ufb01"}));
+  EXPECT_EQ(form(UnicodeForm::kNfkc, text), (Strings{"\u1eb9\u0301fi"}));
+  EXPECT_EQ(form(UnicodeForm::kNfkd, text), (Strings{"e\u0323\u0301fi"}));
+  EXPECT_EQ(form(UnicodeForm::kNfc, "plain \u00e9"), (Strings{"plain \u00e9"}));
+  EXPECT_EQ(Apply({ByteLevelStep()}, " \u00e9"), (Strings{"\u0120\u00c3\u00a9"}));
+}
+
+// A text of marks alone, each of a lower class than half of those before it.
+TEST(TextPipeline, ManyMarksTakeNoSquareTime) {
+  std::string text = "a";
+  constexpr int kMarks = 200'000;
+  for (int i = 0; i < kMarks; ++i) text += "\u0301";
+  for (int i = 0; i < kMarks; ++i) text += "\u0323";
+  const Strings normal = Apply({UnicodeStep{UnicodeForm::kNfc}}, text);
+  ASSERT_EQ(normal.size(), 1u);
+  EXPECT_EQ(normal[0].substr(0, 5), "\u1ea1\u0323");
+  EXPECT_EQ(normal[0].size(), 3 + 2 * (2 * size_t{kMarks} - 1));
+}
+
 TEST(TextPipeline, Prefix) {
   const PrefixStep always{.prefix = "_"};
   EXPECT_EQ(Apply({always}, "_a"), (Strings{"__a"}));

@@ -53,6 +53,25 @@ TEST(TokenizerJson, NotTheRightJson) {
   EXPECT_THAT(ErrorOf("{\"a\":" + std::string(1'000'000, '[')), HasSubstr("nested deeper than"));
 }
 
+// Some checkpoints have fewer rows than their tokenizer has ids: what the model does not have is
+// left out, with the merges that make it.
+TEST(TokenizerJson, IdsBeyondTheModelAreLeftOut) {
+  json file = SmallByteLevelJson();
+  file["model"]["vocab"]["Ġhe"] = 301;
+  file["added_tokens"][1]["id"] = 300;
+  const auto tokenizer = Tokenizer::LoadFromJson(file.dump(), {.vocab_size = kSmallVocabSize});
+  ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
+  EXPECT_EQ((*tokenizer)->left_out(), 2);
+  EXPECT_EQ((*tokenizer)->pieces(), 259);
+  EXPECT_EQ((*tokenizer)->Encode(" he"), (std::vector<int32_t>{' ', 256}));
+  EXPECT_EQ((*tokenizer)->Encode("<tool>").size(), 6u) << "text, not a token";
+  EXPECT_EQ((*tokenizer)->Decode((*tokenizer)->Encode(" he<tool>")), " he<tool>");
+  const auto all = Tokenizer::LoadFromJson(file.dump(), {.vocab_size = 302});
+  ASSERT_TRUE(all.ok()) << all.status();
+  EXPECT_EQ((*all)->left_out(), 0);
+  EXPECT_EQ((*all)->Encode(" he"), (std::vector<int32_t>{301}));
+}
+
 TEST(TokenizerJson, Vocabulary) {
   const auto vocab_error = [](const std::string& vocab, const std::string& merges = "[]") {
     return ErrorOf(R"({"decoder":{"type":"ByteLevel"},"model":{"type":"BPE","vocab":)" + vocab +
@@ -61,7 +80,7 @@ TEST(TokenizerJson, Vocabulary) {
   EXPECT_THAT(vocab_error("{}"), HasSubstr("model.vocab: must be an object and not empty"));
   EXPECT_THAT(vocab_error("[]"), HasSubstr("model.vocab: must be an object and not empty"));
   EXPECT_THAT(vocab_error(R"({"a":300})"),
-              HasSubstr(R"(model.vocab["a"]: id 300 must be in [0, 300))"));
+              HasSubstr("model.vocab: no id is below 300, the vocab_size of the model"));
   EXPECT_THAT(vocab_error(R"({"a":-1})"), HasSubstr("id -1"));
   EXPECT_THAT(vocab_error(R"({"a":18446744073709551615})"), HasSubstr("must be in"));
   EXPECT_THAT(vocab_error(R"({"a":1e3})"),
@@ -70,7 +89,7 @@ TEST(TokenizerJson, Vocabulary) {
   EXPECT_THAT(vocab_error(R"({"a":{}})"), HasSubstr("is not an integer"));
   EXPECT_THAT(vocab_error(R"({"a":0,"b":0})"), HasSubstr(R"(id 0 is that of "a" too)"));
   EXPECT_THAT(vocab_error(R"({"a":0,"a":1})"), HasSubstr("is there twice"));
-  EXPECT_THAT(vocab_error(R"({"a\n\u0007":300})"), HasSubstr(R"("a\n\x07")"));
+  EXPECT_THAT(vocab_error(R"({"a\n\u0007":-1})"), HasSubstr(R"("a\n\x07")"));
 }
 
 TEST(TokenizerJson, Merges) {
@@ -130,9 +149,9 @@ TEST(TokenizerJson, NotSupportedIsNamed) {
       {[](json& f) { f["model"]["ignore_merges"] = 1; },
        "model.ignore_merges: must be true or false"},
       {[](json& f) {
-         f["normalizer"] = {{"type", "NFC"}};
+         f["normalizer"] = {{"type", "Nmt"}};
        },
-       "normalizer.type: NFC is not supported"},
+       "normalizer.type: Nmt is not supported"},
       {[](json& f) { f["normalizer"] = json::array(); }, "normalizer.type: must be a string"},
       {[](json& f) {
          f["normalizer"] = {{"type", "Sequence"}, {"normalizers", {{{"type", "Lowercase"}}}}};
@@ -169,9 +188,9 @@ TEST(TokenizerJson, NotSupportedIsNamed) {
        },
        "decoder: must follow Fuse"},
       {[](json& f) {
-         f["post_processor"] = {{"type", "BertProcessing"}};
+         f["post_processor"] = {{"type", "OtherProcessing"}};
        },
-       "post_processor.type: BertProcessing"},
+       "post_processor.type: OtherProcessing"},
       {[](json& f) {
          f["post_processor"] = {
              {"type", "TemplateProcessing"},
@@ -183,8 +202,20 @@ TEST(TokenizerJson, NotSupportedIsNamed) {
          f["post_processor"] = {{"type", "TemplateProcessing"}, {"single", json::array()}};
        },
        "post_processor.single: lacks the Sequence A"},
+      {[](json& f) {
+         f["post_processor"] = {{"type", "RobertaProcessing"}, {"cls", {"x", 300}}, {"sep", 1}};
+       },
+       "post_processor.cls: is 300, must be in [0, 300)"},
+      {[](json& f) {
+         f["post_processor"] = {{"type", "BertProcessing"}, {"cls", {"x", 3}}, {"sep", {"y"}}};
+       },
+       "post_processor.sep: must be a pair of a piece and its id"},
+      {[](json& f) {
+         f["normalizer"] = {{"type", "Lowercase"}};
+       },
+       "normalizer.type: Lowercase is not supported, must be one of Sequence, Prepend, Replace, "
+       "NFC"},
       {[](json& f) { f["added_tokens"] = 1; }, "added_tokens: must be an array"},
-      {[](json& f) { f["added_tokens"][0]["id"] = 300; }, "added_tokens[0].id: is 300"},
       {[](json& f) { f["added_tokens"][0]["id"] = -1; }, "added_tokens[0].id: is -1"},
       {[](json& f) { f["added_tokens"][0]["id"] = 0; }, "added_tokens[0].id: 0 is that of"},
       {[](json& f) { f["added_tokens"][0]["content"] = "he"; }, "but model.vocab has 256"},
