@@ -118,9 +118,11 @@ std::string VerboseVersion() {
   const fs::path own = fs::read_symlink("/proc/self/exe", error).parent_path().parent_path();
   std::string out = absl::StrCat("sluiced ", Version(), "\n");
   for (const std::string& file : files) {
-    const bool bundled = fs::weakly_canonical(file, error).parent_path() == own / "lib/sluice";
+    // The file behind the links often has the whole version in its name.
+    const fs::path whole = fs::weakly_canonical(file, error);
     absl::StrAppendFormat(&out, "  %-40s %-8s %s\n", fs::path(file).filename().string(),
-                          bundled ? "bundled" : "system", file);
+                          whole.parent_path() == own / "lib/sluice" ? "bundled" : "system",
+                          whole.string());
   }
   return out;
 }

@@ -12,7 +12,7 @@ import tempfile
 MAX_README_LINES = 170
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 # Pages that README.md need not link: they belong to the page of the folder above them.
-BESIDE = {"deploy/models/classics-12m/README.md", "tests/bench/results/cpu.md", "tests/bench/results/sessions.md"}
+BESIDE = {"deploy/models/classics-12m/README.md", "deploy/wheel/README.md", "tests/bench/results/cpu.md", "tests/bench/results/sessions.md"}
 
 
 def without_code(text):

@@ -68,6 +68,7 @@ extern const Command kDetokenizeCommand;
 extern const Command kSessionCommand;
 extern const Command kModelCommand;
 extern const Command kInspectCommand;
+extern const Command kCheckCommand;
 extern const Command kHealthCommand;
 extern const Command kPsCommand;
 extern const Command kBenchCommand;

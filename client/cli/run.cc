@@ -18,10 +18,10 @@
 namespace sluice {
 namespace {
 
-constexpr std::array<const Command*, 12> kCommands = {
-    &kRunCommand,     &kGenerateCommand, &kChatCommand,       &kSessionCommand,
-    &kScoreCommand,   &kTokenizeCommand, &kDetokenizeCommand, &kModelCommand,
-    &kInspectCommand, &kHealthCommand,   &kPsCommand,         &kBenchCommand};
+constexpr std::array<const Command*, 13> kCommands = {
+    &kRunCommand,      &kGenerateCommand,   &kChatCommand,  &kSessionCommand, &kScoreCommand,
+    &kTokenizeCommand, &kDetokenizeCommand, &kModelCommand, &kInspectCommand, &kCheckCommand,
+    &kHealthCommand,   &kPsCommand,         &kBenchCommand};
 
 // The connection's flags that can come from the environment.
 constexpr std::array<const char*, 8> kEnvironment = {

@@ -73,7 +73,10 @@ absl::StatusOr<std::unique_ptr<GemmLt>> GemmLt::Create(const std::string& gpu) {
     if (handle != nullptr) break;
   }
   if (handle == nullptr)
-    return absl::UnavailableError(absl::StrCat("cuda: cannot open libcublasLt.so.13: ", dlerror()));
+    return absl::UnavailableError(absl::StrCat(
+        "cuda: cannot open libcublasLt.so.13: ", dlerror(),
+        "; install cuBLAS of CUDA 13 (package libcublas-13-0 of NVIDIA's repository, or "
+        "pip install nvidia-cublas and its lib directory in LD_LIBRARY_PATH)"));
   std::unique_ptr<GemmLt> lt(new GemmLt);
   lt->library_ = std::make_unique<Library>();
   Library& l = *lt->library_;

@@ -1,12 +1,14 @@
 """The sluice command line, as a person and as a script use it."""
 
 import json
+import os
+import pty
 import signal
 import subprocess
 
 import pytest
 
-from harness import BIN, GOLDENS, PATIENCE, clean_environment, run_sluice
+from harness import BIN, GOLDENS, PATIENCE, ROOT, clean_environment, run_sluice
 
 CASE = GOLDENS["cases"][1]
 
@@ -142,6 +144,21 @@ def test_ctrl_c(daemon):
     assert process.returncode == 130, err
     assert "Traceback" not in err and "terminate" not in err
     daemon.wait_idle()
+
+
+def test_a_long_call_says_how_far_it_is(daemon, tmp_path):
+    """On stderr, if that is a terminal, and nothing of it stays."""
+    file = tmp_path / "long.txt"
+    file.write_text((ROOT / "LICENSE").read_text() * 12)
+    for flags, says in ((("--summary",), b"(computing, "), (("--json",), b" tokens scored, ")):
+        ours, theirs = pty.openpty()
+        end = subprocess.run([str(BIN / "sluice"), f"--address={daemon.address}", "score", f"--file={file}", *flags],
+                             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=theirs, timeout=PATIENCE, env=clean_environment())
+        os.close(theirs)
+        assert end.returncode == 0 and end.stdout
+        shown = os.read(ours, 65536)
+        os.close(ours)
+        assert says in shown and shown.endswith(b"\r\033[K"), shown
 
 
 def test_closed_pipe(daemon):

@@ -1,4 +1,4 @@
-"""sluice run: a daemon for one command, which never outlives it; and sluice ps, which lists daemons."""
+"""sluice run and check: a daemon for one command, which never outlives it; and sluice ps, which lists daemons."""
 
 import json
 import os
@@ -10,7 +10,7 @@ import subprocess
 
 import pytest
 
-from harness import BIN, MODEL, PATIENCE, clean_environment, run_sluice, wait_until
+from harness import BIN, GOLDENS, MODEL, PATIENCE, clean_environment, run_sluice, wait_until
 
 LONG = ("--max-tokens=1000000", "--ignore-eos")
 
@@ -123,3 +123,28 @@ def test_ps_lists_daemons(daemon):
 def test_an_http_port_is_told_of(daemon):
     end = run_sluice(daemon, "health", address=daemon.admin)
     assert end.returncode == 1 and f"{daemon.admin} speaks HTTP/1" in end.stderr, end.stderr
+
+
+def test_check_against_logits(tmp_path):
+    """The goldens' logits are float64's, after the last token of each case."""
+    def check(ids, logits, *flags):
+        file = tmp_path / "logits.json"
+        file.write_text(json.dumps({"ids": ids, "logits": logits}))
+        return subprocess.run([str(BIN / "sluice"), "check", str(MODEL), f"--against={file}", *flags], capture_output=True, text=True,
+                              timeout=PATIENCE, env=clean_environment())
+
+    case = GOLDENS["cases"][1]
+    good = check(case["ids"], [case["logits"]])
+    assert good.returncode == 0, good.stdout + good.stderr
+    assert "compared      20 log-probabilities after 1 tokens" in good.stdout and "verdict       agrees" in good.stdout
+    assert float(re.search(r"greatest +([\d.]+) nats", good.stdout)[1]) < 1e-3
+    # A constant in all logits changes no probability; another first choice does.
+    assert check(case["ids"], [[x + 7 for x in case["logits"]]]).returncode == 0
+    best = max(range(4096), key=case["logits"].__getitem__)
+    wrong = check(case["ids"], [[x - 9 * (i == best) for i, x in enumerate(case["logits"])]])
+    assert wrong.returncode == 1 and "DIFFERS" in wrong.stdout and f"token {best} after position {len(case['ids']) - 1}" in wrong.stdout
+    assert "first choice  another one in 1 places" in wrong.stdout
+    for ids, logits, says in [(case["ids"], [case["logits"][:9]], "logits of 9 tokens, the model has 4096"), ([], [], "a row for each"),
+                              ([1], [["x"]], "no number"), ([1, 2], [[1.0], [1.0, 2.0]], "differ in length")]:
+        refused = check(ids, logits)
+        assert refused.returncode in (1, 2) and says in refused.stderr, refused.stderr

@@ -47,10 +47,11 @@ def documents(**_):
 """
 
 
-def lm_eval(address, tasks, folder, out, metadata=None):
-    """The results of lm-eval's command line, which may not use the network."""
-    command = [str(pathlib.Path(sys.executable).parent / "sluice-lm-eval"), "run", "--model", "sluice", "--model_args",
-               f"target={address}", "--include_path", str(folder), "--tasks", tasks, "--output_path", str(out)]
+def lm_eval(address, tasks, folder, out, metadata=None, model=None):
+    """The results of lm-eval's command line, which may not use the network. `model` is (name, arguments)."""
+    name, arguments = model or ("sluice", f"target={address}")
+    command = [str(pathlib.Path(sys.executable).parent / "sluice-lm-eval"), "run", "--model", name, "--model_args",
+               arguments, "--include_path", str(folder), "--tasks", tasks, "--output_path", str(out)]
     if metadata:
         command += ["--metadata", json.dumps(metadata)]
     offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_HOME": str(out / "hf")}
@@ -98,12 +99,27 @@ def check_choices(client, address, out):
     equal("written as by complete(), of 4", 4 * found["story"]["exact_match,none"], 2)
 
 
+def check_local_completions(client, http, out):
+    """lm-eval's own model of OpenAI's API, with the tokenizer of the bundled model's directory."""
+    text = "The old house stood alone at the edge of the moor, and nobody had lived in it for years."
+    file = out / "short.txt"
+    file.write_text(text)
+    arguments = f"model=classics-12m,base_url=http://{http}/v1/completions,tokenizer={harness.MODEL},max_length=2048"
+    found = lm_eval(None, "local_text", TASKS, out, {"files": [str(file)]}, ("local-completions", arguments))["local_text"]
+    total = client.score(text).total_logprob
+    # The API writes log-probabilities with fewer digits.
+    ours, theirs = found["bits_per_byte,none"], -total / len(text.encode()) / math.log(2)
+    assert math.isclose(ours, theirs, rel_tol=1e-4), f"{ours} by local-completions, {theirs} by Score"
+    print(f"{'bits per byte by local-completions':<44} {ours:<20.6g} {theirs:.6g}")
+
+
 def main():
-    daemon = harness.Daemon()
+    daemon = harness.Daemon("--http_listen=127.0.0.1:0")
     try:
         with sluice.Client(daemon.address) as client, tempfile.TemporaryDirectory() as out:
             check_perplexity(client, daemon.address, pathlib.Path(out))
             check_choices(client, daemon.address, pathlib.Path(out))
+            check_local_completions(client, daemon.http, pathlib.Path(out))
         daemon.wait_idle()
     finally:
         daemon.kill()

@@ -7,6 +7,6 @@ cd "$(dirname "$0")/../../.."
 
 venv=build/lm-eval
 [ -d "$venv" ] || "${PYTHON:-python3}" -m venv "$venv"
-"$venv/bin/pip" install --quiet --disable-pip-version-check './client/python[lm-eval]' grpcio-tools grpcio-status >&2
+"$venv/bin/pip" install --quiet --disable-pip-version-check './client/python[lm-eval]' 'lm-eval[api]' transformers grpcio-tools grpcio-status >&2
 echo "# tests/client/python/lm_eval_check.sh, lm-eval $("$venv/bin/pip" show lm-eval | sed -n 's/^Version: //p'), classics-12m"
 "$venv/bin/python" tests/client/python/lm_eval_check.py

@@ -1,0 +1,5 @@
+"""python -m sluice_server is sluiced."""
+
+from sluice_server import run_sluiced
+
+run_sluiced()
