@@ -48,13 +48,14 @@ absl::StatusOr<std::unique_ptr<Model>> Model::Create(Backend* backend, const Mod
 }
 
 absl::Status Model::Allocate(int32_t max_rows) {
-  std::vector<Widths> widest;
+  std::vector<int64_t> widest_in;
   for (const LayerSpec& layer : spec_.layers) {
     for (const BranchSpec& branch : layer.branches) {
-      widest.resize(std::max(widest.size(), branch.units.size()));
+      widest_in.resize(std::max(widest_in.size(), branch.units.size()));
       for (size_t i = 0; i < branch.units.size(); ++i) {
         const Widths widths = WidthsOf(branch.units[i]);
-        widest[i] = {std::max(widest[i].in, widths.in), std::max(widest[i].out, widths.out)};
+        widest_in[i] = std::max(widest_in[i], widths.in);
+        out_[{i, widths.out}] = Activation();
       }
     }
   }
@@ -66,10 +67,8 @@ absl::Status Model::Allocate(int32_t max_rows) {
     return activation.value_or(Activation());
   };
   x_ = allocate(spec_.hidden);
-  for (const Widths& widths : widest) {
-    in_.push_back(allocate(widths.in));
-    out_.push_back(allocate(widths.out));
-  }
+  for (const int64_t cols : widest_in) in_.push_back(allocate(cols));
+  for (auto& [unit_and_width, activation] : out_) activation = allocate(unit_and_width.second);
   return status;
 }
 
@@ -112,7 +111,7 @@ void Model::PlanBranch(int64_t layer, const BranchSpec& spec, const BranchWeight
   for (size_t i = 0; i < spec.units.size(); ++i) {
     if (const auto* mixer = std::get_if<MixerSpec>(&spec.units[i])) {
       const auto& w = std::get<MixerWeights>(weights.units[i]);
-      const Activation in = View(in_[i], mixer->in_dim), out = View(out_[i], mixer->out_dim());
+      const Activation in = View(in_[i], mixer->in_dim), out = out_.at({i, mixer->out_dim()});
       ops_.push_back(NormProjectArgs{x_, norm, w.in, w.in_bias, in, w.in_scale});
       mixes.push_back(MixArgs{mixer, &w, layer, in, out});
       adds.push_back(
@@ -120,7 +119,7 @@ void Model::PlanBranch(int64_t layer, const BranchSpec& spec, const BranchWeight
     } else {
       const auto& mlp = std::get<MlpSpec>(spec.units[i]);
       const auto& w = std::get<MlpWeights>(weights.units[i]);
-      const Activation out = View(out_[i], mlp.intermediate);
+      const Activation out = out_.at({i, mlp.intermediate});
       ops_.push_back(NormGateUpArgs{x_, norm, mlp.gated ? w.gate_up : w.up, w.gate_bias, w.up_bias,
                                     mlp.act, out, mlp.gated, mlp.gate_scale});
       adds.push_back(

@@ -2,7 +2,9 @@
 #ifndef SLUICE_ENGINE_MODEL_H_
 #define SLUICE_ENGINE_MODEL_H_
 
+#include <map>
 #include <memory>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -43,10 +45,13 @@ class Model {
   ModelSpec spec_;
   Weights weights_;
   Activation x_;  // (max_rows, hidden): the residual stream
-  // The inputs of a branch's first unit, its second, and so on: what goes into the mixer, and what
-  // comes out of it or of an MLP's first half. Each is as wide as the widest that needs it.
+  // The inputs of the mixers that are a branch's first unit, its second, and so on, each as wide as
+  // the widest that needs it.
   std::vector<Activation> in_;
-  std::vector<Activation> out_;
+  // What comes out of a mixer or of an MLP's first half, by unit and width. Behind its columns
+  // products read zeros, which units of another width would have written over: a state that is not
+  // finite would then reach other sequences.
+  std::map<std::pair<size_t, int64_t>, Activation> out_;
   // One for each branch, in their order; the ops point into both.
   std::vector<StreamNorm> norms_;
   std::vector<StreamNorm> out_norms_;

@@ -25,7 +25,7 @@ constexpr char kNotYet[] = "there are no kernels for it yet";
 constexpr CoreRow kRows[] = {
     {Core::kLinear, "linear", {1, 64, ""}, {3, 512, ""}},
     {Core::kDelta, "delta", {1, 64, ""}, {1, 512, ""}},
-    {Core::kSoftmax, "softmax", {1, 64, ""}, {0, 0, kNotYet}},
+    {Core::kSoftmax, "softmax", {1, 64, ""}, {1, 512, ""}},
     {Core::kTwoPass, "two-pass", {0, 0, kNotYet}, {0, 0, kNotYet}},
     {Core::kSelective, "selective", {0, 0, kNotYet}, {0, 0, kNotYet}},
     {Core::kModal, "modal", {0, 0, kNotYet}, {0, 0, kNotYet}},
@@ -171,6 +171,14 @@ absl::Status CheckCudaDelta(const MixerSpec& s) {
   return absl::OkStatus();
 }
 
+// What CUDA's softmax core does not take.
+absl::Status CheckCudaSoftmax(const MixerSpec& s) {
+  constexpr int64_t kMostWidth = 512;  // of a head, which shared memory holds
+  if (s.dk > kMostWidth) return RefuseSize("head_dim", s.dk, "at most 512");
+  if (s.dv > kMostWidth) return RefuseSize("dv (values of a head)", s.dv, "at most 512");
+  return absl::OkStatus();
+}
+
 absl::Status CheckMixer(DeviceKind device, const MixerSpec& s) {
   const CoreRow& row = RowOf(s.core);
   const auto& on = On(device, row);
@@ -190,6 +198,8 @@ absl::Status CheckMixer(DeviceKind device, const MixerSpec& s) {
   if (s.conv.taps > kMaxConvTaps) return RefuseSize("conv_size", s.conv.taps, "at most 64");
   if (s.core == Core::kDelta) {
     if (absl::Status status = CheckCudaDelta(s); !status.ok()) return status;
+  } else if (s.core == Core::kSoftmax) {
+    if (absl::Status status = CheckCudaSoftmax(s); !status.ok()) return status;
   } else if (!IsGla(s)) {
     if (absl::Status status = CheckCudaLinear(s); !status.ok()) return status;
   }

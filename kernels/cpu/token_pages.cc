@@ -52,67 +52,32 @@ absl::Status TokenPages::Allocate(const StateTable& table, int32_t slots, int64_
       HostBuffer::Allocate(pages, PageBytes(table), "pages of keys and values");
   if (!buffer.ok()) return buffer.status();
   buffer_ = std::move(*buffer);
-  most_tokens_ = max_tokens;
-  slots_.resize(slots);
-  for (Slot& slot : slots_) slot.pages.reserve(PagesFor(max_tokens));
-  users_.resize(pages);
-  for (int64_t page = pages - 1; page >= 0; --page) free_.push_back(static_cast<int32_t>(page));
+  map_.Allocate(slots, max_tokens, pages);
   return absl::OkStatus();
 }
 
-int32_t TokenPages::Take() {
-  SLUICE_CHECK(!free_.empty());
-  const int32_t page = free_.back();
-  free_.pop_back();
-  users_[page] = 1;
-  return page;
-}
-
-void TokenPages::Drop(int32_t page) {
-  if (--users_[page] == 1) --shared_;
-  if (users_[page] == 0) free_.push_back(page);
-}
-
 void TokenPages::Extend(int32_t slot, int64_t tokens) {
-  if (empty()) return;
-  SLUICE_CHECK(tokens <= most_tokens_);
-  Slot& own = slots_[slot];
-  while (static_cast<int64_t>(own.pages.size()) < PagesFor(tokens)) own.pages.push_back(Take());
-  own.tokens = std::max(own.tokens, tokens);
+  if (!empty()) map_.Extend(slot, tokens);
 }
 
 void TokenPages::Clear(int32_t slot) {
-  if (empty()) return;
-  for (int32_t page : slots_[slot].pages) Drop(page);
-  slots_[slot].pages.clear();
-  slots_[slot].tokens = 0;
+  if (!empty()) map_.Clear(slot);
 }
 
 void TokenPages::Copy(int32_t from, int32_t to) {
   if (empty()) return;
-  Clear(to);
-  const Slot& source = slots_[from];
-  Slot& copy = slots_[to];
-  copy.tokens = source.tokens;
-  for (int64_t i = 0; i < source.tokens / kPageTokens; ++i) {
-    const int32_t page = source.pages[i];
-    if (++users_[page] == 2) ++shared_;
-    copy.pages.push_back(page);
-  }
-  if (source.tokens % kPageTokens == 0) return;
-  copy.pages.push_back(Take());
-  std::memcpy(Page(copy.pages.back()), Page(source.pages[copy.pages.size() - 1]),
-              page_floats_ * sizeof(float));
+  const PageMap::PageCopy copy = map_.Copy(from, to);
+  if (copy.from >= 0) std::memcpy(Page(copy.to), Page(copy.from), page_floats_ * sizeof(float));
 }
 
 void TokenPages::Read(int32_t slot, char* host) const {
   if (empty()) return;
-  const Slot& own = slots_[slot];
+  const int64_t tokens = map_.tokens(slot);
   for (const Part& part : parts_) {
-    char* to = host + part.canonical + part.canonical_token * own.tokens;
+    char* to = host + part.canonical + part.canonical_token * tokens;
     const int64_t row_bytes = part.cols * static_cast<int64_t>(sizeof(float));
-    for (int64_t t = 0; t < own.tokens; ++t) {
-      const float* row = Page(own.pages[t / kPageTokens]) + part.offset;
+    for (int64_t t = 0; t < tokens; ++t) {
+      const float* row = Page(map_.pages(slot)[t / kPageTokens]) + part.offset;
       std::memcpy(to + t * row_bytes, row + t % kPageTokens * part.stride, row_bytes);
     }
   }
@@ -122,12 +87,11 @@ void TokenPages::Write(int32_t slot, const char* host, int64_t tokens) {
   if (empty()) return;
   Clear(slot);
   Extend(slot, tokens);
-  const Slot& own = slots_[slot];
   for (const Part& part : parts_) {
     const char* from = host + part.canonical + part.canonical_token * tokens;
     const int64_t row_bytes = part.cols * static_cast<int64_t>(sizeof(float));
     for (int64_t t = 0; t < tokens; ++t) {
-      float* row = Page(own.pages[t / kPageTokens]) + part.offset;
+      float* row = Page(map_.pages(slot)[t / kPageTokens]) + part.offset;
       std::memcpy(row + t % kPageTokens * part.stride, from + t * row_bytes, row_bytes);
     }
   }
@@ -136,7 +100,7 @@ void TokenPages::Write(int32_t slot, const char* host, int64_t tokens) {
 TokenRows TokenPages::Rows(int32_t slot, size_t part) const {
   SLUICE_CHECK(index_[part] >= 0);
   const Part& own = parts_[index_[part]];
-  return TokenRows::Paged(buffer_.floats() + own.offset, own.stride, slots_[slot].pages.data(),
+  return TokenRows::Paged(buffer_.floats() + own.offset, own.stride, map_.pages(slot).data(),
                           page_floats_);
 }
 

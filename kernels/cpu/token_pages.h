@@ -1,6 +1,5 @@
-// What states keep for each token that they have seen: rows in pages of kPageTokens tokens, each of
-// which holds the rows of all such parts of all layers. A page that is full never changes again and
-// belongs to all the slots that have it; a copy of a slot copies its last, partial page alone.
+// What states keep for each token that they have seen: rows in pages (kernels/page_map.h), each of
+// which holds the rows of all such parts of all layers.
 #ifndef SLUICE_KERNELS_CPU_TOKEN_PAGES_H_
 #define SLUICE_KERNELS_CPU_TOKEN_PAGES_H_
 
@@ -9,6 +8,7 @@
 
 #include "absl/status/status.h"
 #include "kernels/cpu/host_buffer.h"
+#include "kernels/page_map.h"
 #include "kernels/state_table.h"
 
 namespace sluice {
@@ -55,12 +55,12 @@ class TokenPages {
   void Write(int32_t slot, const char* host, int64_t tokens);
 
   bool empty() const { return parts_.empty(); }
-  int64_t tokens(int32_t slot) const { return empty() ? 0 : slots_[slot].tokens; }
-  int64_t most_tokens() const { return most_tokens_; }
-  int64_t total() const { return static_cast<int64_t>(users_.size()); }
-  int64_t free() const { return static_cast<int64_t>(free_.size()); }
+  int64_t tokens(int32_t slot) const { return empty() ? 0 : map_.tokens(slot); }
+  int64_t most_tokens() const { return map_.most_tokens(); }
+  int64_t total() const { return map_.total(); }
+  int64_t free() const { return map_.free(); }
   // Pages that more than one slot has.
-  int64_t shared() const { return shared_; }
+  int64_t shared() const { return map_.shared(); }
 
   // The rows of a part of the table, by its index; its first row and those behind stay where they
   // are while the slot is not cleared.
@@ -74,24 +74,13 @@ class TokenPages {
     int64_t canonical = 0;  // StatePart::offset and token_offset
     int64_t canonical_token = 0;
   };
-  struct Slot {
-    std::vector<int32_t> pages;  // room for all that it may have
-    int64_t tokens = 0;
-  };
-
-  int32_t Take();
-  void Drop(int32_t page);
   float* Page(int32_t page) const { return buffer_.floats() + page * page_floats_; }
 
   std::vector<Part> parts_;     // per_token ones
   std::vector<int32_t> index_;  // by part of the table: into parts_; -1: it is not per_token
   int64_t page_floats_ = 0;
-  int64_t most_tokens_ = 0;
   HostBuffer buffer_;
-  std::vector<Slot> slots_;
-  std::vector<int32_t> users_;  // by page: slots that have it
-  std::vector<int32_t> free_;
-  int64_t shared_ = 0;
+  PageMap map_;
 };
 
 }  // namespace sluice

@@ -38,6 +38,8 @@ constexpr int32_t kDefaultSlots = 1024;
 constexpr int32_t kDefaultBatchTokens = 4096;
 // Bytes that are left to the driver once weights are loaded, for graphs, kernels and local memory.
 constexpr int64_t kReservedBytes = int64_t{1} << 30;
+// What states that grow are gathered in, a piece at a time.
+constexpr int64_t kPieceBytes = int64_t{1} << 22;
 // Bytes of a sequence's biases and bans, for as many as a request may have, so that no step
 // allocates.
 constexpr int64_t kListBytes = 10 << 10;
@@ -73,6 +75,10 @@ class CudaBackend : public Backend {
   absl::Status AllocateStates(const ModelSpec& spec, int32_t slots, int32_t count_tables,
                               int32_t max_rows) override;
   int64_t SlotBytes(const ModelSpec& spec) const override { return MakeStateTable(spec).bytes(); }
+  void SetAttentionRoom(const AttentionRoom& room) override { room_ = room; }
+  int64_t PageBytes(const ModelSpec& spec) const override {
+    return cuda::PageStore::PageBytes(MakeStateTable(spec));
+  }
   absl::StatusOr<int64_t> StateBudget(const ModelSpec& spec, int32_t max_rows) const override;
 
   void BeginStep(const StepRows* rows) override;
@@ -94,6 +100,11 @@ class CudaBackend : public Backend {
   Ticket CopyState(int32_t from, int32_t to) override;
   Ticket ReadState(int32_t slot, void* host, int64_t tokens) override;
   Ticket WriteState(int32_t slot, const void* host, int64_t tokens) override;
+  void DropState(int32_t slot) override;
+  PageCounts pages() const override {
+    const PageMap& map = work_.pages().map();
+    return {map.total(), map.free(), map.shared()};
+  }
   Ticket ResetCounts(int32_t counts, absl::Span<const int32_t> prompt) override;
 
   absl::Status Await(Ticket ticket) override;
@@ -130,6 +141,11 @@ class CudaBackend : public Backend {
   }
 
   void RunStep(const StepRows& rows);
+  // These are for states that grow: pages for the step's rows; copies, a piece at a time.
+  void TakePages(const StepRows& rows);
+  absl::Status ReadPieces(int32_t slot, char* host, int64_t tokens);
+  absl::Status WritePieces(int32_t slot, const char* host, int64_t tokens);
+  bool grows() const { return work_.pages().map().in_use(); }
   void Prepare();
   void RunWithoutRows();
   void AwaitWrites(const StepRows& rows);
@@ -145,6 +161,8 @@ class CudaBackend : public Backend {
   std::vector<Memory> buffers_;                     // weights and activations
   cuda::Workspace work_;
   std::unique_ptr<cuda::StateCopier> copier_ = std::make_unique<cuda::StateCopier>();
+  Memory read_piece_, write_piece_;  // kPieceBytes each, where states grow
+  AttentionRoom room_;
   cuda::StepBuffers steps_;
   std::optional<cuda::StepPacker> packer_;
   std::optional<cuda::StepRunner> runner_;
@@ -219,8 +237,10 @@ absl::StatusOr<int64_t> CudaBackend::StateBudget(const ModelSpec& spec, int32_t 
   if (status.ok()) status = CudaStatus(cudaMemGetInfo(&free, &total), "asking for free memory");
   if (!status.ok()) return status;
   const int64_t fixed = cuda::Workspace::FixedBytes(spec, max_rows);
+  const bool grow = PageBytes(spec) > 0;
+  const int64_t most = std::max(MakeStateTable(spec).bytes(), grow ? kPieceBytes : 0);
   const int64_t taken =
-      kReservedBytes + cuda::StateCopier::DeviceBytes(MakeStateTable(spec).bytes());
+      kReservedBytes + cuda::StateCopier::DeviceBytes(most) + (grow ? 2 * kPieceBytes : 0);
   if (fixed < 0 || static_cast<int64_t>(free) < fixed + taken) return 0;
   const int64_t slots =
       (static_cast<int64_t>(free) - fixed - taken) / cuda::Workspace::BytesPerSlot(spec);
@@ -230,12 +250,24 @@ absl::StatusOr<int64_t> CudaBackend::StateBudget(const ModelSpec& spec, int32_t 
 absl::Status CudaBackend::AllocateStates(const ModelSpec& spec, int32_t slots, int32_t count_tables,
                                          int32_t max_rows) {
   if (absl::Status status = CheckCudaSpec(spec); !status.ok()) return status;
+  if (PageBytes(spec) > 0 && room_.pages < PagesFor(std::max<int64_t>(room_.max_tokens, 1))) {
+    return absl::InvalidArgumentError("a model whose states grow needs pages for one sequence");
+  }
   if (absl::Status status = SetDevice(); !status.ok()) return status;
   uploader_.reset();
-  absl::Status status = work_.Allocate(spec, slots, count_tables, max_rows);
-  if (status.ok()) status = copier_->Allocate(work_.slot_bytes());
+  absl::Status status = work_.Allocate(spec, slots, count_tables, max_rows, room_);
+  if (status.ok())
+    status = copier_->Allocate(std::max(work_.slot_bytes(), grows() ? kPieceBytes : 0));
+  for (Memory* piece : {&read_piece_, &write_piece_}) {
+    if (!status.ok() || !grows()) break;
+    absl::StatusOr<Memory> memory =
+        Memory::Allocate(MemoryKind::kDevice, kPieceBytes, "states on their way");
+    status = memory.status();
+    if (status.ok()) *piece = *std::move(memory);
+  }
   if (!status.ok()) return status;
-  packer_.emplace(static_cast<int>(work_.chunk_capacity()), cuda::LongestShortPrompt());
+  packer_.emplace(static_cast<int>(work_.chunk_capacity()), cuda::LongestShortPrompt(),
+                  grows() ? &work_.page_map() : nullptr);
   info_.prompt_grid = PromptGrid(DeviceKind::kCuda, spec);
   SLUICE_CHECK(info_.prompt_grid == cuda::kSpan);
   info_.numerics_id = absl::StrCat("cuda-", CoreRevisions(DeviceKind::kCuda, spec), numerics_);
@@ -246,7 +278,9 @@ absl::Status CudaBackend::AllocateStates(const ModelSpec& spec, int32_t slots, i
   const int32_t max_logits = max_rows + slots;
   const int64_t block =
       max_logits * static_cast<int64_t>(sizeof(cuda::LogitMeta) + 64) + slots * kListBytes;
-  return steps_.Allocate(block + (int64_t{1} << 20), max_logits);
+  // Most sequences are far shorter than the longest may be; lists that do not fit grow the block.
+  const int64_t lists = grows() ? (room_.pages + PagesFor(room_.max_tokens)) * 4 + slots * 64 : 0;
+  return steps_.Allocate(block + lists + (int64_t{1} << 20), max_logits);
 }
 
 // ---- Tickets ----
@@ -287,6 +321,7 @@ Ticket CudaBackend::ZeroState(int32_t slot) {
     AwaitWrite(slot);
     latch_.Check(cudaMemsetAsync(work_.Slot(slot), 0, work_.slot_bytes(), stream_.get()),
                  "zeroing a state");
+    if (grows()) work_.page_map().Clear(slot);
   }
   return Push();
 }
@@ -298,23 +333,63 @@ Ticket CudaBackend::CopyState(int32_t from, int32_t to) {
     latch_.Check(cudaMemcpyAsync(work_.Slot(to), work_.Slot(from), work_.slot_bytes(),
                                  cudaMemcpyDeviceToDevice, stream_.get()),
                  "copying a state");
+    if (grows())
+      latch_.Check(work_.pages().CopyPage(work_.page_map().Copy(from, to), stream_.get()));
   }
   return Push();
 }
 
-Ticket CudaBackend::ReadState(int32_t slot, void* host, int64_t) {
+void CudaBackend::DropState(int32_t slot) {
+  if (!grows() || !Enter()) return;
+  AwaitWrite(slot);
+  work_.page_map().Clear(slot);
+}
+
+absl::Status CudaBackend::ReadPieces(int32_t slot, char* host, int64_t tokens) {
+  SLUICE_CHECK(work_.page_map().tokens(slot) >= tokens);
+  cuda::PageStore::Piece piece = {slot, work_.Slot(slot), tokens, 0, 0, read_piece_.as<char>()};
+  absl::Status status;
+  for (const int64_t all = work_.table().BytesAt(tokens); piece.at < all && status.ok();
+       piece.at += piece.count) {
+    piece.count = std::min(kPieceBytes, all - piece.at);
+    status.Update(work_.pages().Gather(piece, stream_.get()));
+    status.Update(copier_->Read(piece.words, host + piece.at, piece.count, stream_.get()));
+  }
+  return status;
+}
+
+// Pieces follow each other on the copier's stream of writes.
+absl::Status CudaBackend::WritePieces(int32_t slot, const char* host, int64_t tokens) {
+  AwaitWrite(slot);
+  work_.page_map().Clear(slot);
+  work_.page_map().Extend(slot, tokens);
+  cuda::PageStore::Piece piece = {slot, work_.Slot(slot), tokens, 0, 0, write_piece_.as<char>()};
+  absl::Status status;
+  for (const int64_t all = work_.table().BytesAt(tokens); piece.at < all && status.ok();
+       piece.at += piece.count) {
+    piece.count = std::min(kPieceBytes, all - piece.at);
+    status.Update(copier_->Write(piece.words, host + piece.at, piece.count, stream_.get()));
+    status.Update(work_.pages().Scatter(piece, copier_->writes()));
+  }
+  return status;
+}
+
+Ticket CudaBackend::ReadState(int32_t slot, void* host, int64_t tokens) {
   if (Enter()) {
     AwaitWrite(slot);
-    latch_.Check(copier_->Read(work_.Slot(slot), host, stream_.get()));
+    latch_.Check(grows()
+                     ? ReadPieces(slot, static_cast<char*>(host), tokens)
+                     : copier_->Read(work_.Slot(slot), host, work_.slot_bytes(), stream_.get()));
   }
   reads_done_.Push(++ticket_, copier_->reads(), nullptr);
   return ticket_;
 }
 
-Ticket CudaBackend::WriteState(int32_t slot, const void* host, int64_t) {
+Ticket CudaBackend::WriteState(int32_t slot, const void* host, int64_t tokens) {
   ++ticket_;
   if (!Enter()) return ticket_;
-  latch_.Check(copier_->Write(work_.Slot(slot), host, stream_.get()));
+  latch_.Check(grows() ? WritePieces(slot, static_cast<const char*>(host), tokens)
+                       : copier_->Write(work_.Slot(slot), host, work_.slot_bytes(), stream_.get()));
   writes_done_.Push(ticket_, copier_->writes(), [this] { writing_.erase(writing_.begin()); });
   if (latch_.ok()) writing_.push_back({slot, ticket_});
   return ticket_;
@@ -367,8 +442,19 @@ Ticket CudaBackend::EndStep() {
   return ticket;
 }
 
+void CudaBackend::TakePages(const StepRows& rows) {
+  if (!grows()) return;
+  for (int32_t i = 0; i < rows.num_decode; ++i)
+    work_.page_map().Extend(rows.decode[i].slot, rows.decode[i].position + 1);
+  for (int32_t i = 0; i < rows.num_prompts; ++i) {
+    const PromptSegment& prompt = rows.prompts[i];
+    work_.page_map().Extend(prompt.slot, prompt.position + prompt.length);
+  }
+}
+
 void CudaBackend::RunStep(const StepRows& rows) {
   AwaitWrites(rows);
+  TakePages(rows);
   bool grown = false;
   if (!latch_.Check(steps_.Upload(rows, &*packer_, stream_.get(), &plan_, &grown))) return;
   SLUICE_CHECK(plan_.num_decode + plan_.num_prompt <= work_.max_rows());
@@ -398,7 +484,8 @@ void CudaBackend::Prepare() {
   }
   if (cuda::LongestShortPrompt() > 0) RunWithoutRows();
   // A whole span and a part of one, in the slot that is no sequence's.
-  const int32_t length = std::min(cuda::kSpan + 1, work_.max_rows());
+  int32_t length = std::min(cuda::kSpan + 1, work_.max_rows());
+  if (grows()) length = static_cast<int32_t>(std::min<int64_t>(length, room_.max_tokens));
   const std::vector<int32_t> tokens(length, 0);
   const PromptSegment prompt = {work_.slots(), 0, length, tokens.data(), 0};
   const SamplingConfig greedy = {.temperature = 0.0f};
@@ -414,6 +501,7 @@ void CudaBackend::Prepare() {
   rows.num_logits = 1;
   rows.results = &result;
   RunStep(rows);
+  if (grows()) work_.page_map().Clear(work_.slots());
   latch_.Check(cudaStreamSynchronize(stream_.get()), "the first step");
 }
 

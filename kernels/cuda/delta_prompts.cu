@@ -29,13 +29,48 @@ constexpr int StageTokens() {
 __device__ __forceinline__ void Put(float x, float* to) { *to = x; }
 __device__ __forceinline__ void Put(float x, bf16* to) { *to = __float2bfloat16_rn(x); }
 
-// kRows: keys of a lane. A stage is k | q | D - 1 of each key | v | beta | D - 1 of the head.
+// kRows: keys of a lane. A stage is k | q | D - 1 of each key | v | beta | D - 1 of the head | o.
 template <int kRows, bool kKey>
 struct Stage {
   static constexpr int kKeys = kRows * kShare, kTokens = StageTokens<kRows>();
   static constexpr int kQ = kTokens * kKeys, kLoss = 2 * kQ, kV = kLoss + (kKey ? kQ : 0),
                        kBeta = kV + kTokens * kColumns, kHeadLoss = kBeta + kTokens,
-                       kFloats = kHeadLoss + kTokens;
+                       kO = kHeadLoss + kTokens, kFloats = kO + kTokens * kColumns;
+};
+
+// Rows of a step that a warp copies, kWarps apart: a lane has 16 bytes of every 128 numbers, or one
+// number of every 32 of a plain layer.
+class RowCopies {
+ public:
+  __device__ __forceinline__ RowCopies(const float* first, int64_t stride, int count, bool plain)
+      : from_(first + threadIdx.x / 32 * stride),
+        step_(kWarps * stride),
+        count_(count),
+        plain_(plain) {}
+
+  // The next row, to shared memory.
+  template <int kMost>
+  __device__ __forceinline__ void Copy(float* to) {
+    const int lane = threadIdx.x % 32;
+    const uint32_t shared = SharedAddress(to);
+    if (plain_) {
+#pragma unroll 1
+      for (int i = lane; i < count_; i += 32) CopyAsync4(shared + i * 4, from_ + i);
+    } else {
+#pragma unroll
+      for (int i = 0; i < kMost; i += 128) {
+        const int at = i + lane * 4;
+        if (at < count_) CopyAsync16(shared + at * 4, from_ + at, true);
+      }
+    }
+    from_ += step_;
+  }
+
+ private:
+  const float* from_;
+  const int64_t step_;
+  const int count_;
+  const bool plain_;
 };
 
 // The block's columns of one state, and the tokens that take them on.
@@ -44,50 +79,63 @@ class Recurrence {
  public:
   using At = Stage<kRows, kKey>;
 
-  // shared: two stages.
-  __device__ Recurrence(const DeltaArgs& args, int slot, float* shared)
-      : args_(args),
-        a_(args.layer),
+  // Rows of the step from `row` on. shared: two stages.
+  __device__ Recurrence(const DeltaArgs& args, int slot, int64_t row, float* shared)
+      : a_(args.layer),
         shared_(shared),
         head_(blockIdx.y),
-        key_head_(blockIdx.y / (args.layer.state_heads / args.layer.k_heads)),
-        first_column_(blockIdx.x * kColumns) {
+        first_column_(blockIdx.x * kColumns),
+        row_(row),
+        keys_(KeysOf(args, a_.k_offset)),
+        queries_(KeysOf(args, 0)),
+        losses_(args.loss + (row * a_.state_heads + head_) * a_.dk, a_.state_heads * a_.dk, a_.dk,
+                a_.plain),
+        values_(
+            a_.decode_front + row * a_.front_stride + a_.v_offset + head_ * a_.dv + first_column_,
+            a_.front_stride, min(kColumns, a_.dv - first_column_), a_.plain) {
     const int lane = threadIdx.x % 32;
     share_ = lane / kOfWarp;
     of_block_ = threadIdx.x / 32 * kOfWarp + lane % kOfWarp;
     column_ = first_column_ + of_block_;
+    const int64_t state = (row + threadIdx.x / 32) * a_.state_heads + head_;
+    beta_ = args.beta == nullptr ? nullptr : args.beta + state;
+    loss_ = kKey || args.loss == nullptr ? nullptr : args.loss + state;
     state_ =
         a_.states + slot * a_.slot_stride + static_cast<int64_t>(head_) * a_.dk * a_.dv + column_;
 #pragma unroll
     for (int i = 0; i < kRows; ++i)
       s_[i] = Holds(i) ? state_[static_cast<int64_t>(KeyAt(i)) * a_.dv] : 0.0f;
-    // Keys past the head's stay zeros.
-    for (int i = threadIdx.x; i < 2 * At::kFloats; i += kThreads) shared_[i] = 0.0f;
+    // What no copy writes: keys past the head's, and gates that the layer has not.
+    for (int i = threadIdx.x; i < 2 * At::kFloats; i += kThreads) {
+      const int at = i % At::kFloats;
+      shared_[i] = at >= At::kBeta && at < At::kHeadLoss ? args.beta_max : 0.0f;
+    }
     __syncthreads();
   }
 
-  // Rows [row, row + count); out (rows, out_stride), of which the state's columns are written.
+  // `count` rows; out (rows, out_stride), of which the state's columns are written.
   template <class Out>
-  __device__ void Run(int64_t row, int count, Out* out, int64_t out_stride) {
-    out += static_cast<int64_t>(head_) * a_.dv + column_;
-    Fetch(row, min(count, At::kTokens), shared_);
+  __device__ void Run(int count, Out* out, int64_t out_stride) {
+    out += row_ * out_stride + head_ * a_.dv + first_column_;
+    Fetch(min(count, At::kTokens), shared_);
     CommitCopies();
     float* stage = shared_;
     float* next = shared_ + At::kFloats;
     for (int done = 0; done < count; done += At::kTokens) {
-      const int left = count - done - At::kTokens;
-      if (left > 0) Fetch(row + done + At::kTokens, min(left, At::kTokens), next);
+      const int left = count - done - At::kTokens, tokens = min(count - done, At::kTokens);
+      if (left > 0) Fetch(min(left, At::kTokens), next);
       CommitCopies();
       WaitCopies<1>();
       __syncthreads();
-      Take(stage, row + done, min(count - done, At::kTokens), out, out_stride);
+      Take(stage, tokens);
       __syncthreads();
+      Store(stage + At::kO, done - 1, tokens, out, out_stride);
       float* const read = stage;
       stage = next;
       next = read;
     }
     const float o = SumShares(o_);
-    if (share_ == 0 && column_ < a_.dv) Put(o, out + (row + count - 1) * out_stride);
+    if (share_ == 0 && column_ < a_.dv) Put(o, out + (count - 1) * out_stride + of_block_);
   }
 
   __device__ void Save() const {
@@ -97,6 +145,13 @@ class Recurrence {
   }
 
  private:
+  // The rows' keys, or queries, of the state's head.
+  __device__ __forceinline__ RowCopies KeysOf(const DeltaArgs& args, int offset) const {
+    const LinearArgs& a = args.layer;
+    const int head = blockIdx.y / (a.state_heads / a.k_heads);
+    return {a.decode_front + row_ * a.front_stride + offset + head * a.dk, a.front_stride, a.dk,
+            a.plain};
+  }
   // The lane's keys: four neighbours of every 32, so that the lanes of a column read 128 bytes.
   __device__ __forceinline__ int KeyAt(int i) const {
     return i / 4 * 4 * kShare + share_ * 4 + i % 4;
@@ -108,39 +163,28 @@ class Recurrence {
     return x;
   }
 
-  // Starts copies of `count` numbers by a warp.
-  __device__ __forceinline__ void CopyRow(float* to, const float* from, int count) const {
+  // Starts the copies of the next `tokens` rows, a warp a row.
+  __device__ __forceinline__ void Fetch(int tokens, float* stage) {
     const int lane = threadIdx.x % 32;
-    const uint32_t shared = SharedAddress(to);
-    if (a_.plain) {
-      for (int i = lane; i < count; i += 32) CopyAsync4(shared + i * 4, from + i);
-    } else {
-      for (int i = lane * 4; i < count; i += 128) CopyAsync16(shared + i * 4, from + i, true);
-    }
-  }
-  // A warp a token.
-  __device__ void Fetch(int64_t row, int tokens, float* stage) const {
-    const int lane = threadIdx.x % 32, columns = min(kColumns, a_.dv - first_column_);
-    for (int t = threadIdx.x / 32; t < tokens; t += kWarps) {
-      const float* front = a_.decode_front + (row + t) * a_.front_stride;
-      const int64_t state = (row + t) * a_.state_heads + head_;
-      CopyRow(stage + t * At::kKeys, front + a_.k_offset + key_head_ * a_.dk, a_.dk);
-      CopyRow(stage + At::kQ + t * At::kKeys, front + key_head_ * a_.dk, a_.dk);
-      if constexpr (kKey)
-        CopyRow(stage + At::kLoss + t * At::kKeys, args_.loss + state * a_.dk, a_.dk);
-      CopyRow(stage + At::kV + t * kColumns, front + a_.v_offset + head_ * a_.dv + first_column_,
-              columns);
-      if (lane == 0 && args_.beta != nullptr)
-        CopyAsync4(SharedAddress(stage + At::kBeta + t), args_.beta + state);
-      if (lane == 0 && !kKey && args_.loss != nullptr)
-        CopyAsync4(SharedAddress(stage + At::kHeadLoss + t), args_.loss + state);
+#pragma unroll
+    for (int i = 0; i < At::kTokens / kWarps; ++i) {
+      const int t = threadIdx.x / 32 + i * kWarps;
+      if (t >= tokens) break;
+      keys_.template Copy<At::kKeys>(stage + t * At::kKeys);
+      queries_.template Copy<At::kKeys>(stage + At::kQ + t * At::kKeys);
+      if constexpr (kKey) losses_.template Copy<At::kKeys>(stage + At::kLoss + t * At::kKeys);
+      values_.template Copy<kColumns>(stage + At::kV + t * kColumns);
+      if (lane == 0 && beta_ != nullptr) CopyAsync4(SharedAddress(stage + At::kBeta + t), beta_);
+      if (lane == 0 && loss_ != nullptr)
+        CopyAsync4(SharedAddress(stage + At::kHeadLoss + t), loss_);
+      beta_ += beta_ == nullptr ? 0 : kWarps * a_.state_heads;
+      loss_ += loss_ == nullptr ? 0 : kWarps * a_.state_heads;
     }
   }
 
-  // A token's output is summed with the next token's prediction, whose shuffles it shares.
-  template <class Out>
-  __device__ __forceinline__ void Take(const float* stage, int64_t row, int tokens, Out* out,
-                                       int64_t out_stride) {
+  // A token's output is summed with the next token's prediction, whose shuffles it shares: place t
+  // of the stage's outputs has that of the token before t.
+  __device__ __forceinline__ void Take(float* stage, int tokens) {
     for (int t = 0; t < tokens; ++t) {
       const float4* k = reinterpret_cast<const float4*>(stage + t * At::kKeys) + share_;
       const float4* q = reinterpret_cast<const float4*>(stage + At::kQ + t * At::kKeys) + share_;
@@ -164,10 +208,8 @@ class Recurrence {
       }
       const float said = SumShares((part[0] + part[1]) + (part[2] + part[3]));
       const float o = SumShares(o_);
-      if (started_ && share_ == 0 && column_ < a_.dv) Put(o, out + (row + t - 1) * out_stride);
-      started_ = true;
-      const float beta = args_.beta == nullptr ? args_.beta_max : stage[At::kBeta + t];
-      const float u = beta * (stage[At::kV + t * kColumns + of_block_] - said);
+      if (share_ == 0) stage[At::kO + t * kColumns + of_block_] = o;
+      const float u = stage[At::kBeta + t] * (stage[At::kV + t * kColumns + of_block_] - said);
       float sum[4] = {};
 #pragma unroll
       for (int j = 0; j < kRows / 4; ++j) {
@@ -186,15 +228,45 @@ class Recurrence {
     }
   }
 
-  const DeltaArgs& args_;
+  // A stage's outputs, of the tokens from `first` on, counted from row_; there is none before 0.
+  __device__ __forceinline__ void Store(const float* o, int first, int tokens, bf16* out,
+                                        int64_t out_stride) const {
+    if (a_.plain) {
+      StoreEach(o, first, tokens, out, out_stride);
+      return;
+    }
+    const int t = threadIdx.x / 2, column = threadIdx.x % 2 * 8;
+    if (t >= tokens || first + t < 0 || first_column_ + column >= a_.dv) return;
+    const float* from = o + t * kColumns + column;
+    *reinterpret_cast<uint4*>(out + (first + t) * out_stride + column) =
+        make_uint4(PackBf16(from[0], from[1]), PackBf16(from[2], from[3]),
+                   PackBf16(from[4], from[5]), PackBf16(from[6], from[7]));
+  }
+  __device__ __forceinline__ void Store(const float* o, int first, int tokens, float* out,
+                                        int64_t out_stride) const {
+    StoreEach(o, first, tokens, out, out_stride);
+  }
+  template <class Out>
+  __device__ __forceinline__ void StoreEach(const float* o, int first, int tokens, Out* out,
+                                            int64_t out_stride) const {
+    for (int i = threadIdx.x; i < tokens * kColumns; i += kThreads) {
+      const int t = i / kColumns, column = i % kColumns;
+      if (first + t >= 0 && first_column_ + column < a_.dv)
+        Put(o[i], out + (first + t) * out_stride + column);
+    }
+  }
+
   const LinearArgs& a_;
   float* const shared_;
-  const int head_, key_head_, first_column_;
+  const int head_, first_column_;
+  const int64_t row_;
+  RowCopies keys_, queries_, losses_, values_;
+  const float* beta_;  // of the warp's next row; null: there is none
+  const float* loss_;
   int share_, of_block_, column_;
   float* state_;
   float s_[kRows];
   float o_ = 0.0f;  // the lane's share of the last token's output
-  bool started_ = false;
 };
 
 template <int kRows, bool kKey>
@@ -217,8 +289,8 @@ __global__ void __launch_bounds__(kThreads)
   }
   const int64_t row = meta->row;
   const int count = static_cast<int>(meta[end].row + meta[end].tokens - row);
-  Recurrence<kRows, kKey> state(args, meta->slot, shared);
-  state.Run(row, count, out, out_stride);
+  Recurrence<kRows, kKey> state(args, meta->slot, row, shared);
+  state.Run(count, out, out_stride);
   state.Save();
 }
 
@@ -230,8 +302,9 @@ __global__ void __launch_bounds__(kThreads)
   const LinearArgs& a = args.layer;
   const int row = blockIdx.z;
   if (row >= a.meta->num_decode) return;
-  Recurrence<kRows, kKey> state(args, MetaArray<RowMeta>(a.meta, a.meta->rows)[row].slot, shared);
-  state.Run(row, 1, out, int64_t{a.out_heads} * a.dv);
+  Recurrence<kRows, kKey> state(args, MetaArray<RowMeta>(a.meta, a.meta->rows)[row].slot, row,
+                                shared);
+  state.Run(1, out, int64_t{a.out_heads} * a.dv);
   state.Save();
 }
 

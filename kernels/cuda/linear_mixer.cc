@@ -55,6 +55,33 @@ BackNorm NormOf(NormKind kind) {
 
 }  // namespace
 
+LinearBack MakeBack(const MixArgs& args, const float* wide_gate) {
+  const MixerSpec& s = *args.spec;
+  const MixerWeights& w = *args.weights;
+  LinearBack b;
+  b.in = static_cast<const Bf16*>(args.in.data);
+  b.in_stride = Stride(args.in.cols);
+  b.gate_offset = Int(s.out_gate.offset);
+  if (s.low_rank_gate) b.wide_gate = wide_gate;
+  b.gate = s.gated() ? GateOf(s.out_act) : BackGate::kNone;
+  b.gate_first = s.gate_before_norm;
+  b.norm = NormOf(s.out_norm.kind);
+  b.norm_span = Int(s.norm_span == NormSpan::kHead    ? s.dv
+                    : s.norm_span == NormSpan::kGroup ? s.out_dim() / s.norm_groups
+                                                      : s.out_dim());
+  if (b.norm != BackNorm::kNone) {
+    b.norm_weight = DataOf(w.out_norm);
+    b.norm_bias = DataOf(w.out_norm_bias);
+  }
+  b.weight_width = Int(s.norm_span == NormSpan::kHead ? s.dv : s.out_dim());
+  b.eps = s.out_norm.eps;
+  if (s.skip != Skip::kNone) b.skip = w.skip.data;
+  b.skip_channels = s.skip == Skip::kChannel;
+  b.out = static_cast<Bf16*>(args.out.data);
+  b.out_stride = Stride(args.out.cols);
+  return b;
+}
+
 LinearMixer::LinearMixer(const MixArgs& args, const Slots& slots, const LinearWorkspace& work,
                          const ChunkBuffers& chunk, const StepHeader* meta, cudaStream_t stream)
     : mix_(args),
@@ -67,7 +94,7 @@ LinearMixer::LinearMixer(const MixArgs& args, const Slots& slots, const LinearWo
   SetFront(slots);
   SetMaps();
   SetCore(slots);
-  SetBack();
+  back_ = MakeBack(mix_, work_.gate());
 }
 
 void LinearMixer::SetFront(const Slots& slots) {
@@ -199,31 +226,6 @@ void LinearMixer::SetCore(const Slots& slots) {
   c.dk = Int(s.dk);
   c.dv = Int(s.dv);
   c.plain = front_.plain;
-}
-
-void LinearMixer::SetBack() {
-  const MixerSpec& s = spec_;
-  LinearBack& b = back_;
-  b.in = front_.in;
-  b.in_stride = front_.in_stride;
-  b.gate_offset = Int(s.out_gate.offset);
-  if (s.low_rank_gate) b.wide_gate = work_.gate();
-  b.gate = s.gated() ? GateOf(s.out_act) : BackGate::kNone;
-  b.gate_first = s.gate_before_norm;
-  b.norm = NormOf(s.out_norm.kind);
-  b.norm_span = Int(s.norm_span == NormSpan::kHead    ? s.dv
-                    : s.norm_span == NormSpan::kGroup ? s.out_dim() / s.norm_groups
-                                                      : s.out_dim());
-  if (b.norm != BackNorm::kNone) {
-    b.norm_weight = DataOf(weights_.out_norm);
-    b.norm_bias = DataOf(weights_.out_norm_bias);
-  }
-  b.weight_width = Int(s.norm_span == NormSpan::kHead ? s.dv : s.out_dim());
-  b.eps = s.out_norm.eps;
-  if (s.skip != Skip::kNone) b.skip = weights_.skip.data;
-  b.skip_channels = s.skip == Skip::kChannel;
-  b.out = static_cast<Bf16*>(mix_.out.data);
-  b.out_stride = Stride(mix_.out.cols);
 }
 
 cudaError_t LinearMixer::MapHeads(int rows) {

@@ -15,6 +15,9 @@
 
 namespace sluice::cuda {
 
+// The mixer's end. `wide_gate`: what a low-rank output gate comes to.
+LinearBack MakeBack(const MixArgs& args, const float* wide_gate);
+
 class LinearMixer {
  public:
   // The places of a layer's parts of the states.
@@ -36,7 +39,6 @@ class LinearMixer {
   void SetFront(const Slots& slots);
   void SetMaps();
   void SetCore(const Slots& slots);
-  void SetBack();
   // Maps of whole heads, and the low-rank gate, of the step's rows.
   cudaError_t MapHeads(int rows);
   // Core::kDelta: what its models do behind front, of the step's rows.

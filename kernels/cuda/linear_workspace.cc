@@ -5,6 +5,7 @@
 #include "kernels/cores.h"
 #include "kernels/cuda/layout.h"
 #include "kernels/cuda/linear_maps.h"
+#include "kernels/cuda/softmax.h"
 
 namespace sluice::cuda {
 namespace {
@@ -12,7 +13,9 @@ namespace {
 // The most elements of a row, or of a chunk, that any of the model's mixers needs of each.
 struct Most {
   int64_t front = 0, out = 0;
-  int64_t prompt_front = 0, states = 0;        // of Core::kLinear
+  int64_t prompt_front = 0;                    // of Core::kLinear and kSoftmax
+  int64_t states = 0;                          // of Core::kLinear
+  int64_t softmax_parts = 0;                   // of a decode row
   int64_t wide_front = 0, beta = 0, loss = 0;  // of Core::kDelta
   int64_t log_decay = 0, key_scale = 0, log_sums = 0, map_products = 0, gate = 0;
   int64_t denominators = 0, key_sums = 0;  // with normalisers
@@ -28,8 +31,13 @@ Most MostOf(const ModelSpec& spec) {
   ForEachMixer(spec, [&](int64_t, const MixerSpec& m) {
     if (FusedGla(m)) return;
     const int64_t keys = m.state_heads * m.dk;
-    raise(&most.front, FrontStride(m));
     raise(&most.out, m.out_dim());
+    if (m.core == Core::kSoftmax) {
+      raise(&most.prompt_front, FrontStride(m));
+      raise(&most.softmax_parts, kSoftmaxParts * m.q_heads * (m.dv + 2));
+      return;
+    }
+    raise(&most.front, FrontStride(m));
     if (m.low_rank_gate) raise(&most.gate, m.out_dim());
     if (m.core == Core::kDelta) {
       raise(&most.wide_front, FrontStride(m));
@@ -58,15 +66,16 @@ int64_t FrontStride(const MixerSpec& m) {
 
 int64_t LinearWorkspace::BytesPerRow(const ModelSpec& spec) {
   const Most most = MostOf(spec);
-  if (most.front == 0) return 0;
-  return 4 * (most.front + most.out + most.denominators + 1);
+  if (most.out == 0) return 0;
+  return 4 * (most.front + most.out + most.denominators + most.softmax_parts + 1);
 }
 
 void LinearWorkspace::PlanRows(const ModelSpec& spec, int32_t rows,
                                std::vector<PlannedBuffer>* plan) {
   const Most most = MostOf(spec);
-  if (most.front == 0) return;
+  if (most.out == 0) return;
   constexpr const char* kRows = "decode rows";
+  plan->push_back({CheckedBytes(rows, most.softmax_parts, 4), kRows, &softmax_parts_});
   plan->push_back({CheckedBytes(rows, most.front, 4), kRows, &decode_front_});
   plan->push_back({CheckedBytes(rows, most.out, 4), kRows, &decode_o_});
   plan->push_back({CheckedBytes(rows, most.denominators, 4), kRows, &decode_denominators_});
@@ -76,7 +85,7 @@ void LinearWorkspace::PlanRows(const ModelSpec& spec, int32_t rows,
 void LinearWorkspace::Plan(const ModelSpec& spec, int32_t max_rows, int64_t chunks,
                            std::vector<PlannedBuffer>* plan) {
   const Most most = MostOf(spec);
-  if (most.front == 0) return;
+  if (most.out == 0) return;
   constexpr const char* kActivations = "activations";
   constexpr const char* kChunks = "prompt chunks";
   plan->push_back({CheckedBytes(max_rows, most.prompt_front, 2), kActivations, &prompt_front_});

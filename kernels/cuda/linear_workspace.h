@@ -1,5 +1,5 @@
-// The device memory that the generic linear mixers of a model work in: what front, core and back
-// leave for each other.
+// The device memory that a model's mixers work in, but for gla's: what front, core and back leave
+// for each other.
 #ifndef SLUICE_KERNELS_CUDA_LINEAR_WORKSPACE_H_
 #define SLUICE_KERNELS_CUDA_LINEAR_WORKSPACE_H_
 
@@ -41,13 +41,14 @@ class LinearWorkspace {
   float* log_sums() const { return log_sums_.as<float>(); }
   float* map_products() const { return map_products_.as<float>(); }
   float* gate() const { return gate_.as<float>(); }
+  float* softmax_parts() const { return softmax_parts_.as<float>(); }  // SoftmaxArgs::parts
   LinearDecodeBuffers decode() const;
   LinearBuffers prompts(const ChunkBuffers& chunk) const;
 
  private:
   Memory decode_front_, decode_o_, decode_denominators_, arrivals_;
   Memory prompt_front_, log_decay_, key_scale_, log_sums_, map_products_, gate_;
-  Memory wide_front_, beta_, loss_;
+  Memory wide_front_, beta_, loss_, softmax_parts_;
   Memory decays_, denominators_, key_sums_;
 };
 

@@ -16,13 +16,12 @@ absl::Status Ok(cudaError_t error) { return CudaStatus(error, "copying a state")
 
 }  // namespace
 
-absl::Status StateCopier::Allocate(int64_t slot_bytes) {
-  slot_bytes_ = slot_bytes;
+absl::Status StateCopier::Allocate(int64_t most_bytes) {
   absl::Status status = MakeEvent(&written_before_);
   for (std::array<Lane, 2>* lanes : {&read_lanes_, &write_lanes_}) {
     for (Lane& lane : *lanes) {
       absl::StatusOr<Memory> pinned = Memory::Allocate(
-          MemoryKind::kPinnedHost, std::min(kPieceBytes, slot_bytes), "states on their way");
+          MemoryKind::kPinnedHost, std::min(kPieceBytes, most_bytes), "states on their way");
       if (!pinned.ok()) return pinned.status();
       lane.pinned = *std::move(pinned);
       status.Update(MakeStream(&lane.stream));
@@ -31,7 +30,7 @@ absl::Status StateCopier::Allocate(int64_t slot_bytes) {
   }
   for (Stage& stage : stages_) {
     absl::StatusOr<Memory> memory =
-        Memory::Allocate(MemoryKind::kDevice, slot_bytes, "states on their way");
+        Memory::Allocate(MemoryKind::kDevice, most_bytes, "states on their way");
     if (!memory.ok()) return memory.status();
     stage.memory = *std::move(memory);
     status.Update(MakeEvent(&stage.full));
@@ -66,33 +65,33 @@ absl::Status StateCopier::Join(const std::array<Lane, 2>& lanes) {
   return status;
 }
 
-absl::Status StateCopier::Read(const void* slot, void* host, cudaStream_t steps) {
+absl::Status StateCopier::Read(const void* slot, void* host, int64_t bytes, cudaStream_t steps) {
   Stage& stage = stages_[reads_++ % kStages];
   absl::Status status = Ok(cudaStreamWaitEvent(steps, stage.empty.get()));
-  status.Update(Ok(cudaMemcpyAsync(stage.memory.as<void>(), slot, slot_bytes_,
-                                   cudaMemcpyDeviceToDevice, steps)));
+  status.Update(
+      Ok(cudaMemcpyAsync(stage.memory.as<void>(), slot, bytes, cudaMemcpyDeviceToDevice, steps)));
   status.Update(Ok(cudaEventRecord(stage.full.get(), steps)));
   status.Update(Begin(read_lanes_, stage.full.get()));
-  for (int64_t at = 0, i = 0; at < slot_bytes_ && status.ok(); at += kPieceBytes, ++i) {
+  for (int64_t at = 0, i = 0; at < bytes && status.ok(); at += kPieceBytes, ++i) {
     const Lane& lane = read_lanes_[i % 2];
-    const int64_t bytes = std::min(kPieceBytes, slot_bytes_ - at);
-    status.Update(Ok(cudaMemcpyAsync(lane.pinned.as<void>(), stage.memory.as<char>() + at, bytes,
+    const int64_t count = std::min(kPieceBytes, bytes - at);
+    status.Update(Ok(cudaMemcpyAsync(lane.pinned.as<void>(), stage.memory.as<char>() + at, count,
                                      cudaMemcpyDeviceToHost, lane.stream.get())));
-    status.Update(OnHost(lane, static_cast<char*>(host) + at, lane.pinned.as<void>(), bytes));
+    status.Update(OnHost(lane, static_cast<char*>(host) + at, lane.pinned.as<void>(), count));
   }
   status.Update(Join(read_lanes_));
   status.Update(Ok(cudaEventRecord(stage.empty.get(), reads())));
   return status;
 }
 
-absl::Status StateCopier::Write(void* slot, const void* host, cudaStream_t steps) {
+absl::Status StateCopier::Write(void* slot, const void* host, int64_t bytes, cudaStream_t steps) {
   absl::Status status = Ok(cudaEventRecord(written_before_.get(), steps));
   status.Update(Begin(write_lanes_, written_before_.get()));
-  for (int64_t at = 0, i = 0; at < slot_bytes_ && status.ok(); at += kPieceBytes, ++i) {
+  for (int64_t at = 0, i = 0; at < bytes && status.ok(); at += kPieceBytes, ++i) {
     const Lane& lane = write_lanes_[i % 2];
-    const int64_t bytes = std::min(kPieceBytes, slot_bytes_ - at);
-    status.Update(OnHost(lane, lane.pinned.as<void>(), static_cast<const char*>(host) + at, bytes));
-    status.Update(Ok(cudaMemcpyAsync(static_cast<char*>(slot) + at, lane.pinned.as<void>(), bytes,
+    const int64_t count = std::min(kPieceBytes, bytes - at);
+    status.Update(OnHost(lane, lane.pinned.as<void>(), static_cast<const char*>(host) + at, count));
+    status.Update(Ok(cudaMemcpyAsync(static_cast<char*>(slot) + at, lane.pinned.as<void>(), count,
                                      cudaMemcpyHostToDevice, lane.stream.get())));
   }
   status.Update(Join(write_lanes_));

@@ -20,13 +20,13 @@ class StateCopier {
  public:
   ~StateCopier() { Stop(); }
 
-  // Copies of states of `slot_bytes` each.
-  absl::Status Allocate(int64_t slot_bytes);
-  static int64_t DeviceBytes(int64_t slot_bytes) { return kStages * slot_bytes; }
+  // Copies of at most `most_bytes` each.
+  absl::Status Allocate(int64_t most_bytes);
+  static int64_t DeviceBytes(int64_t most_bytes) { return kStages * most_bytes; }
 
   // Enqueues a copy; it is done with what reads() or writes() then holds. `host` lives until then.
-  absl::Status Read(const void* slot, void* host, cudaStream_t steps);
-  absl::Status Write(void* slot, const void* host, cudaStream_t steps);
+  absl::Status Read(const void* slot, void* host, int64_t bytes, cudaStream_t steps);
+  absl::Status Write(void* slot, const void* host, int64_t bytes, cudaStream_t steps);
   cudaStream_t reads() const { return read_lanes_[0].stream.get(); }
   cudaStream_t writes() const { return write_lanes_[0].stream.get(); }
 
@@ -56,7 +56,6 @@ class StateCopier {
   absl::Status Begin(const std::array<Lane, 2>& lanes, cudaEvent_t after);
   absl::Status Join(const std::array<Lane, 2>& lanes);
 
-  int64_t slot_bytes_ = 0;
   std::array<Lane, 2> read_lanes_, write_lanes_;
   std::array<Stage, kStages> stages_;
   Event written_before_;

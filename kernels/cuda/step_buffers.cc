@@ -37,10 +37,10 @@ absl::Status StepBuffers::Allocate(int64_t block_bytes, int32_t max_logits) {
 
 absl::Status StepBuffers::Upload(const StepRows& rows, StepPacker* packer, cudaStream_t stream,
                                  StepPlan* plan, bool* grown) {
-  const int64_t bytes = StepPacker::MaxBytes(rows);
+  const int64_t bytes = StepPacker::MaxBytes(rows, packer->paged());
   *grown = bytes > device_.bytes();
   if (*grown) {
-    // Only long lists of biases or bans come here.
+    // Only long lists of biases, of bans or of pages come here.
     absl::Status status = CudaStatus(cudaStreamSynchronize(stream), "waiting for a step");
     status.Update(Grow(2 * bytes));
     if (!status.ok()) return status;

@@ -19,16 +19,20 @@ struct RowMeta {  // a decode row
   int32_t slot;
   int32_t token;     // kLastSampled: read from the slot
   int64_t position;  // in its sequence
+  int32_t pages;     // offset in bytes from the header: int32_t, the sequence's pages
+  int32_t pad;
 };
 
 struct ChunkMeta {  // up to kChunk consecutive tokens of a prompt
   int32_t row;      // first, of the step
   int32_t tokens;   // valid ones, in [1, kChunk]
   int32_t slot;
-  int32_t offset;  // tokens of the segment, in this step, before this chunk
-  int32_t last;    // 1: the segment ends with it
+  int32_t offset;          // tokens of the segment, in this step, before this chunk
+  int32_t last;            // 1: the segment ends with it
+  int32_t pages;           // as RowMeta's
+  int64_t position;        // of the first, in its sequence
+  int32_t segment_tokens;  // of the segment, in this step
   int32_t pad;
-  int64_t position;  // of the first, in its sequence
 };
 
 struct SpanMeta {  // up to kSpanChunks chunks: what one block takes through the recurrence

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "kernels/state_table.h"
+
 namespace sluice::cuda {
 namespace {
 
@@ -51,8 +53,13 @@ LogitMeta MakeLogitMeta(const LogitRow& row, const RowOrder& order) {
 
 }  // namespace
 
-int64_t StepPacker::MaxBytes(const StepRows& rows) {
-  int64_t tokens = 0, chunks = 0, biases = 0;
+int64_t StepPacker::MaxBytes(const StepRows& rows, bool paged) {
+  int64_t tokens = 0, chunks = 0, biases = 0, pages = 0;
+  // Each list begins at a whole line.
+  const auto list = [](int64_t seen) { return Aligned(PagesFor(seen) * 4); };
+  for (int32_t i = 0; paged && i < rows.num_decode; ++i) pages += list(rows.decode[i].position + 1);
+  for (int32_t i = 0; paged && i < rows.num_prompts; ++i)
+    pages += list(rows.prompts[i].position + rows.prompts[i].length);
   for (int32_t i = 0; i < rows.num_prompts; ++i) {
     tokens += rows.prompts[i].length;
     chunks += (rows.prompts[i].length + kChunk - 1) / kChunk;
@@ -64,7 +71,7 @@ int64_t StepPacker::MaxBytes(const StepRows& rows) {
          rows.num_decode * static_cast<int64_t>(sizeof(RowMeta)) + tokens * 4 +
          chunks * static_cast<int64_t>(sizeof(ChunkMeta) + sizeof(SpanMeta) + sizeof(ScanMeta)) +
          rows.num_logits * static_cast<int64_t>(sizeof(LogitMeta)) +
-         biases * static_cast<int64_t>(sizeof(TokenBias)) + kPadding;
+         biases * static_cast<int64_t>(sizeof(TokenBias)) + pages + kPadding;
 }
 
 void StepPacker::CutPrompts(StepPlan* plan) {
@@ -110,7 +117,7 @@ void StepPacker::CutPrompts(StepPlan* plan) {
         const int32_t tokens = std::min(length - c, kChunk);
         chunks_.push_back({prompt.row + done + c, tokens, segment.slot, done + c,
                            done + c + tokens == segment.length ? 1 : 0, 0,
-                           segment.position + done + c});
+                           segment.position + done + c, segment.length, 0});
       }
       wave.chunks += span_chunks;
       done += length;
@@ -135,10 +142,23 @@ void StepPacker::Pack(const StepRows& rows, LogitResult* results, char* block, S
   header.results = results;
   RowMeta* decode = writer.Reserve<RowMeta>(rows.num_decode, &header.rows);
   for (int32_t i = 0; i < rows.num_decode; ++i)
-    decode[i] = {rows.decode[i].slot, rows.decode[i].token, rows.decode[i].position};
+    decode[i] = {rows.decode[i].slot, rows.decode[i].token, rows.decode[i].position, 0, 0};
   int32_t* tokens = writer.Reserve<int32_t>(plan->num_prompt, &header.tokens);
   for (const RowOrder::Prompt& prompt : order_.prompts()) {
     tokens = std::copy_n(prompt.segment->tokens, prompt.segment->length, tokens);
+  }
+  if (pages_ != nullptr) {
+    const auto list = [&](int32_t slot, int64_t seen) {
+      const std::vector<int32_t>& pages = pages_->pages(slot);
+      return writer.Add(pages.data(), std::min(static_cast<int64_t>(pages.size()), PagesFor(seen)));
+    };
+    for (int32_t i = 0; i < rows.num_decode; ++i)
+      decode[i].pages = list(decode[i].slot, decode[i].position + 1);
+    int32_t of_segment = 0;
+    for (ChunkMeta& chunk : chunks_) {
+      if (chunk.offset == 0) of_segment = list(chunk.slot, chunk.position + chunk.segment_tokens);
+      chunk.pages = of_segment;
+    }
   }
   header.chunks = writer.Add(chunks_.data(), chunks_.size());
   header.spans = writer.Add(spans_.data(), spans_.size());

@@ -8,6 +8,7 @@
 
 #include "kernels/cuda/row_order.h"
 #include "kernels/cuda/step_meta.h"
+#include "kernels/page_map.h"
 #include "kernels/step_rows.h"
 
 namespace sluice::cuda {
@@ -33,12 +34,14 @@ struct StepPlan {
 
 class StepPacker {
  public:
-  // `chunk_capacity`: chunks of a wave, at least kSpanChunks. `longest_short`: RowOrder's.
-  StepPacker(int chunk_capacity, int32_t longest_short)
-      : chunk_capacity_(chunk_capacity), order_(longest_short) {}
+  // `chunk_capacity`: chunks of a wave, at least kSpanChunks. `longest_short`: RowOrder's. `pages`:
+  // of the slots, which have those of each step's rows when it is packed; null: there are none.
+  StepPacker(int chunk_capacity, int32_t longest_short, const PageMap* pages = nullptr)
+      : chunk_capacity_(chunk_capacity), pages_(pages), order_(longest_short) {}
 
-  // Bytes that Pack writes at most.
-  static int64_t MaxBytes(const StepRows& rows);
+  // Bytes that Pack writes at most; `paged`: with pages.
+  static int64_t MaxBytes(const StepRows& rows, bool paged = false);
+  bool paged() const { return pages_ != nullptr; }
 
   // `results`: where the device writes (rows.num_logits).
   void Pack(const StepRows& rows, LogitResult* results, char* block, StepPlan* plan);
@@ -47,6 +50,7 @@ class StepPacker {
   void CutPrompts(StepPlan* plan);
 
   const int chunk_capacity_;
+  const PageMap* const pages_;
   RowOrder order_;
   std::vector<ChunkMeta> chunks_;
   std::vector<SpanMeta> spans_, partial_;

@@ -10,6 +10,7 @@
 #include "kernels/cuda/linear_mixer.h"
 #include "kernels/cuda/row_ops.h"
 #include "kernels/cuda/sampler.h"
+#include "kernels/cuda/softmax_mixer.h"
 
 namespace sluice::cuda {
 namespace {
@@ -202,6 +203,8 @@ MixerLaunch StepRunner::GlaArgs(const MixerSpec& s) {
 void StepRunner::Do(const MixArgs& args) {
   if (FusedGla(*args.spec)) {
     MixGla(args);
+  } else if (args.spec->core == Core::kSoftmax) {
+    MixSoftmax(args);
   } else {
     MixLinear(args);
   }
@@ -212,6 +215,12 @@ void StepRunner::MixLinear(const MixArgs& args) {
   LinearMixer mixer(args, slots, work_.linear(), work_.ChunksOf(*args.spec), step_.meta, stream_);
   Check(mixer.Run(step_.decode, step_.plan->waves, step_.plan->num_chunks, step_.plan->num_prompt),
         "the mixer");
+}
+
+void StepRunner::MixSoftmax(const MixArgs& args) {
+  const LinearMixer::Slots slots = {work_.Slot(0), work_.slot_bytes(), &work_.table()};
+  SoftmaxMixer mixer(args, slots, work_.pages(), work_.linear(), step_.meta, stream_);
+  Check(mixer.Run(step_.decode, step_.plan->num_chunks, step_.plan->num_prompt), "the mixer");
 }
 
 void StepRunner::MixGla(const MixArgs& args) {

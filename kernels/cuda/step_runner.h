@@ -68,8 +68,9 @@ class StepRunner {
   const float* WeightOf(const StreamNorm& norm) const {
     return norm.weight.size > 0 ? norm.weight.data : work_.ones();
   }
-  // Mixers that gla's fused kernels compute, and all others.
+  // Mixers that gla's fused kernels compute, softmax layers, and all others.
   void MixGla(const MixArgs& args);
+  void MixSoftmax(const MixArgs& args);
   void MixLinear(const MixArgs& args);
   void PromptMixer(const MixerSpec& spec, const MixerLaunch& mixer);
 

@@ -102,7 +102,7 @@ int64_t Workspace::FixedBytes(const ModelSpec& spec, int32_t max_rows) {
 }
 
 absl::Status Workspace::Allocate(const ModelSpec& spec, int32_t slots, int32_t count_tables,
-                                 int32_t max_rows) {
+                                 int32_t max_rows, const AttentionRoom& room) {
   table_ = MakeStateTable(spec);
   vocab_ = spec.vocab;
   slots_ = slots;
@@ -119,6 +119,7 @@ absl::Status Workspace::Allocate(const ModelSpec& spec, int32_t slots, int32_t c
     if (!memory.ok()) return memory.status();
     *buffer.to = *std::move(memory);
   }
+  if (absl::Status status = pages_.Allocate(table_, slots + 1, room); !status.ok()) return status;
   const std::vector<float> ones(spec.hidden, 1.0f);
   return CudaStatus(cudaMemcpy(ones_.as<void>(), ones.data(), ones.size() * sizeof(float),
                                cudaMemcpyHostToDevice),

@@ -11,6 +11,7 @@
 #include "kernels/cuda/device_memory.h"
 #include "kernels/cuda/linear_workspace.h"
 #include "kernels/cuda/mixer.h"
+#include "kernels/cuda/page_store.h"
 #include "kernels/state_table.h"
 
 namespace sluice::cuda {
@@ -21,9 +22,10 @@ inline constexpr int64_t kCountTokens = 16384;  // of a prompt, marked at once
 
 class Workspace {
  public:
-  // One slot more than `slots` is there: the last, which is no sequence's.
+  // One slot more than `slots` is there: the last, which is no sequence's. `room`: where states
+  // grow.
   absl::Status Allocate(const ModelSpec& spec, int32_t slots, int32_t count_tables,
-                        int32_t max_rows);
+                        int32_t max_rows, const AttentionRoom& room);
 
   // Bytes of a slot and its company: the token last sampled in it, and a table of counts.
   static int64_t BytesPerSlot(const ModelSpec& spec);
@@ -39,6 +41,8 @@ class Workspace {
   // The buffers in the layout that the kernels of this mixer, one of the model's, want.
   ChunkBuffers ChunksOf(const MixerSpec& spec) const;
   const LinearWorkspace& linear() const { return linear_; }
+  const PageStore& pages() const { return pages_; }
+  PageMap& page_map() { return pages_.map(); }
   int64_t slot_bytes() const { return table_.bytes(); }
   char* Slot(int32_t slot) const { return states_.as<char>() + slot * slot_bytes(); }
   uint32_t* Counts(int32_t table) const { return counts_.as<uint32_t>() + table * vocab_; }
@@ -65,6 +69,7 @@ class Workspace {
   int32_t logit_tile_ = 0;
   int64_t chunk_capacity_ = 0;
   LinearWorkspace linear_;
+  PageStore pages_;
   Memory states_, last_sampled_, counts_, count_tokens_;
   Memory ones_, normed_, squares_, gate_up_, logits_, adjusted_;
   Memory chunk_q_, chunk_k_, chunk_scores_, chunk_decay_, span_carry_, span_decay_, partial_, conv_;

@@ -45,22 +45,32 @@ constexpr FamilyConfig kFamilies[] = {
                         "vocab_size": 32000})"},
     {"kda", R"({"model_type": "kda", "hidden_size": 2048, "num_hidden_layers": 24, "num_heads": 16,
                 "vocab_size": 32000})"},
+    {"hybrid", R"({"model_type": "gated_deltanet", "hidden_size": 2048, "num_hidden_layers": 24,
+                   "num_heads": 8, "head_dim": 256, "expand_v": 1, "vocab_size": 32000,
+                   "attn": {"layers": [3, 7, 11, 15, 19, 23], "num_heads": 16}})"},
+    {"transformer", R"({"model_type": "transformer", "hidden_size": 2048, "num_hidden_layers": 24,
+                        "num_heads": 16, "vocab_size": 32000})"},
 };
 
-// Numbers that a row passes through: without the embedding, and the lm head's alone.
+// Tokens before those that decode, where states grow with them.
+constexpr int kContext = 1024;
+
+// Numbers that a row passes through: without the embedding, and the lm head's alone. What a decode
+// row's attention reads: keys and values are bf16.
 struct Size {
-  double layers, head, state_bytes;
+  double layers, head, state_bytes, attention_bytes;
 };
 Size SizeOf(const ModelConfig& config, int64_t parameters) {
   const double head = static_cast<double>(config.spec.vocab * config.spec.hidden);
   const double embeddings = config.tied ? head : 2 * head;
   return {static_cast<double>(parameters) - embeddings, head,
-          static_cast<double>(MakeStateTable(config.spec).bytes())};
+          static_cast<double>(MakeStateTable(config.spec).bytes()),
+          static_cast<double>(MakeStateTable(config.spec).token_bytes()) / 2 * kContext};
 }
 
 double DecodeFloor(const GpuLimits& limits, const Size& size, int batch) {
   const double weights = size.layers + size.head, flop = 2 * weights * batch;
-  return 2 * batch * size.state_bytes / limits.copy_rate +
+  return batch * (2 * size.state_bytes + size.attention_bytes) / limits.copy_rate +
          std::max(weights * 2 / limits.copy_rate, flop / limits.gemm_rate);
 }
 
@@ -81,12 +91,18 @@ void Measure(int device, const GpuLimits& limits, const FamilyConfig& family) {
   absl::StatusOr<std::unique_ptr<Model>> model =
       Model::Create(backend->get(), config.spec, *std::move(weights), kMaxRows);
   Ok(model.status());
+  // Each slot decodes behind kContext tokens, or takes a share of a step's prompts.
+  (*backend)->SetAttentionRoom(
+      {kMaxRows + 1, kSlots * PagesFor(kContext + 1) + 2 * PagesFor(kMaxRows + 1)});
   Ok((*backend)->AllocateStates(config.spec, kSlots, 1, kMaxRows));
   Ok((*model)->Prepare());
   const Size size = SizeOf(config, (*checkpoint)->parameters());
   std::printf("%-12s %6.0f", family.name, static_cast<double>((*checkpoint)->parameters()) / 1e6);
   for (const int batch : {1, 32, 256}) {
-    const BenchRows rows(batch, 0, 0);
+    BenchRows rows(batch, 0, 0);
+    if (size.attention_bytes > 0) {
+      for (DecodeRow& row : rows.decode) row.position = kContext;
+    }
     const double seconds =
         SecondsOfStep(backend->get(), model->get(), rows.step, batch <= 64 ? 30 : 12);
     std::printf(" %8.2f %3.0f%%", seconds * 1e3, 100 * DecodeFloor(limits, size, batch) / seconds);
@@ -108,10 +124,11 @@ void CudaFamiliesBench(int device, const GpuLimits& limits, const std::vector<st
   };
   const bool all = std::none_of(std::begin(kFamilies), std::end(kFamilies), named);
   std::printf(
-      "\nwhole models, random weights: ms of a decode step (of the floor of weights and fp32 "
-      "states), and prompt tokens a second, 16384 tokens a step (of the products alone)\n"
+      "\nwhole models, random weights: ms of a decode step (of the floor of weights, fp32 states, "
+      "and keys and values of %d tokens), and prompt tokens a second, 16384 tokens a step (of the "
+      "products alone)\n"
       "%-12s %6s %13s %13s %13s %14s %14s\n",
-      "", "M", "B = 1", "32", "256", "L = 1024", "16384");
+      kContext, "", "M", "B = 1", "32", "256", "L = 1024", "16384");
   for (const FamilyConfig& family : kFamilies) {
     if (all || named(family)) Measure(device, limits, family);
   }

@@ -93,7 +93,8 @@ class Relatives:
     keys and queries, which its heads share, are repeated for every head, as FLA's operator wants them. No norm, no gate."""
 
     SHAPES = {"retnet": (8, 256, 512), "mamba2": (64, 128, 64), "hgrn2": (16, 128, 128), "transnormer": (16, 128, 128),
-              "linear_attn": (4, 512, 512)}
+              "linear_attn": (4, 512, 512), "delta_net": (16, 128, 128), "gated_delta": (8, 256, 256), "kda": (16, 128, 128)}
+    DELTA = ("delta_net", "gated_delta", "kda")
     LENGTHS = (1024, 16384)
     CONFIGURATIONS = 8  # of each kernel: its authors try up to 48, which takes minutes to compile
 
@@ -113,17 +114,21 @@ class Relatives:
 
     @classmethod
     def operator(cls, name, length):
-        from fla.ops import gla, lightning_attn, linear_attn, retention, simple_gla
+        from fla.ops import delta_rule, gated_delta_rule, gla, kda, lightning_attn, linear_attn, retention, simple_gla
         module, operator, extra = {
             "retnet": (retention, "retention", {}), "mamba2": (simple_gla, "simple_gla", {"scale": 1.0}),
             "hgrn2": (gla, "gla", {}), "transnormer": (lightning_attn, "lightning_attn", {"layer_idx": 3, "num_layers": 24}),
-            "linear_attn": (linear_attn, "linear_attn", {"normalize": False})}[name]
+            "linear_attn": (linear_attn, "linear_attn", {"normalize": False}), "delta_net": (delta_rule, "delta_rule", {}),
+            "gated_delta": (gated_delta_rule, "gated_delta_rule", {}), "kda": (kda, "kda", {})}[name]
         heads, keys, values = cls.SHAPES[name]
         batch = TOKENS // length
         inputs = {"q": random(batch, length, heads, keys), "k": random(batch, length, heads, keys),
                   "v": random(batch, length, heads, values), "output_final_state": True, **extra}
-        if name in ("hgrn2", "mamba2"):
-            inputs["g"] = log_gates(*((batch, length, heads, keys) if name == "hgrn2" else (batch, length, heads)))
+        if name in ("hgrn2", "mamba2", "gated_delta", "kda"):
+            inputs["g"] = log_gates(*((batch, length, heads, keys) if name in ("hgrn2", "kda") else (batch, length, heads)))
+        if name in cls.DELTA:
+            inputs["q"], inputs["k"] = (F.normalize(inputs[x].float(), dim=-1).bfloat16() for x in "qk")
+            inputs["beta"] = random(batch, length, heads).sigmoid()
         run = getattr(module, f"chunk_{operator}")
         return lambda: run(**inputs)
 

@@ -3,6 +3,7 @@
 
 softmax_reference.py MODEL_DIR...        compares each golden.json with it
 softmax_reference.py --make              writes the checkpoints of VARIANTS, random, with their logits
+softmax_reference.py --bf16 MODEL_DIR... notes in each golden.json the error of the cases with weights and activations in bf16
 
 Frequencies and angles are float32, as in the models' own code; everything else is float64.
 """
@@ -10,6 +11,7 @@ import json, struct, sys
 from pathlib import Path
 import numpy as np
 from gla_reference import read_safetensors, rms_norm, silu
+from linear_reference import bf16
 
 HERE = Path(__file__).parent
 HF = dict(hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=8, vocab_size=37, rms_norm_eps=1e-5,
@@ -63,10 +65,10 @@ def window_of(c, layer):
 
 
 class Model:
-    """One sequence, token by token."""
+    """One sequence, token by token. `act` rounds an activation that a layer writes to memory."""
 
-    def __init__(self, c, w):
-        self.c, self.w, self.eps = c, w, c["rms_norm_eps"]
+    def __init__(self, c, w, act=lambda x: x):
+        self.c, self.w, self.eps, self.act = c, w, c["rms_norm_eps"], act
         self.heads = c["num_attention_heads"]
         self.kv = c.get("num_key_value_heads") or self.heads
         self.dim = c.get("head_dim") or c["hidden_size"] // self.heads
@@ -77,7 +79,10 @@ class Model:
         self.position = 0
 
     def linear(self, name, x):
-        return self.w[name + ".weight"] @ x + self.w.get(name + ".bias", 0.0)
+        return self.act(self.w[name + ".weight"] @ x + self.w.get(name + ".bias", 0.0))
+
+    def norm(self, x, name):
+        return self.act(rms_norm(x, self.w[name + ".weight"], self.eps))
 
     def rotate(self, x):
         angle = (np.float32(self.position) * self.inv).astype(np.float64)
@@ -89,30 +94,31 @@ class Model:
         p = f"model.layers.{layer}.self_attn."
         q, k, v = (self.linear(p + n, x).reshape(-1, self.dim) for n in ("q_proj", "k_proj", "v_proj"))
         if p + "q_norm.weight" in self.w:
-            q, k = (rms_norm(y, self.w[p + n], self.eps) for y, n in ((q, "q_norm.weight"), (k, "k_norm.weight")))
-        q, k = self.rotate(q), self.rotate(k)
+            q, k = self.norm(q, p + "q_norm"), self.norm(k, p + "k_norm")
+        q, k = self.act(self.rotate(q)), self.act(self.rotate(k))
         self.kept[layer].append((k, v))
         window = window_of(self.c, layer)
         keys, values = (np.stack(y).repeat(self.heads // self.kv, axis=1) for y in zip(*self.kept[layer][-(window or 0):]))
         scores = np.einsum("hd,thd->ht", q, keys) * self.dim ** -0.5
         weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
         weights /= weights.sum(axis=-1, keepdims=True)
-        return self.linear(p + "o_proj", np.einsum("ht,thd->hd", weights, values).reshape(-1))
+        return self.linear(p + "o_proj", self.act(np.einsum("ht,thd->hd", weights, values).reshape(-1)))
 
     def step(self, token):
         w = self.w
         x = w["model.embed_tokens.weight"][token].copy()
         for i in range(self.c["num_hidden_layers"]):
             p = f"model.layers.{i}."
-            x = x + self.attend(i, rms_norm(x, w[p + "input_layernorm.weight"], self.eps))
-            y = rms_norm(x, w[p + "post_attention_layernorm.weight"], self.eps)
-            x = x + self.linear(p + "mlp.down_proj", silu(self.linear(p + "mlp.gate_proj", y)) * self.linear(p + "mlp.up_proj", y))
+            x = self.act(x + self.attend(i, self.norm(x, p + "input_layernorm")))
+            y = self.norm(x, p + "post_attention_layernorm")
+            gated = silu(self.linear(p + "mlp.gate_proj", y)) * self.linear(p + "mlp.up_proj", y)
+            x = self.act(x + self.linear(p + "mlp.down_proj", self.act(gated)))
         self.position += 1
-        return w.get("lm_head.weight", w["model.embed_tokens.weight"]) @ rms_norm(x, w["model.norm.weight"], self.eps)
+        return w.get("lm_head.weight", w["model.embed_tokens.weight"]) @ self.norm(x, "model.norm")
 
 
-def logits_of(c, w, ids):
-    model = Model(c, w)
+def logits_of(c, w, ids, act=lambda x: x):
+    model = Model(c, w, act)
     for token in ids:
         logits = model.step(token)
     return logits
@@ -167,6 +173,19 @@ def make(name, seed):
     (out / "golden.json").write_text(json.dumps({"about": "float64 logits of softmax_reference.py", "cases": cases}) + "\n")
 
 
+def note_bf16_errors(directory):
+    c = json.loads((directory / "config.json").read_text())
+    w = read_safetensors(str(directory / "model.safetensors"))
+    w = {n: x if "norm" in n else bf16(x) for n, x in w.items()}
+    golden = json.loads((directory / "golden.json").read_text())
+    for case in golden["cases"]:
+        expected = np.array(case["logits"])
+        got = logits_of(c, w, case["ids"], bf16)
+        case["bf16_error"] = float(f"{np.sqrt(np.sum((got - expected) ** 2) / np.sum(expected ** 2)):.3g}")
+    (directory / "golden.json").write_text(json.dumps(golden) + "\n")
+    print(directory, [case["bf16_error"] for case in golden["cases"]])
+
+
 def check(directory):
     c = json.loads((directory / "config.json").read_text())
     w = read_safetensors(str(directory / "model.safetensors"))
@@ -183,5 +202,9 @@ if __name__ == "__main__":
     if sys.argv[1:] == ["--make"]:
         for seed, variant in enumerate(VARIANTS):
             make(variant, seed)
+            note_bf16_errors(HERE / variant)
+    elif sys.argv[1:2] == ["--bf16"]:
+        for d in sys.argv[2:]:
+            note_bf16_errors(Path(d))
     else:
         sys.exit(max(check(Path(d)) for d in sys.argv[1:]) > 1e-5)

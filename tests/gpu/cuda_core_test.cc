@@ -130,6 +130,16 @@ MixerSpec Delta(int64_t heads, int64_t state_heads, int64_t dk, int64_t dv, Deca
   return s;
 }
 
+MixerSpec Softmax(int64_t heads, int64_t kv_heads, int64_t width, int64_t window) {
+  MixerSpec s = Spec(heads, kv_heads, kv_heads, width, width, Decay::kNone, GateMap::kNone);
+  s.core = Core::kSoftmax;
+  s.window = window;
+  s.rope = Rope::kTable;
+  s.rope_dims = width / 2 * 2;
+  s.out_norm.kind = NormKind::kNone;
+  return s;
+}
+
 std::vector<MixerCase> Cases() {
   std::vector<MixerCase> cases = {
       {"retnet", Retnet(4, 4, 64, 128)},
@@ -163,6 +173,12 @@ std::vector<MixerCase> Cases() {
       {"kda_wide", Delta(1, 1, 200, 64, Decay::kKey, GateMap::kKda), -2.0},
       {"kda_bounded", Delta(2, 2, 128, 128, Decay::kKey, GateMap::kKdaBounded), -2.0},
       {"kda_odd", Delta(2, 2, 12, 20, Decay::kKey, GateMap::kKda), -2.0},
+      {"softmax", Softmax(2, 2, 64, 0)},
+      {"softmax_groups", Softmax(6, 2, 128, 0)},
+      {"softmax_gate", Softmax(8, 1, 256, 0)},
+      {"softmax_window", Softmax(4, 2, 72, 100)},
+      {"softmax_odd", Softmax(3, 1, 21, 0)},
+      {"softmax_odd_window", Softmax(2, 2, 36, 70)},
   };
   for (MixerCase& c : cases) {
     MixerSpec& s = c.spec;
@@ -185,6 +201,16 @@ std::vector<MixerCase> Cases() {
     }
     if (c.name == "elu_normaliser" || c.name == "hedgehog" || c.name == "dpfp") s.normaliser = true;
     if (c.name == "relu_sums") s.q_norm = s.k_norm = QkNorm::kSum;
+    if (c.name == "softmax_groups") {
+      s.q_norm = s.k_norm = QkNorm::kRms;
+      s.rope_divisor = 4.0f;
+      s.rope_scale = 1.2f;
+    }
+    if (c.name == "softmax_gate") {
+      s.rope_dims = 64;  // the others stay
+      s.out_act = Act::kSigmoid;
+      AddGate(&s);
+    }
     if (c.name == "delta_maps") {
       s.conv = {.taps = 4, .silu = false};
       s.q_map = s.k_map = FeatureMap::kEluPlusOne;
@@ -234,7 +260,8 @@ TEST_P(CudaCoreTest, AgreesWithTheCpu) {
     decode = std::max(decode, RelativeRms(gpu.Run(row, slots, {}, 0), cpu.Run(row, slots, {}, 0)));
   }
   for (int32_t slot = 0; slot < 6; ++slot)
-    state = std::max(state, RelativeRms(gpu.State(slot), cpu.State(slot)));
+    state = std::max(
+        state, RelativeRms(gpu.State(slot, positions[slot]), cpu.State(slot, positions[slot])));
   std::printf("core %-22s prompt %.2e  decode %.2e  state %.2e\n", GetParam().name.c_str(), prompt,
               decode, state);
   EXPECT_LE(prompt, kTolerance);
@@ -268,18 +295,30 @@ TEST_P(CudaCoreTest, BitsKeepInCompany) {
       gpu.Run(part(own, 512, 37, cols), {}, {{kCut, 512, 37, tokens.data(), 512}}, 0);
   cut.insert(cut.end(), rest.begin(), rest.end());
   EXPECT_EQ(cut, mine);
-  EXPECT_EQ(gpu.State(kAlone), gpu.State(7));
-  EXPECT_EQ(gpu.State(kCut), gpu.State(7));
+  EXPECT_EQ(gpu.State(kAlone, kLength), gpu.State(7, kLength));
+  EXPECT_EQ(gpu.State(kCut, kLength), gpu.State(7, kLength));
   std::vector<DecodeRow> many;
-  for (int32_t slot = 0; slot < kCompany; ++slot) many.push_back({slot, 0, kLength});
+  for (int32_t slot = 0; slot < kCompany; ++slot) many.push_back({slot, 0, prompts[slot].length});
   for (int i = 0; i < 3; ++i) {
-    for (DecodeRow& row : many) row.position = kLength + i;
+    if (i > 0) {
+      for (DecodeRow& row : many) ++row.position;
+    }
     const std::vector<float> row = RandomInputs(kCompany, cols, 50 + i);
     const std::vector<float> out = gpu.Run(row, many, {}, 0);
     EXPECT_EQ(gpu.Run(part(row, 7, 1, cols), {{kAlone, 0, kLength + i}}, {}, 0),
               part(out, 7, 1, out_cols));
   }
-  EXPECT_EQ(gpu.State(kAlone), gpu.State(7));
+  EXPECT_EQ(gpu.State(kAlone, kLength + 3), gpu.State(7, kLength + 3));
+  // Through the host, and copied: the rest of the sequence is the same.
+  const std::vector<float> state = gpu.State(7, kLength + 3);
+  for (const Ticket moved : {gpu.backend()->WriteState(kCut, state.data(), kLength + 3),
+                             gpu.backend()->CopyState(7, kAlone)})
+    EXPECT_TRUE(gpu.backend()->Await(moved).ok());
+  EXPECT_EQ(gpu.State(kCut, kLength + 3), state);
+  const std::vector<float> row = RandomInputs(1, cols, 60);
+  const std::vector<float> next = gpu.Run(row, {{7, 0, kLength + 3}}, {}, 0);
+  EXPECT_EQ(gpu.Run(row, {{kCut, 0, kLength + 3}}, {}, 0), next);
+  EXPECT_EQ(gpu.Run(row, {{kAlone, 0, kLength + 3}}, {}, 0), next);
 }
 
 INSTANTIATE_TEST_SUITE_P(AllMixers, CudaCoreTest, testing::ValuesIn(Cases()), NameOf);
@@ -320,7 +359,7 @@ TEST_P(CudaCoreCaseTest, AgreesWithTheRecurrenceInFp64) {
   const auto end_of_prompt = expected.begin() + static_cast<int64_t>(got.size());
   const double prompt = RelativeRms(got, std::vector<double>(expected.begin(), end_of_prompt));
   const double decode = RelativeRms(decoded, std::vector<double>(end_of_prompt, expected.end()));
-  std::vector<float> slot = gpu.State(1);
+  std::vector<float> slot = gpu.State(1, kTokens);
   slot.resize(reference.state().size());
   const double state =
       RelativeRms(slot, std::vector<double>(reference.state().begin(), reference.state().end()));

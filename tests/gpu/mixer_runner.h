@@ -23,7 +23,7 @@ struct MixerValues {
   std::vector<float> gate, gate_bias, log_decay, lower_bound, a_log;
   std::vector<float> q_map, k_map, q_map_bias, k_map_bias;
   std::vector<float> q_map2, k_map2, q_map2_bias, k_map2_bias;
-  std::vector<float> theta, skip, out_norm, out_norm_bias, out_gate, out_gate_bias;
+  std::vector<float> theta, q_norm, k_norm, skip, out_norm, out_norm_bias, out_gate, out_gate_bias;
 };
 // gate_bias: the mean of the gates' biases.
 MixerValues RandomMixerValues(const MixerSpec& spec, double gate_bias, uint64_t seed);
@@ -40,7 +40,8 @@ class MixerRunner {
   std::vector<float> Run(const std::vector<float>& in, const std::vector<DecodeRow>& decode,
                          const std::vector<PromptSegment>& prompts, int64_t layer);
 
-  std::vector<float> State(int32_t slot);
+  // The slot has seen `tokens`, which counts where states grow.
+  std::vector<float> State(int32_t slot, int64_t tokens = 0);
   Backend* backend() { return backend_.get(); }
   const MixerSpec& spec() const { return *args_.spec; }
 

@@ -163,6 +163,20 @@ TEST(Cores, GatedShortConvolutions) {
             "yet");
 }
 
+TEST(Cores, SoftmaxLayersOnBoth) {
+  ModelSpec spec = Shape().Spec();
+  MixerSpec& mixer = MixerOf(&spec);
+  mixer.core = Core::kSoftmax;
+  mixer.decay = Decay::kNone;
+  mixer.gate = GateMap::kNone;
+  EXPECT_EQ(CheckSpec(DeviceKind::kCpu, spec), absl::OkStatus());
+  EXPECT_EQ(CheckSpec(DeviceKind::kCuda, spec), absl::OkStatus());
+  EXPECT_EQ(CoreRevisions(DeviceKind::kCuda, spec), "3-softmax1");
+  mixer.dk = mixer.key_width = 520;
+  EXPECT_EQ(CheckSpec(DeviceKind::kCpu, spec), absl::OkStatus());
+  EXPECT_EQ(Refusal(DeviceKind::kCuda, spec), "cuda: head_dim is 520, must be at most 512");
+}
+
 TEST(Cores, ACoreWithoutKernelsSaysSo) {
   ModelSpec spec = Shape().Spec();
   MixerOf(&spec).core = Core::kSelective;
