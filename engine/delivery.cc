@@ -128,6 +128,7 @@ void Delivery::DeliverToken(Call* call, Sequence* sequence, const LogitResult& r
   bool ended = IsStop(request, result.token, &end.reason);
   if (ended && end.reason == FinishReason::kStopToken) {
     end.matched_stop = std::string(tokenizer_->Piece(result.token));
+    end.stop_token = result.token;
   }
   if (sequence->text != nullptr) {
     const std::string* stop_string = nullptr;

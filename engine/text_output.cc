@@ -29,14 +29,19 @@ std::string IncompleteTail(const Tokenizer& tokenizer, absl::string_view undecod
   return std::string(tail.pending());
 }
 
+StreamDecoder DecoderAfter(const Tokenizer* tokenizer, absl::Span<const int32_t> prompt,
+                           bool continuation, absl::string_view undecoded) {
+  StreamDecoder out(tokenizer, continuation || HasText(*tokenizer, prompt));
+  out.SetPending(IncompleteTail(*tokenizer, undecoded, prompt));
+  return out;
+}
+
 TextOutput::TextOutput(const Tokenizer* tokenizer, absl::Span<const int32_t> prompt,
                        bool continuation, absl::string_view undecoded,
                        const std::vector<std::string>& stop_strings)
-    : decoder_(tokenizer, continuation || HasText(*tokenizer, prompt)),
+    : decoder_(DecoderAfter(tokenizer, prompt, continuation, undecoded)),
       matcher_(stop_strings),
-      stop_strings_(&stop_strings) {
-  decoder_.SetPending(IncompleteTail(*tokenizer, undecoded, prompt));
-}
+      stop_strings_(&stop_strings) {}
 
 const std::string* TextOutput::Append(int32_t token, bool match_stops, std::string* text) {
   if (matcher_.empty()) {

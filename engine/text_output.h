@@ -18,6 +18,11 @@ namespace sluice {
 std::string IncompleteTail(const Tokenizer& tokenizer, absl::string_view undecoded,
                            absl::Span<const int32_t> tokens);
 
+// Decodes what follows `prompt`, which may end inside a character. `continuation`: the prompt goes
+// on a history, whose text left `undecoded` bytes.
+StreamDecoder DecoderAfter(const Tokenizer* tokenizer, absl::Span<const int32_t> prompt,
+                           bool continuation, absl::string_view undecoded);
+
 class TextOutput {
  public:
   // The text goes on where `prompt` ends, be it inside a character; `prompt` where a history did

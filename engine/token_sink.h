@@ -68,6 +68,7 @@ struct FinishedEvent {
   int32_t index = 0;
   FinishReason reason = FinishReason::kMaxTokens;
   std::string matched_stop;
+  int32_t stop_token = -1;  // with kStopToken
   Usage usage;
   Timings timings;
   absl::Status status;                         // not OK with kError only

@@ -43,8 +43,30 @@ const std::vector<ServerFlag>& ServerFlags() {
       {"http_listen", "HOST:PORT", kServing,
        "The OpenAI-compatible HTTP API and its page are served on this address; if empty, nowhere. "
        "The port is plain HTTP, so an address beyond loopback needs --allow_plaintext. Port 0 "
-       "picks a free port.",
+       "picks a free port. If the default address is taken, or over HTTP nobody could show who he "
+       "is, the daemon serves without the port and logs why.",
        &Options::http_listen},
+      {"cors_origins", "ORIGINS", kServing,
+       "Pages of these origins may use the HTTP API: a list such as "
+       "https://a.example,http://b:3000, or * for every page. Pages of other origins than its own "
+       "are refused.",
+       &Options::cors_origins},
+      {"http_hosts", "HOSTS", kServing,
+       "On loopback and without --auth_tokens_file, the HTTP API is refused to requests whose Host "
+       "is neither a name of loopback nor in this list (a.example,b), because any page may have a "
+       "name that leads here.",
+       &Options::http_hosts},
+      {"http_metrics", "BOOL", kServing,
+       "/metrics is served on the HTTP API's port too, to whoever may call.",
+       &Options::http_metrics},
+      {"generation_config", "BOOL", kServing,
+       "Over HTTP, the sampling that the checkpoint's generation_config.json names holds where a "
+       "request is silent. gRPC keeps the defaults of its messages.",
+       &Options::generation_config},
+      {"http_stream_silence", "DURATION", kServing,
+       "A stream over HTTP is silent for no longer than this: a comment line goes out, because "
+       "proxies cut connections that are silent. inf means never.",
+       &Options::http_stream_silence, 0.1, kNoBound},
       {"chat_template", "TEXT", kServing,
        "The HTTP API writes each message of a chat by this template. {role} and {content} stand "
        "for those of the message; \\n, \\t and \\\\ are escapes.",

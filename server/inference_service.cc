@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "server/convert.h"
+#include "server/grpc_handlers.h"
 #include "server/grpc_stream.h"
 #include "server/start_call.h"
 #include "server/status.h"
@@ -31,7 +32,29 @@ void Discard(const Message* message) {
 
 InferenceService::InferenceService(const InferenceParts& parts, const RequestBounds& bounds,
                                    v1::Model model)
-    : parts_(parts), bounds_(bounds), model_(std::move(model)) {}
+    : parts_(parts), bounds_(bounds), model_(std::move(model)) {
+  HandleUnparsable();
+}
+
+void InferenceService::HandleUnparsable() {
+  const auto refused = [this](Method method) {
+    return [this, method](grpc::CallbackServerContext* context) {
+      const CallRecord call{
+          .method = method, .started = parts_.clock->Now(), .span = StartSpan(context)};
+      parts_.early_calls->Arrive(*context);
+      parts_.stats->Done(call, UnparsableMessage().error_code(), parts_.clock->Now());
+    };
+  };
+  const auto handle = [&](const char* name, Method counted_as, auto method) {
+    MarkMethodCallback(MethodIndex(v1::InferenceService::service_full_name(), name),
+                       NewHandler(this, method, refused(counted_as)));
+  };
+  handle("Generate", Method::kGenerate, &InferenceService::Generate);
+  handle("Score", Method::kScore, &InferenceService::Score);
+  handle("Tokenize", Method::kTokenize, &InferenceService::Tokenize);
+  handle("Detokenize", Method::kDetokenize, &InferenceService::Detokenize);
+  handle("GetModel", Method::kGetModel, &InferenceService::GetModel);
+}
 
 grpc::ServerWriteReactor<v1::GenerateResponse>* InferenceService::Generate(
     grpc::CallbackServerContext* context, const v1::GenerateRequest* message) {

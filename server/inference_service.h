@@ -41,6 +41,8 @@ class InferenceService final : public v1::InferenceService::CallbackService {
                                      v1::Model* response) override;
 
  private:
+  // Has calls refused whose message cannot be parsed.
+  void HandleUnparsable();
   // Makes the reactor of a stream whose request `parse` gives, and starts the request.
   template <typename Converter>
   grpc::ServerWriteReactor<typename Converter::Response>* StartStream(

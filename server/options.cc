@@ -120,7 +120,10 @@ absl::Status Assign(const ServerFlag& flag, const std::string& text, absl::Durat
 }
 
 absl::Status Assign(const ServerFlag& flag, const std::string& text, Options* options) {
-  return std::visit([&](auto field) { return Assign(flag, text, &(options->*field)); }, flag.field);
+  absl::Status status =
+      std::visit([&](auto field) { return Assign(flag, text, &(options->*field)); }, flag.field);
+  if (status.ok()) options->given.emplace_back(flag.name);
+  return status;
 }
 
 // `origin` is "--" for the command line, or "FILE: --" for a flag that a file gives.

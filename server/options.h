@@ -37,8 +37,24 @@ struct ServerOptions {
   std::string admin_listen = "127.0.0.1:9464";
   // The OpenAI-compatible HTTP API and its page are served on this address; if empty, nowhere. The
   // port is plain HTTP, so an address beyond loopback needs --allow_plaintext. Port 0 picks a free
-  // port.
-  std::string http_listen;
+  // port. If the default address is taken, or over HTTP nobody could show who he is, the daemon
+  // serves without the port and logs why.
+  std::string http_listen = "127.0.0.1:8080";
+  // Pages of these origins may use the HTTP API: a list such as https://a.example,http://b:3000, or
+  // * for every page. Pages of other origins than its own are refused.
+  std::string cors_origins;
+  // On loopback and without --auth_tokens_file, the HTTP API is refused to requests whose Host is
+  // neither a name of loopback nor in this list (a.example,b), because any page may have a name
+  // that leads here.
+  std::string http_hosts;
+  // /metrics is served on the HTTP API's port too, to whoever may call.
+  bool http_metrics = false;
+  // Over HTTP, the sampling that the checkpoint's generation_config.json names holds where a
+  // request is silent. gRPC keeps the defaults of its messages.
+  bool generation_config = true;
+  // A stream over HTTP is silent for no longer than this: a comment line goes out, because proxies
+  // cut connections that are silent. inf means never.
+  absl::Duration http_stream_silence = absl::Seconds(5);
   // The HTTP API writes each message of a chat by this template. {role} and {content} stand for
   // those of the message; \n, \t and \\ are escapes.
   std::string chat_template = "{role}: {content}\\n";
@@ -194,6 +210,9 @@ struct ServerOptions {
   std::string log_level = "info";
   // /metrics also has the names that existing dashboards read, which begin with vllm:.
   bool vllm_metrics = true;
+
+  // The names of the flags that were set, which are no defaults. No flag of its own.
+  std::vector<std::string> given;
 };
 
 // The action that the command line asks for.

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "engine/checkpoint/sampling_defaults.h"
 #include "kernels/check.h"
 #include "server/address.h"
 #include "server/grpc_settings.h"
@@ -147,6 +148,15 @@ absl::Status Server::CheckHttp() {
     return absl::InvalidArgumentError(
         absl::StrCat("--chat_template ", chat_template.status().message()));
   }
+  const absl::StatusOr<OriginPolicy> origins = OriginPolicy::Parse(options_.cors_origins);
+  if (!origins.ok()) {
+    return absl::InvalidArgumentError(absl::StrCat("--cors_origins: ", origins.status().message()));
+  }
+  if (!HttpIsAskedFor() && !options_.tls_client_ca.empty() && options_.auth_tokens_file.empty()) {
+    Log(LogLevel::kInfo, "http",
+        {{"address", "none"}, {"why", "nobody shows --tls_client_ca's certificates over HTTP"}});
+    options_.http_listen.clear();
+  }
   if (options_.http_listen.empty()) return absl::OkStatus();
   const absl::StatusOr<Address> address = ParseAddress(options_.http_listen);
   if (!address.ok()) {
@@ -165,6 +175,11 @@ absl::Status Server::CheckHttp() {
         "certificate");
   }
   return absl::OkStatus();
+}
+
+bool Server::HttpIsAskedFor() const {
+  return std::find(options_.given.begin(), options_.given.end(), "http_listen") !=
+         options_.given.end();
 }
 
 absl::Status Server::CheckAdmin() {
@@ -263,6 +278,8 @@ RequestBounds Server::Bounds() const {
   RequestBounds bounds;
   bounds.model_name = host_.description.name();
   bounds.vocab_size = host_.description.vocab_size();
+  bounds.eos_token_ids.assign(host_.description.eos_token_ids().begin(),
+                              host_.description.eos_token_ids().end());
   bounds.max_prompt_tokens = options_.max_prompt_tokens;
   bounds.max_new_tokens = options_.max_new_tokens;
   bounds.max_sequences = std::min(options_.max_sequences, host_.slots);
@@ -358,11 +375,33 @@ absl::Status Server::StartHttp() {
   options.keepalive_time = options_.keepalive_time;
   options.keepalive_timeout = options_.keepalive_timeout;
   options.callers_authenticate = !options_.auth_tokens_file.empty();
+  options.events_silence = options_.http_stream_silence;
   absl::StatusOr<ChatTemplate> chat_template = ChatTemplate::Parse(options_.chat_template);
   if (!chat_template.ok()) return chat_template.status();
-  absl::StatusOr<std::unique_ptr<HttpDoor>> http =
-      HttpDoor::Start(options, &http_stats_, Parts(), Bounds(), host_.description,
-                      *std::move(chat_template), session_calls_.get());
+  absl::StatusOr<OriginPolicy> origins = OriginPolicy::Parse(options_.cors_origins);
+  if (!origins.ok()) return origins.status();
+  // A name that leads to loopback takes a page of its owner's behind everybody's firewall.
+  if (options_.auth_tokens_file.empty() && !ReachableByOthers(http_listen_)) {
+    origins->CheckHosts(options_.http_hosts);
+  }
+  HttpDoorParts parts{.chat_template = *std::move(chat_template),
+                      .origins = *std::move(origins),
+                      .sessions = session_calls_.get(),
+                      .serving = [this] { return health_->serving(); }};
+  if (options_.generation_config) {
+    absl::StatusOr<SamplingDefaults> sampling = ReadSamplingDefaults(options_.model);
+    if (!sampling.ok()) return sampling.status();
+    parts.sampling = *sampling;
+  }
+  if (options_.http_metrics) {
+    parts.metrics = [this] { return metrics_ready_ ? MetricsText(metric_sources_) : ""; };
+  }
+  absl::StatusOr<std::unique_ptr<HttpDoor>> http = HttpDoor::Start(
+      options, &http_stats_, Parts(), Bounds(), host_.description, std::move(parts));
+  if (!http.ok() && !HttpIsAskedFor()) {
+    Log(LogLevel::kWarn, "http", {{"address", "none"}, {"why", http.status().message()}});
+    return absl::OkStatus();
+  }
   if (!http.ok()) return http.status();
   http_ = *std::move(http);
   return absl::OkStatus();
@@ -389,6 +428,7 @@ absl::Status Server::StartAdmin() {
       .prompt_grid = host_.backend->info().prompt_grid,
       .startup = timer_.stages(),
   };
+  metrics_ready_ = true;
   if (options_.admin_listen.empty()) return absl::OkStatus();
   AdminHandlers handlers;
   handlers.metrics = [this] { return MetricsText(metric_sources_); };

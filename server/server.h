@@ -5,6 +5,7 @@
 
 #include <grpcpp/grpcpp.h>
 
+#include <atomic>
 #include <functional>
 #include <memory>
 #include <string>
@@ -88,6 +89,7 @@ class Server {
   absl::Status OpenDoor();
   absl::Status OpenTls();
   absl::Status CheckHttp();
+  bool HttpIsAskedFor() const;
   absl::Status CheckAdmin();
   void BuildCore();
   ListenerOptions Connections() const;
@@ -134,6 +136,7 @@ class Server {
   bool grpc_hangs_ = false;
   std::string address_;
   MetricSources metric_sources_;
+  std::atomic<bool> metrics_ready_{false};  // metric_sources_ is set
   std::unique_ptr<AdminHttp> admin_;
 };
 

@@ -2,11 +2,35 @@
 
 #include <utility>
 
+#include "server/grpc_handlers.h"
 #include "server/session_call.h"
 #include "server/session_transfer.h"
 #include "server/trace.h"
 
 namespace sluice {
+
+SessionService::SessionService(SessionCalls* calls) : calls_(calls), parts_(calls->parts()) {
+  HandleUnparsable();
+}
+
+void SessionService::HandleUnparsable() {
+  const auto handle = [this](const char* name, Method counted_as, auto method) {
+    const auto refused = [this, counted_as](grpc::CallbackServerContext* context) {
+      parts_.early_calls->Arrive(*context);
+      parts_.stats->Done(Record(counted_as, context), UnparsableMessage().error_code(),
+                         parts_.clock->Now());
+    };
+    MarkMethodCallback(MethodIndex(v1::SessionService::service_full_name(), name),
+                       NewHandler(this, method, refused));
+  };
+  handle("CreateSession", Method::kCreateSession, &SessionService::CreateSession);
+  handle("GetSession", Method::kGetSession, &SessionService::GetSession);
+  handle("ListSessions", Method::kListSessions, &SessionService::ListSessions);
+  handle("UpdateSession", Method::kUpdateSession, &SessionService::UpdateSession);
+  handle("ForkSession", Method::kForkSession, &SessionService::ForkSession);
+  handle("DeleteSession", Method::kDeleteSession, &SessionService::DeleteSession);
+  handle("ExportSession", Method::kExportSession, &SessionService::ExportSession);
+}
 
 CallRecord SessionService::Record(Method method, grpc::CallbackServerContext* context) const {
   return {.method = method, .started = parts_.clock->Now(), .span = StartSpan(context)};

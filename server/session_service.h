@@ -20,7 +20,7 @@ namespace sluice {
 class SessionService final : public v1::SessionService::CallbackService {
  public:
   // `calls` outlives the service.
-  explicit SessionService(SessionCalls* calls) : calls_(calls), parts_(calls->parts()) {}
+  explicit SessionService(SessionCalls* calls);
 
   // From now on calls are refused with UNAVAILABLE. Any thread.
   void Drain() { draining_.store(true, std::memory_order_relaxed); }
@@ -49,6 +49,8 @@ class SessionService final : public v1::SessionService::CallbackService {
       grpc::CallbackServerContext* context, v1::Session* response) override;
 
  private:
+  // Has calls refused whose message cannot be parsed.
+  void HandleUnparsable();
   CallRecord Record(Method method, grpc::CallbackServerContext* context) const;
   // The tenant whose sessions the call is about, or the error that refuses the call.
   absl::StatusOr<TenantRef> Caller(const grpc::CallbackServerContext& context,

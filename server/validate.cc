@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/container/flat_hash_set.h"
 #include "absl/strings/ascii.h"
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
@@ -127,6 +128,18 @@ std::vector<TokenBias> ParseBias(const v1::SamplingParams& message, const Reques
   return out;
 }
 
+// EOS and the stop tokens are not sampled before min_new_tokens.
+void CheckTokensAreLeft(const StopConditions& stop, const RequestBounds& bounds,
+                        FieldViolations* violations) {
+  if (stop.min_new_tokens == 0) return;
+  absl::flat_hash_set<int32_t> masked(stop.token_ids.begin(), stop.token_ids.end());
+  if (!stop.ignore_eos) masked.insert(bounds.eos_token_ids.begin(), bounds.eos_token_ids.end());
+  if (static_cast<int64_t>(masked.size()) < bounds.vocab_size) return;
+  violations->Add("stop.min_new_tokens",
+                  absl::StrCat("is ", stop.min_new_tokens,
+                               ", but every token of the vocabulary ends the answer"));
+}
+
 StopConditions ParseStop(const v1::StopConditions& message, const RequestBounds& bounds,
                          FieldViolations* violations) {
   StopConditions out;
@@ -157,6 +170,7 @@ StopConditions ParseStop(const v1::StopConditions& message, const RequestBounds&
     out.token_ids.assign(message.token_ids().begin(), message.token_ids().end());
   }
   out.ignore_eos = message.ignore_eos();
+  CheckTokensAreLeft(out, bounds, violations);
   out.include_stop = message.include_stop();
   if (message.has_time_limit()) {
     out.time_limit =

@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -25,6 +26,7 @@ namespace sluice {
 struct RequestBounds {
   std::string model_name;
   int32_t vocab_size = 0;
+  std::vector<int32_t> eos_token_ids;
   int64_t max_prompt_tokens = 1048576;
   int32_t max_new_tokens = 1048576;
   int32_t max_sequences = 64;

@@ -374,8 +374,10 @@ absl::StatusOr<json> ReadReport(const std::string& file) {
   std::ifstream in;
   const absl::Status opened = OpenFile(file, &in);
   if (!opened.ok()) return opened;
-  json report = json::parse(in, nullptr, /*allow_exceptions=*/false);
-  if (!IsReport(report)) {
+  const std::string text(std::istreambuf_iterator<char>(in), {});
+  json report = json::parse(text, nullptr, /*allow_exceptions=*/false);
+  // The parser takes a NUL byte for the end of the text.
+  if (!IsReport(report) || text.find('\0') != std::string::npos) {
     return absl::InvalidArgumentError(
         absl::StrCat(file, ": is not a report of sluice bench --json=FILE"));
   }

@@ -36,7 +36,10 @@ absl::StatusOr<int64_t> Length(const nlohmann::json& object, const char* field) 
 
 absl::StatusOr<RequestShape> ParseObject(absl::string_view line) {
   const nlohmann::json object = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
-  if (!object.is_object()) return absl::InvalidArgumentError("is not a JSON object");
+  // The parser takes a NUL byte for the end of the line.
+  if (!object.is_object() || line.find('\0') != absl::string_view::npos) {
+    return absl::InvalidArgumentError("is not a JSON object");
+  }
   RequestShape shape;
   const absl::StatusOr<int64_t> output = Length(object, "output_tokens");
   if (!output.ok()) return output.status();

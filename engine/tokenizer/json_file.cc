@@ -200,6 +200,10 @@ class Reader : public nlohmann::json_sax<json> {
 }  // namespace
 
 absl::StatusOr<TokenizerJson> ParseTokenizerJson(absl::string_view bytes) {
+  // The parser takes a NUL byte for the end of the text.
+  if (const size_t nul = bytes.find('\0'); nul != absl::string_view::npos) {
+    return absl::InvalidArgumentError(absl::StrCat("is not valid JSON at byte ", nul + 1));
+  }
   TokenizerJson parsed;
   Reader reader(&parsed);
   json::sax_parse(bytes.data(), bytes.data() + bytes.size(), &reader);

@@ -133,6 +133,7 @@ class Loader {
       if (!ReadAddedToken(field, &token) || !status_.ok()) continue;
       bytes += token.content.size();
       if (field.At("special").Bool(false, &status_)) special_.push_back(token.id);
+      added_texts_.emplace_back(token.id, token.content);
       if (field.At("normalized").Bool(true, &status_)) {
         token.content = Normalize(token.content);
         normalized_forms_.emplace_back(token.id, token.content);
@@ -274,6 +275,10 @@ class Loader {
     for (const std::string& piece : parts_.pieces) parts_.texts.push_back(decoder_.Text(piece));
     // Such a token stands for what it matches, spaces that the normalizer put there included.
     for (const auto& [id, form] : normalized_forms_) parts_.texts[id] = decoder_.Text(form);
+    // An added token is written as it is, not in the alphabet of bytes.
+    if (decoder_.byte_level) {
+      for (const auto& [id, text] : added_texts_) parts_.texts[id] = text;
+    }
     parts_.control.resize(parts_.pieces.size());
     for (const int32_t id : special_) parts_.control[id] = true;
     parts_.bos_id = options_.bos_id;
@@ -290,6 +295,7 @@ class Loader {
   absl::flat_hash_map<std::string, int32_t> added_ids_;
   absl::flat_hash_set<std::string> left_out_;  // pieces with ids that the model does not have
   std::vector<std::pair<int32_t, std::string>> normalized_forms_;  // of added tokens, by id
+  std::vector<std::pair<int32_t, std::string>> added_texts_;       // as the file writes them, by id
   std::vector<int32_t> special_;
   BpeVocabulary bpe_;
   DecoderSection decoder_;

@@ -30,6 +30,8 @@ constexpr int kUnsentBytes = 32 * 1024;
 constexpr uint64_t kMaxBehindFault = 64 * 1024;
 // A body that is taken as it comes may take longer than others, if so many bytes come in a second.
 constexpr double kSlowestStream = 64 * 1024;
+// A comment of server-sent events: readers pass over it.
+constexpr absl::string_view kComment = ": still here\n\n";
 // Time for the peer to see the last answer and to close.
 constexpr absl::Duration kLinger = absl::Seconds(2);
 
@@ -293,19 +295,22 @@ bool HttpConnection::WriteStep() {
 bool HttpConnection::TakeOutput() {
   HttpExchange::Output output = exchange_->Take();
   if (output.head.has_value()) AppendHead(*std::move(output.head), output.stream);
-  const bool chunked = !exchange_->head().http_1_0;
-  for (const std::string& piece : output.pieces) {
-    if (chunked) {
-      AppendChunk(piece, &out_);
-    } else {
-      out_.append(piece);
-    }
-  }
+  for (const std::string& piece : output.pieces) AppendPiece(piece);
+  const bool chunked = !exchange_->head().http_1_0 && exchange_->head().method != "HEAD";
   if (output.ended && output.stream && chunked) out_.append(kLastChunk);
   taken_ = true;
   ended_ = output.ended;
   if (out_.empty()) exchange_->Written();  // of pieces without bytes
   return !out_.empty() || ended_;
+}
+
+void HttpConnection::AppendPiece(absl::string_view piece) {
+  if (exchange_->head().method == "HEAD") return;
+  if (exchange_->head().http_1_0) {
+    out_.append(piece.data(), piece.size());
+  } else {
+    AppendChunk(piece, &out_);
+  }
 }
 
 void HttpConnection::AppendHead(HttpReply reply, bool stream) {
@@ -352,7 +357,18 @@ void HttpConnection::Linger() {
 
 // ---- Its end ----
 
+void HttpConnection::FillSilence(absl::Duration now) {
+  if (exchange_ == nullptr || !exchange_->is_events()) return;
+  if (exchange_->BeginIfPlannedBy(now - context_->options.events_head_after)) return Advance();
+  const bool silent = stream_ && !ended_ && out_.empty();
+  if (!silent || now - since_ < context_->options.events_silence) return;
+  AppendPiece(kComment);
+  Advance();
+}
+
 void HttpConnection::Sweep(absl::Duration now) {
+  if (phase_ == Phase::kServing) FillSilence(now);
+  if (closed_) return;
   const HttpServerOptions& options = context_->options;
   if (phase_ == Phase::kLingering) {
     if (now - since_ > kLinger) Close();

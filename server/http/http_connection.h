@@ -88,6 +88,9 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   void AnswerNow();
 
   bool TakeOutput();
+  void AppendPiece(absl::string_view piece);
+  // Lets a client that waits for events see that it still has its connection.
+  void FillSilence(absl::Duration now);
   void AppendHead(HttpReply reply, bool stream);
   // False: the socket takes no more for now, or the peer is gone.
   bool Flush();

@@ -3,8 +3,10 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/escaping.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/strings/strip.h"
 #include "absl/time/clock.h"
 #include "server/http/openai_model.h"
@@ -12,8 +14,11 @@
 #include "server/http/openai_session.h"
 #include "server/http/openapi.h"
 #include "server/http/page.h"
+#include "server/http/tokens_json.h"
 #include "server/log.h"
+#include "server/options.h"
 #include "server/start_call.h"
+#include "server/status.h"
 #include "server/trace.h"
 
 namespace sluice {
@@ -25,6 +30,30 @@ constexpr size_t kInlineBytes = 64 * 1024;
 constexpr int64_t kMaxBodies = 64;
 
 constexpr absl::string_view kModels = "/v1/models/";
+
+// Names of fields that are told as unknown.
+constexpr size_t kMaxToldFields = 16;
+constexpr size_t kMaxToldBytes = 64;
+
+// More than one slash counts as one, and one at the end as none.
+std::string NormalPath(absl::string_view path) {
+  std::string out;
+  for (const char c : path) {
+    if (c != '/' || out.empty() || out.back() != '/') out.push_back(c);
+  }
+  if (out.size() > 1 && out.back() == '/') out.pop_back();
+  return out;
+}
+
+// Clients may not see that a field meant nothing, so that its name comes back.
+void TellUnknownFields(const std::vector<std::string>& names, HttpExchange* exchange) {
+  std::vector<std::string> told;
+  for (const std::string& name : names) {
+    if (told.size() == kMaxToldFields) break;
+    told.push_back(absl::CHexEscape(absl::string_view(name).substr(0, kMaxToldBytes)));
+  }
+  if (!told.empty()) exchange->AddHeader("x-sluice-ignored-fields", absl::StrJoin(told, ", "));
+}
 
 // More than one traceparent counts as none.
 TraceSpan SpanOf(const HttpHead& head) {
@@ -61,6 +90,7 @@ bool Matches(absl::string_view pattern, absl::string_view path, std::string* id)
 // A request on its way to its answer.
 struct HttpDoor::Request {
   std::shared_ptr<HttpExchange> exchange;
+  std::string path;
   const Route* route = nullptr;  // null: there is nothing at its path
   CallRecord record;
   std::string id;  // that its path has for {id}
@@ -84,6 +114,8 @@ struct HttpDoor::Refusal {
   grpc::StatusCode code;
   std::pair<std::string, std::string> header{};
 };
+
+bool HttpDoor::IsGet(const Route& route) { return absl::string_view(route.method) == "GET"; }
 
 absl::Span<const HttpDoor::Route> HttpDoor::Routes() {
   static constexpr Route kRoutes[] = {
@@ -109,6 +141,40 @@ absl::Span<const HttpDoor::Route> HttpDoor::Routes() {
        .method = "GET",
        .counted_as = Method::kModels,
        .serve = &HttpDoor::ServeModel},
+      {.path = "/health",
+       .prefix = false,
+       .method = "GET",
+       .counted_as = Method::kModels,
+       .serve = &HttpDoor::ServeHealth,
+       .open = true},
+      {.path = "/version",
+       .prefix = false,
+       .method = "GET",
+       .counted_as = Method::kModels,
+       .serve = &HttpDoor::ServeVersion,
+       .open = true},
+      {.path = "/metrics",
+       .prefix = false,
+       .method = "GET",
+       .counted_as = Method::kModels,
+       .serve = &HttpDoor::ServeMetrics},
+      {.path = "/tokenizer_info",
+       .prefix = false,
+       .method = "GET",
+       .counted_as = Method::kModels,
+       .serve = &HttpDoor::ServeTokenizerInfo},
+      {.path = "/tokenize",
+       .prefix = false,
+       .method = "POST",
+       .counted_as = Method::kTokenize,
+       .serve = &HttpDoor::ServeTokens,
+       .takes = kJson},
+      {.path = "/detokenize",
+       .prefix = false,
+       .method = "POST",
+       .counted_as = Method::kDetokenize,
+       .serve = &HttpDoor::ServeTokens,
+       .takes = kJson},
       {.path = "/v1/completions",
        .prefix = false,
        .method = "POST",
@@ -177,7 +243,7 @@ const HttpDoor::Route* HttpDoor::RouteOf(absl::string_view method, absl::string_
     if (!(route.prefix ? absl::StartsWith(path, route.path) : Matches(route.path, path, id))) {
       continue;
     }
-    if (method == route.method) return &route;
+    if (method == route.method || (method == "HEAD" && IsGet(route))) return &route;
     if (found == nullptr) found = &route;
   }
   return found;
@@ -190,7 +256,7 @@ std::string HttpDoor::MethodsOf(absl::string_view path) {
     if (!(route.prefix ? absl::StartsWith(path, route.path) : Matches(route.path, path, &id))) {
       continue;
     }
-    absl::StrAppend(&out, out.empty() ? "" : ", ", route.method);
+    absl::StrAppend(&out, out.empty() ? "" : ", ", route.method, IsGet(route) ? ", HEAD" : "");
   }
   return out;
 }
@@ -205,10 +271,8 @@ std::vector<std::pair<std::string, std::string>> HttpDoor::Paths() {
 
 absl::StatusOr<std::unique_ptr<HttpDoor>> HttpDoor::Start(
     HttpServerOptions options, HttpServerStats* stats, const InferenceParts& core,
-    const RequestBounds& bounds, const v1::Model& model, ChatTemplate chat_template,
-    SessionCalls* sessions) {
-  std::unique_ptr<HttpDoor> door(
-      new HttpDoor(core, bounds, model, std::move(chat_template), sessions));
+    const RequestBounds& bounds, const v1::Model& model, HttpDoorParts parts) {
+  std::unique_ptr<HttpDoor> door(new HttpDoor(core, bounds, model, std::move(parts)));
   options.max_body_bytes = bounds.max_message_bytes;
   options.max_bodies_bytes = kMaxBodies * bounds.max_message_bytes;
   HttpServer::Handlers handlers;
@@ -226,12 +290,12 @@ absl::StatusOr<std::unique_ptr<HttpDoor>> HttpDoor::Start(
 }
 
 HttpDoor::HttpDoor(const InferenceParts& core, const RequestBounds& bounds, const v1::Model& model,
-                   ChatTemplate chat_template, SessionCalls* sessions)
+                   HttpDoorParts parts)
     : parts_{core, bounds, absl::StrCat("fp_", model.fingerprint())},
-      chat_template_(std::move(chat_template)),
+      served_(std::move(parts)),
+      model_(model),
       model_json_(ModelJson(model, absl::ToUnixSeconds(absl::Now()))),
-      session_calls_(sessions),
-      sessions_(sessions, &parts_.core) {}
+      sessions_(served_.sessions, &parts_.core) {}
 
 void HttpDoor::Drain() {
   draining_.store(true, std::memory_order_relaxed);
@@ -243,7 +307,12 @@ void HttpDoor::Drain() {
 HttpServer::BodyHandler HttpDoor::OnRequest(const std::shared_ptr<HttpExchange>& exchange) {
   const RequestRef request = std::make_shared<Request>();
   request->exchange = exchange;
-  request->route = RouteOf(exchange->head().method, exchange->head().path, &request->id);
+  request->path = NormalPath(exchange->head().path);
+  request->route = RouteOf(exchange->head().method, request->path, &request->id);
+  if (request->route != nullptr && request->route->serve == &HttpDoor::ServeMetrics &&
+      served_.metrics == nullptr) {
+    request->route = nullptr;
+  }
   CallRecord& record = request->record;
   record.method = request->route == nullptr ? Method::kModels : request->route->counted_as;
   record.request_id = RequestIdFrom(std::string(exchange->head().Find("x-request-id")));
@@ -251,10 +320,17 @@ HttpServer::BodyHandler HttpDoor::OnRequest(const std::shared_ptr<HttpExchange>&
   record.span = SpanOf(exchange->head());
   exchange->AddHeader("x-request-id", record.request_id);
   if (record.span.traced()) exchange->AddHeader(kTraceparent, record.span.Header());
+  for (const auto& [name, value] : served_.origins.AnswerFields(exchange->head())) {
+    exchange->AddHeader(name, value);
+  }
   if (const std::optional<Refusal> refusal = CheckHead(request.get())) {
     HttpReply reply = ErrorReply(refusal->error);
     if (!refusal->header.first.empty()) reply.headers.push_back(refusal->header);
     Answer(*request, std::move(reply), refusal->code);
+    return nullptr;
+  }
+  if (OriginPolicy::IsPreflight(exchange->head())) {
+    exchange->Reply(OriginPolicy::Preflight(exchange->head(), MethodsOf(request->path)));
     return nullptr;
   }
   if (request->route->takes_at_once) {
@@ -266,14 +342,18 @@ HttpServer::BodyHandler HttpDoor::OnRequest(const std::shared_ptr<HttpExchange>&
 std::optional<HttpDoor::Refusal> HttpDoor::CheckHead(Request* request) const {
   const HttpHead& head = request->exchange->head();
   const Route* route = request->route;
+  if (std::optional<HttpError> error = served_.origins.Check(head)) {
+    return Refusal{*std::move(error), grpc::StatusCode::PERMISSION_DENIED};
+  }
   if (route == nullptr) {
     return Refusal{BadRequest(404, "there is nothing at this path", "not_found"),
                    grpc::StatusCode::NOT_FOUND};
   }
-  if (head.method != route->method) {
+  if (OriginPolicy::IsPreflight(head)) return std::nullopt;
+  if (head.method != route->method && !(head.method == "HEAD" && IsGet(*route))) {
     return Refusal{BadRequest(405, "this path does not take this method", "method_not_allowed"),
                    grpc::StatusCode::UNIMPLEMENTED,
-                   {"Allow", MethodsOf(head.path)}};
+                   {"Allow", MethodsOf(request->path)}};
   }
   if (route->open) return std::nullopt;
   absl::StatusOr<TenantRef> tenant = TenantOf(*request->exchange);
@@ -288,7 +368,7 @@ std::optional<HttpDoor::Refusal> HttpDoor::CheckHead(Request* request) const {
     return Refusal{ToHttpError(ends, false), grpc::StatusCode::UNAVAILABLE};
   }
   if (route->takes == nullptr) return std::nullopt;
-  // Also keeps pages of other origins out: a browser asks first, and is not answered.
+  // A page of another origin cannot say so without a preflight.
   if (!IsType(head.Find("content-type"), route->takes)) {
     return Refusal{BadRequest(415, absl::StrCat("the Content-Type must be ", route->takes),
                               "unsupported_media_type"),
@@ -361,8 +441,7 @@ void HttpDoor::ServeModels(const RequestRef& request) {
 }
 
 void HttpDoor::ServeModel(const RequestRef& request) {
-  const absl::string_view name =
-      absl::string_view(request->exchange->head().path).substr(kModels.size());
+  const absl::string_view name = absl::string_view(request->path).substr(kModels.size());
   const absl::Status status = CheckModelName(name, parts_.bounds);
   if (!status.ok()) return Refuse(*request, status);
   HttpReply reply;
@@ -375,30 +454,81 @@ void HttpDoor::ServeSession(const RequestRef& request) {
                   request->body.text());
 }
 
-void HttpDoor::ServeCall(const RequestRef& request) {
+void HttpDoor::ServeHealth(const RequestRef& request) {
+  HttpReply reply;
+  reply.status = served_.serving() ? 200 : 503;
+  reply.body = served_.serving() ? "{\"status\":\"ok\"}" : "{\"status\":\"not ready\"}";
+  request->exchange->Reply(std::move(reply));
+}
+
+void HttpDoor::ServeVersion(const RequestRef& request) {
+  HttpReply reply;
+  reply.body = absl::StrCat("{\"version\":\"", Version(), "\"}");
+  request->exchange->Reply(std::move(reply));
+}
+
+void HttpDoor::ServeMetrics(const RequestRef& request) {
+  const bool posted = parts_.core.worker->Post([this, request] {
+    HttpReply reply;
+    reply.content_type = "text/plain; version=0.0.4; charset=utf-8";
+    reply.body = served_.metrics();
+    Answer(*request, std::move(reply), grpc::StatusCode::OK);
+  });
+  if (!posted) Refuse(*request, absl::ResourceExhaustedError("too many scrapes wait"));
+}
+
+void HttpDoor::ServeTokenizerInfo(const RequestRef& request) {
+  if (!parts_.core.tokenizer->has_text()) {
+    return Refuse(
+        *request,
+        WithReason(absl::FailedPreconditionError("this daemon has no tokenizer"), "NO_TOKENIZER"));
+  }
+  HttpReply reply;
+  reply.body = TokenizerInfoJson(*parts_.core.tokenizer, model_);
+  Answer(*request, std::move(reply), grpc::StatusCode::OK);
+}
+
+void HttpDoor::ServeTokens(const RequestRef& request) { Run(request, &HttpDoor::RunTokens); }
+
+void HttpDoor::ServeCall(const RequestRef& request) { Run(request, &HttpDoor::RunCall); }
+
+void HttpDoor::Run(const RequestRef& request, void (HttpDoor::*run)(Request*)) {
   if (draining_.load(std::memory_order_relaxed)) {
     return Refuse(*request, absl::UnavailableError("the daemon is shutting down"));
   }
-  if (request->body.text().size() <= kInlineBytes) return RunCall(request.get());
-  if (!parts_.core.worker->Post([this, request] { RunCall(request.get()); })) {
+  if (request->body.text().size() <= kInlineBytes) return (this->*run)(request.get());
+  if (!parts_.core.worker->Post([this, request, run] { (this->*run)(request.get()); })) {
     Refuse(*request, absl::ResourceExhaustedError("too many large texts wait to be encoded"));
   }
+}
+
+void HttpDoor::RunTokens(Request* request) {
+  const std::string& body = request->body.text();
+  const absl::StatusOr<std::string> answer =
+      request->record.method == Method::kTokenize
+          ? TokenizeJson(body, served_.chat_template, parts_.bounds, *parts_.core.tokenizer, model_)
+          : DetokenizeJson(body, parts_.bounds, *parts_.core.tokenizer);
+  if (!answer.ok()) return Refuse(*request, answer.status());
+  HttpReply reply;
+  reply.body = *answer;
+  Answer(*request, std::move(reply), grpc::StatusCode::OK);
 }
 
 void HttpDoor::RunCall(Request* request) {
   const bool chat = request->record.method == Method::kChatCompletions;
   absl::StatusOr<OpenAiRequest> parsed =
-      chat ? ParseChatCompletion(request->body.text(), chat_template_,
-                                 parts_.bounds.max_stop_strings)
-           : ParseCompletion(request->body.text(), parts_.bounds.max_sequences);
+      chat ? ParseChatCompletion(request->body.text(), served_.chat_template,
+                                 parts_.bounds.max_stop_strings, served_.sampling)
+           : ParseCompletion(request->body.text(), parts_.bounds.max_sequences, served_.sampling);
   request->body = HttpBody();
   absl::Status status = parsed.status();
   if (parsed.ok()) status = TakeSessionHeaders(request->exchange->head(), &*parsed);
   if (!status.ok()) {
     return RefuseCall(parts_.core, request->exchange.get(), request->record, status, chat);
   }
+  TellUnknownFields(parsed->unknown_fields, request->exchange.get());
   if (!parsed->prompts.front().session_id().empty()) {
-    return StartOnSession(&parts_, session_calls_, request->exchange, request->tenant,
+    return StartOnSession(&parts_, served_.sessions, request->exchange, request->tenant,
                           *std::move(parsed), request->record);
   }
   OpenAiCall::Start(&parts_, request->exchange, request->tenant, *parsed, request->record);

@@ -5,6 +5,8 @@
 //   GET  /v1/models, /v1/models/{id}
 //   POST /v1/completions, /v1/chat/completions
 //   .... /v1/sessions, and below it (SessionDoor)
+//   POST /tokenize, /detokenize
+//   GET  /tokenizer_info, /health, /version, /metrics
 //
 // It is a second door to the same house: tenants, bounds, queue and drain are those of the gRPC
 // services. Plain HTTP: for TLS there is a proxy in front.
@@ -12,6 +14,7 @@
 #define SLUICE_SERVER_HTTP_HTTP_DOOR_H_
 
 #include <atomic>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -28,11 +31,22 @@
 #include "server/http/http_exchange.h"
 #include "server/http/http_server.h"
 #include "server/http/openai_call.h"
+#include "server/http/origin_policy.h"
 #include "server/http/session_door.h"
 #include "server/listener.h"
 #include "sluice/v1/model.pb.h"
 
 namespace sluice {
+
+// What the door serves beside the calls.
+struct HttpDoorParts {
+  ChatTemplate chat_template;
+  OriginPolicy origins{};
+  SessionCalls* sessions = nullptr;        // outlives the door
+  SamplingDefaults sampling{};             // of requests that are silent
+  std::function<bool()> serving{};         // calls are let in; never waits
+  std::function<std::string()> metrics{};  // null: none are served here
+};
 
 class HttpDoor {
  public:
@@ -40,8 +54,7 @@ class HttpDoor {
   // outlives the door. The bounds on bodies in `options` follow from `bounds`.
   static absl::StatusOr<std::unique_ptr<HttpDoor>> Start(
       HttpServerOptions options, HttpServerStats* stats, const InferenceParts& core,
-      const RequestBounds& bounds, const v1::Model& model, ChatTemplate chat_template,
-      SessionCalls* sessions);
+      const RequestBounds& bounds, const v1::Model& model, HttpDoorParts parts);
 
   // Every method and path that is served, "{id}" in place of a name.
   static std::vector<std::pair<std::string, std::string>> Paths();
@@ -61,10 +74,11 @@ class HttpDoor {
   using RequestRef = std::shared_ptr<Request>;
 
   HttpDoor(const InferenceParts& core, const RequestBounds& bounds, const v1::Model& model,
-           ChatTemplate chat_template, SessionCalls* sessions);
+           HttpDoorParts parts);
 
   // The server's thread, but for RunCall.
   static absl::Span<const Route> Routes();
+  static bool IsGet(const Route& route);
   // Null: there is nothing at the path. Otherwise one of its routes, that of the method if there is
   // one. `id` is what stands for {id}.
   static const Route* RouteOf(absl::string_view method, absl::string_view path, std::string* id);
@@ -81,7 +95,15 @@ class HttpDoor {
   void ServeOpenApi(const RequestRef& request);
   void ServeModels(const RequestRef& request);
   void ServeModel(const RequestRef& request);
+  void ServeHealth(const RequestRef& request);
+  void ServeVersion(const RequestRef& request);
+  void ServeMetrics(const RequestRef& request);
+  void ServeTokenizerInfo(const RequestRef& request);
+  void ServeTokens(const RequestRef& request);
   void ServeCall(const RequestRef& request);
+  // Runs the request here, or on the worker if its body is large.
+  void Run(const RequestRef& request, void (HttpDoor::*run)(Request*));
+  void RunTokens(Request* request);
   void RunCall(Request* request);
   void ServeSession(const RequestRef& request);
 
@@ -89,9 +111,9 @@ class HttpDoor {
   void Refuse(const Request& request, const absl::Status& status);
 
   const OpenAiParts parts_;
-  const ChatTemplate chat_template_;
+  const HttpDoorParts served_;
+  const v1::Model model_;
   const std::string model_json_;
-  SessionCalls* const session_calls_;
   const SessionDoor sessions_;
   std::atomic<bool> draining_{false};
   std::unique_ptr<HttpServer> server_;

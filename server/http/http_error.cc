@@ -32,6 +32,7 @@ constexpr FieldName kFieldNames[] = {
     {"options.", "", ""},
     {"session.labels", "labels", "labels"},
     {"session_id", "session", "session"},
+    {"token_ids", "tokens", "tokens"},
 };
 
 // `field` may go on after the name: "stop.strings[2]".

@@ -20,18 +20,67 @@ void HttpExchange::Reply(HttpReply reply) { Answer(std::move(reply), false); }
 void HttpExchange::Start(HttpReply head) { Answer(std::move(head), true); }
 
 void HttpExchange::Answer(HttpReply reply, bool streams) {
-  reply.headers.insert(reply.headers.end(), common_headers_.begin(), common_headers_.end());
   bool wake = false;
   {
     MutexLock lock(&mutex_);
     SLUICE_CHECK(!answered_);
-    answered_ = true;
-    reply_ = std::move(reply);
-    streams_ = streams;
-    ended_ = !streams;
+    SetAnswer(std::move(reply), streams);
     wake = NeedsWake();
   }
   if (wake) wake_();
+}
+
+void HttpExchange::SetAnswer(HttpReply reply, bool streams) {
+  reply.headers.insert(reply.headers.end(), common_headers_.begin(), common_headers_.end());
+  answered_ = true;
+  reply_ = std::move(reply);
+  streams_ = streams;
+  ended_ = !streams;
+}
+
+void HttpExchange::PlanEvents(HttpReply head, absl::Duration now) {
+  MutexLock lock(&mutex_);
+  SLUICE_CHECK(!answered_ && !events_);
+  events_ = true;
+  planned_ = std::move(head);
+  planned_at_ = now;
+}
+
+void HttpExchange::BeginEvents() {
+  bool wake = false;
+  {
+    MutexLock lock(&mutex_);
+    if (!planned_.has_value()) return;
+    SetAnswer(*std::exchange(planned_, std::nullopt), true);
+    wake = NeedsWake();
+  }
+  if (wake) wake_();
+}
+
+bool HttpExchange::ReplyInstead(HttpReply reply) {
+  bool wake = false;
+  {
+    MutexLock lock(&mutex_);
+    if (answered_) return false;
+    planned_.reset();
+    events_ = false;
+    SetAnswer(std::move(reply), false);
+    wake = NeedsWake();
+  }
+  if (wake) wake_();
+  return true;
+}
+
+bool HttpExchange::BeginIfPlannedBy(absl::Duration since) {
+  MutexLock lock(&mutex_);
+  if (!planned_.has_value() || planned_at_ > since) return false;
+  SetAnswer(*std::exchange(planned_, std::nullopt), true);
+  return true;
+}
+
+bool HttpExchange::is_events() {
+  MutexLock lock(&mutex_);
+  return events_;
 }
 
 void HttpExchange::Send(std::string bytes, Done done) {

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "absl/strings/string_view.h"
+#include "absl/time/time.h"
 #include "server/core/mutex.h"
 #include "server/http/http_message.h"
 
@@ -38,7 +39,7 @@ class HttpExchange : public std::enable_shared_from_this<HttpExchange> {
   // The client may call: its connection is kept where strangers' are closed for want of room.
   void CountAsCall() { call_ = true; }
   bool is_call() const { return call_; }
-  // Adds a field to the answer, whatever that will be.
+  // Adds a field to the answer, whatever that will be. Also later, by whoever makes the answer.
   void AddHeader(std::string name, std::string value) {
     common_headers_.emplace_back(std::move(name), std::move(value));
   }
@@ -58,6 +59,13 @@ class HttpExchange : public std::enable_shared_from_this<HttpExchange> {
   void Start(HttpReply head);
   void Send(std::string bytes, Done done);
   void End();
+  // The answer will be a stream of server-sent events with this head, unless ReplyInstead comes
+  // before it begins. It begins with BeginEvents, or when the client has waited for its head since
+  // `now` for long; from then on the connection fills silence with comments. Once.
+  void PlanEvents(HttpReply head, absl::Duration now);
+  void BeginEvents();
+  // Gives a whole answer in the planned stream's place. False: it has begun.
+  bool ReplyInstead(HttpReply reply);
   // Gives up on the client: every piece on its way is done, without success, and the connection
   // ends.
   void Cut();
@@ -72,6 +80,10 @@ class HttpExchange : public std::enable_shared_from_this<HttpExchange> {
     bool ended = false;  // nothing follows
   };
   Output Take();
+  // Begins a planned stream whose client has waited since `since` or longer. True if it did.
+  bool BeginIfPlannedBy(absl::Duration since);
+  // The answer is a stream of events, planned or begun.
+  bool is_events();
   // There is an answer, whole or begun.
   bool answered();
   // Nobody waits for the answer any more: the connection is to end.
@@ -87,6 +99,7 @@ class HttpExchange : public std::enable_shared_from_this<HttpExchange> {
   // True if the connection must be woken, because it has not been since the last Take.
   bool NeedsWake() SLUICE_REQUIRES(mutex_) { return !std::exchange(woken_, true); }
   void Answer(HttpReply reply, bool streams);
+  void SetAnswer(HttpReply reply, bool streams) SLUICE_REQUIRES(mutex_);
   void Abandon();
 
   const HttpHead head_;
@@ -101,6 +114,9 @@ class HttpExchange : public std::enable_shared_from_this<HttpExchange> {
   bool gone_ SLUICE_GUARDED_BY(mutex_) = false;
   std::function<void()> on_gone_ SLUICE_GUARDED_BY(mutex_);
   bool answered_ SLUICE_GUARDED_BY(mutex_) = false;
+  std::optional<HttpReply> planned_ SLUICE_GUARDED_BY(mutex_);  // head of events, until it begins
+  absl::Duration planned_at_ SLUICE_GUARDED_BY(mutex_);
+  bool events_ SLUICE_GUARDED_BY(mutex_) = false;
   std::optional<HttpReply> reply_ SLUICE_GUARDED_BY(mutex_);  // until taken
   bool streams_ SLUICE_GUARDED_BY(mutex_) = false;
   bool ended_ SLUICE_GUARDED_BY(mutex_) = false;

@@ -36,6 +36,10 @@ struct HttpServerOptions {
   absl::Duration request_bound = absl::Seconds(60);  // from a request's first byte to its last
   absl::Duration idle_bound = absl::Seconds(60);     // between requests
   absl::Duration write_bound = absl::Seconds(60);    // a peer may take nothing of a whole answer
+  // A client that waits for events gets the head of its answer after `events_head_after`, and a
+  // comment after every `events_silence` without a byte.
+  absl::Duration events_head_after = absl::Seconds(1);
+  absl::Duration events_silence = absl::InfiniteDuration();
   // The system probes for a peer that is lost without a word.
   absl::Duration keepalive_time = absl::Seconds(30);
   absl::Duration keepalive_timeout = absl::Seconds(10);

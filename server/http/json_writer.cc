@@ -9,6 +9,14 @@
 namespace sluice {
 namespace {
 
+// Bytes of the character at the start of `text` that ends a line for some readers of events, which
+// must not tear one in two: U+0085, U+2028 or U+2029. 0: it is none of them.
+size_t LineEndBytes(absl::string_view text) {
+  if (text.size() >= 2 && text[0] == '\xC2' && text[1] == '\x85') return 2;
+  if (text.size() < 3 || text[0] != '\xE2' || text[1] != '\x80') return 0;
+  return text[2] == '\xA8' || text[2] == '\xA9' ? 3 : 0;
+}
+
 void AppendEscaped(char c, std::string* out) {
   switch (c) {
     case '"':
@@ -41,7 +49,16 @@ void AppendJsonString(absl::string_view text, std::string* out) {
   std::string valid;
   if (!IsValidUtf8(text)) text = valid = ToValidUtf8(text);
   out->push_back('"');
-  for (const char c : text) AppendEscaped(c, out);
+  for (size_t i = 0; i < text.size(); ++i) {
+    const char c = text[i];
+    const size_t size = c == '\xC2' || c == '\xE2' ? LineEndBytes(text.substr(i)) : 0;
+    if (size == 0) {
+      AppendEscaped(c, out);
+      continue;
+    }
+    absl::StrAppendFormat(out, "\\u%04x", static_cast<unsigned>(Utf8CharCode(text.substr(i))));
+    i += size - 1;
+  }
   out->push_back('"');
 }
 

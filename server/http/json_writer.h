@@ -8,7 +8,7 @@
 
 namespace sluice {
 
-// `text` in quotes. What is not UTF-8 in it becomes U+FFFD.
+// `text` in quotes. What is not UTF-8 in it becomes U+FFFD; U+0085, U+2028 and U+2029 are escaped.
 void AppendJsonString(absl::string_view text, std::string* out);
 
 // Appends the shortest decimal that reads back as `value`. JSON has no infinities and no NaN; they

@@ -33,6 +33,7 @@ AnswerFormat FormatOf(const OpenAiParts& parts, const OpenAiRequest& request,
   format.token_ids = request.token_ids || !parts.core.tokenizer->has_text();
   format.prompt_logprobs = first.output().prompt_logprobs();
   format.n = first.has_n() ? first.n() : 1;
+  format.own_stop = request.own_stop;
   format.id = absl::StrCat(request.chat ? "chatcmpl-" : "cmpl-", request_id);
   format.created = absl::ToUnixSeconds(absl::Now());
   format.model = parts.bounds.model_name;
@@ -41,12 +42,19 @@ AnswerFormat FormatOf(const OpenAiParts& parts, const OpenAiRequest& request,
   return format;
 }
 
-// The token without a log-probability; -1: each has one, or there is none.
-int32_t FirstToken(const OpenAiRequest& request, const Request& parsed) {
+AnswerPrompt PromptOf(const Tokenizer* tokenizer, const OpenAiRequest& request,
+                      const Request& parsed, bool echoed) {
   const bool on_history = request.session.has_value() && request.session->position > 0;
-  const std::vector<int32_t>& prompt =
-      request.session.has_value() ? parsed.prompt_if_empty : parsed.prompt;
-  return on_history || prompt.empty() ? -1 : prompt.front();
+  const bool starts = request.session.has_value() && !on_history;
+  return AnswerPrompt(tokenizer, starts ? parsed.prompt_if_empty : parsed.prompt, echoed,
+                      on_history);
+}
+
+// A chat's own end comes beside those that a request may have.
+RequestBounds BoundsOf(const OpenAiParts& parts, const OpenAiRequest& request) {
+  RequestBounds bounds = parts.bounds;
+  if (!request.own_stop.empty()) ++bounds.max_stop_strings;
+  return bounds;
 }
 
 }  // namespace
@@ -91,9 +99,9 @@ class OpenAiCall::Transport final : public StreamTransport {
 };
 
 absl::Status OpenAiCall::Check(const OpenAiParts& parts, const OpenAiRequest& request) {
+  const RequestBounds bounds = BoundsOf(parts, request);
   for (const v1::GenerateRequest& prompt : request.prompts) {
-    const absl::StatusOr<Request> parsed =
-        ParseGenerate(prompt, parts.bounds, *parts.core.tokenizer, 0);
+    const absl::StatusOr<Request> parsed = ParseGenerate(prompt, bounds, *parts.core.tokenizer, 0);
     if (!parsed.ok()) return parsed.status();
     if (parsed->prompt.empty() && parsed->prompt_if_empty.empty()) {
       FieldViolations violations;
@@ -116,13 +124,13 @@ void OpenAiCall::Start(const OpenAiParts* parts, std::shared_ptr<HttpExchange> e
     return refuse(violations.ToStatus());
   }
   AnswerFormat format = FormatOf(*parts, request, record.request_id);
+  const RequestBounds bounds = BoundsOf(*parts, request);
   std::vector<Request> requests;
   for (const v1::GenerateRequest& prompt : request.prompts) {
-    absl::StatusOr<Request> parsed =
-        ParseGenerate(prompt, parts->bounds, *core.tokenizer, RandomBits());
+    absl::StatusOr<Request> parsed = ParseGenerate(prompt, bounds, *core.tokenizer, RandomBits());
     if (!parsed.ok()) return refuse(parsed.status());
     parsed->request_id = record.request_id;
-    format.first_tokens.push_back(FirstToken(request, *parsed));
+    format.prompts.push_back(PromptOf(core.tokenizer, request, *parsed, format.prompt_logprobs));
     requests.push_back(*std::move(parsed));
   }
   const std::shared_ptr<OpenAiCall> call(
@@ -136,6 +144,8 @@ void OpenAiCall::Start(const OpenAiParts* parts, std::shared_ptr<HttpExchange> e
                  },
                  [&](LiveCalls::Place place) {
                    exchange->set_on_gone([call] { call->OnGone(); });
+                   if (request.stream)
+                     exchange->PlanEvents(StreamHead(request.session), core.clock->Now());
                    call->place_ = std::move(place);
                  }});
   if (!started.ok()) refuse(started);
@@ -166,7 +176,7 @@ void OpenAiCall::Write(size_t prompt, std::vector<TokenEvent> events) {
                                                  "): ask for a stream, or for less")));
   }
   if (bytes.empty()) return stream->OnWriteDone(true);
-  if (!std::exchange(started_, true)) exchange_->Start(StreamHead(answer_.session()));
+  if (!std::exchange(started_, true)) exchange_->BeginEvents();
   exchange_->Send(std::move(bytes), [stream](bool ok) { stream->OnWriteDone(ok); });
 }
 
@@ -190,16 +200,19 @@ void OpenAiCall::Complete() {
   // Before the client can know that the call has ended.
   const InferenceParts& core = parts_->core;
   core.stats->Done(record_, static_cast<grpc::StatusCode>(failure_.code()), core.clock->Now());
-  if (!failure_.ok() && !started_) {
-    return exchange_->Reply(ErrorReply(ToHttpError(failure_, chat_)));
-  }
   if (!stream_) {
     HttpReply reply;
-    reply.body = answer_.Whole();
-    if (answer_.session().has_value()) AddSession(*answer_.session(), &reply);
+    if (failure_.ok()) {
+      reply.body = answer_.Whole();
+      if (answer_.session().has_value()) AddSession(*answer_.session(), &reply);
+    } else {
+      reply = ErrorReply(ToHttpError(failure_, chat_));
+    }
     return exchange_->Reply(std::move(reply));
   }
-  if (!started_) exchange_->Start(StreamHead(answer_.session()));
+  // An error is the answer, unless a part of another one went out.
+  if (!failure_.ok() && exchange_->ReplyInstead(ErrorReply(ToHttpError(failure_, chat_)))) return;
+  exchange_->BeginEvents();
   exchange_->Send(failure_.ok() ? answer_.StreamEnd()
                                 : ServerSentEvent(ErrorJson(ToHttpError(failure_, chat_))),
                   nullptr);

@@ -70,7 +70,7 @@ class OpenAiCall {
   // Used by the emitter thread only, once the requests are submitted.
   CallRecord record_;
   OpenAiAnswer answer_;
-  bool started_ = false;  // a chunk went out, and with it the status 200
+  bool started_ = false;  // a chunk went out
   size_t open_;           // prompts that have not finished
   absl::Status failure_;
 

@@ -2,23 +2,16 @@
 
 #include "absl/strings/str_cat.h"
 #include "server/http/json_writer.h"
+#include "server/http/tokens_json.h"
 
 namespace sluice {
-namespace {
-
-// States of one size have no bound.
-std::string ContextLength(const v1::Model& model) {
-  const int64_t tokens = model.limits().max_attention_tokens();
-  return tokens > 0 ? absl::StrCat(tokens) : "null";
-}
-
-}  // namespace
 
 std::string ModelJson(const v1::Model& model, int64_t created) {
   std::string out = "{\"id\":";
   AppendJsonString(model.name(), &out);
   absl::StrAppend(&out, ",\"object\":\"model\",\"created\":", created,
-                  ",\"owned_by\":\"sluice\",\"sluice\":{");
+                  ",\"owned_by\":\"sluice\",\"context_length\":", ContextLengthJson(model),
+                  ",\"sluice\":{");
   const auto text = [&](const char* name, const std::string& value) {
     absl::StrAppend(&out, "\"", name, "\":");
     AppendJsonString(value, &out);
@@ -32,7 +25,7 @@ std::string ModelJson(const v1::Model& model, int64_t created) {
   absl::StrAppend(&out, "\"parameters\":", model.parameters(),
                   ",\"vocab_size\":", model.vocab_size(), ",\"state_bytes\":", model.state_bytes(),
                   ",\"state_bytes_per_token\":", model.state_bytes_per_token(),
-                  ",\"context_length\":", ContextLength(model));
+                  ",\"context_length\":", ContextLengthJson(model));
   const v1::Limits& limits = model.limits();
   absl::StrAppend(&out, ",\"limits\":{\"max_prompt_tokens\":", limits.max_prompt_tokens(),
                   ",\"max_new_tokens\":", limits.max_new_tokens(),

@@ -1,10 +1,12 @@
 #include "server/http/openai_response.h"
 
+#include <algorithm>
 #include <utility>
 #include <variant>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "engine/text_output.h"
 #include "engine/tokenizer/utf8.h"
 #include "server/http/json_writer.h"
 
@@ -44,11 +46,19 @@ void AppendComma(std::string* out) {
 
 std::string ServerSentEvent(absl::string_view json) { return absl::StrCat("data: ", json, "\n\n"); }
 
+AnswerPrompt::AnswerPrompt(const Tokenizer* tokenizer, absl::Span<const int32_t> prompt,
+                           bool echoed, bool continuation)
+    : first_token(prompt.empty() || continuation ? -1 : prompt.front()),
+      decoder(echoed ? StreamDecoder(tokenizer, continuation)
+                     : DecoderAfter(tokenizer, prompt, continuation, "")),
+      after(echoed ? DecoderAfter(tokenizer, prompt, continuation, "") : decoder) {}
+
 OpenAiAnswer::OpenAiAnswer(AnswerFormat format, const Tokenizer* tokenizer)
     : format_(std::move(format)), tokenizer_(tokenizer), session_(format_.session) {
-  const size_t choices = format_.first_tokens.size() * static_cast<size_t>(format_.n);
-  choices_.assign(choices, Choice(tokenizer, /*continuation=*/!format_.prompt_logprobs));
-  prompt_scored_.assign(format_.first_tokens.size(), false);
+  for (const AnswerPrompt& prompt : format_.prompts) {
+    choices_.insert(choices_.end(), static_cast<size_t>(format_.n), Choice(prompt.decoder));
+  }
+  prompt_scored_.assign(format_.prompts.size(), false);
 }
 
 std::string OpenAiAnswer::Add(size_t prompt, const std::vector<TokenEvent>& events) {
@@ -62,9 +72,8 @@ std::string OpenAiAnswer::Add(size_t prompt, const std::vector<TokenEvent>& even
     }
     if (format_.prompt_logprobs && !prompt_scored_[prompt]) {
       prompt_scored_[prompt] = true;
-      if (format_.first_tokens[prompt] >= 0) {
-        AddLogprob(format_.first_tokens[prompt], nullptr, &choices_[index]);
-      }
+      const int32_t first_token = format_.prompts[prompt].first_token;
+      if (first_token >= 0) AddLogprob(first_token, nullptr, &choices_[index]);
     }
     if (const auto* scores = std::get_if<PromptLogprobsEvent>(&event)) {
       for (const TokenLogprob& logprob : scores->logprobs) {
@@ -74,7 +83,7 @@ std::string OpenAiAnswer::Add(size_t prompt, const std::vector<TokenEvent>& even
     }
     if (const auto* delta = std::get_if<DeltaEvent>(&event)) {
       index += static_cast<size_t>(delta->index);
-      AddDelta(*delta, &choices_[index]);
+      AddDelta(prompt, *delta, &choices_[index]);
     } else if (const auto* finished = std::get_if<FinishedEvent>(&event)) {
       index += static_cast<size_t>(finished->index);
       AddFinished(*finished, &choices_[index]);
@@ -86,7 +95,7 @@ std::string OpenAiAnswer::Add(size_t prompt, const std::vector<TokenEvent>& even
 
 // ---- Taking events in ----
 
-void OpenAiAnswer::AddDelta(const DeltaEvent& delta, Choice* choice) {
+void OpenAiAnswer::AddDelta(size_t prompt, const DeltaEvent& delta, Choice* choice) {
   choice->text += delta.text;
   size_ += delta.text.size();
   if (format_.token_ids) {
@@ -97,11 +106,15 @@ void OpenAiAnswer::AddDelta(const DeltaEvent& delta, Choice* choice) {
     }
     size_ += choice->ids.size() - before;
   }
+  if (!delta.logprobs.empty() && !std::exchange(choice->generates, true)) {
+    choice->decoder = format_.prompts[prompt].after;
+  }
   for (const TokenLogprob& logprob : delta.logprobs) AddLogprob(logprob.token, &logprob, choice);
 }
 
 void OpenAiAnswer::AddFinished(const FinishedEvent& event, Choice* choice) {
   choice->finish_reason = FinishName(event.reason);
+  choice->stop_reason = StopReason(event);
   new_tokens_ += event.usage.new_tokens;
   if (event.index == 0) reused_tokens_ += event.usage.reused_tokens;
   if (!event.status.ok() && failure_.ok()) failure_ = event.status;
@@ -111,24 +124,48 @@ void OpenAiAnswer::AddFinished(const FinishedEvent& event, Choice* choice) {
   }
 }
 
-std::string OpenAiAnswer::TokenText(int32_t token) const {
-  if (!tokenizer_->has_text()) return absl::StrCat("token_id:", token);
-  if (tokenizer_->IsControl(token)) return std::string(tokenizer_->Piece(token));
-  const absl::string_view text = tokenizer_->Text(token);
-  return IsValidUtf8(text) ? std::string(text) : BytesName(text);
+std::string OpenAiAnswer::StopReason(const FinishedEvent& event) const {
+  if (event.reason == FinishReason::kStopToken) return absl::StrCat(event.stop_token);
+  if (event.reason != FinishReason::kStopString || event.matched_stop == format_.own_stop) {
+    return "null";
+  }
+  std::string out;
+  AppendJsonString(event.matched_stop, &out);
+  return out;
 }
 
-// The token as it stands in the text: without the space that Encode made up in front of it.
-std::string OpenAiAnswer::NextToken(int32_t token, Choice* choice) const {
-  if (!tokenizer_->has_text()) return TokenText(token);
-  std::string added;
-  const bool in_character = !choice->decoder.pending().empty();
-  choice->decoder.Append(token, &added);
-  choice->offset += CountCharacters(added);
-  if (in_character || !choice->decoder.pending().empty()) {
-    return BytesName(tokenizer_->Text(token));
+OpenAiAnswer::Shown OpenAiAnswer::Show(int32_t token, StreamDecoder* decoder) const {
+  Shown out;
+  if (!tokenizer_->has_text()) {
+    out.name = absl::StrCat("token_id:", token);
+    return out;
   }
-  return added.empty() ? TokenText(token) : added;
+  const absl::string_view bytes = tokenizer_->Text(token);
+  if (tokenizer_->IsControl(token)) {
+    out.name = std::string(tokenizer_->Piece(token));
+    out.bytes = std::string(bytes);
+    return out;
+  }
+  const std::string begun(decoder->pending());
+  std::string lost;
+  bool inside = false;  // the token goes on with a character
+  if (!begun.empty()) {
+    const std::string joined = absl::StrCat(begun, bytes);
+    const Utf8Prefix prefix = ReadUtf8Prefix(joined);
+    inside = prefix.kind != Utf8Kind::kInvalid || prefix.size > begun.size();
+    if (!inside) StreamDecoder(*decoder).Flush(&lost);
+  }
+  std::string added;
+  decoder->Append(token, &added);
+  out.before = CountCharacters(lost);
+  out.added = CountCharacters(added);
+  if (inside || !decoder->pending().empty() || !IsValidUtf8(bytes)) {
+    out.name = BytesName(bytes);
+    out.bytes = std::string(bytes);
+  } else {
+    out.name = out.bytes = added.substr(lost.size());
+  }
+  return out;
 }
 
 void OpenAiAnswer::AddLogprob(int32_t token, const TokenLogprob* logprob, Choice* choice) {
@@ -137,11 +174,13 @@ void OpenAiAnswer::AddLogprob(int32_t token, const TokenLogprob* logprob, Choice
   if (format_.chat) {
     if (logprob != nullptr) AddChatLogprob(*logprob, choice);
   } else {
+    const StreamDecoder decoder = choice->decoder;
+    const Shown shown = Show(token, &choice->decoder);
     AppendComma(&out.offsets);
-    absl::StrAppend(&out.offsets, choice->offset);
-    const std::string text = NextToken(token, choice);
+    absl::StrAppend(&out.offsets, choice->offset + shown.before);
+    choice->offset += shown.added;
     AppendComma(&out.tokens);
-    AppendJsonString(text, &out.tokens);
+    AppendJsonString(shown.name, &out.tokens);
     AppendComma(&out.values);
     AppendComma(&out.alternatives);
     if (logprob == nullptr) {
@@ -149,44 +188,57 @@ void OpenAiAnswer::AddLogprob(int32_t token, const TokenLogprob* logprob, Choice
       out.alternatives += "null";
     } else {
       AppendJsonFloat(logprob->logprob, &out.values);
-      out.alternatives += '{';
-      AppendJsonString(text, &out.alternatives);
-      out.alternatives += ':';
-      AppendJsonFloat(logprob->logprob, &out.alternatives);
-      for (const TokenAlternative& other : logprob->alternatives) {
-        if (other.token == token) continue;
-        out.alternatives += ',';
-        AppendJsonString(TokenText(other.token), &out.alternatives);
-        out.alternatives += ':';
-        AppendJsonFloat(other.logprob, &out.alternatives);
-      }
-      out.alternatives += '}';
+      AddAlternatives(*logprob, shown.name, decoder, &out.alternatives);
     }
   }
   size_ += out.tokens.size() + out.alternatives.size() - before;
 }
 
+// Two tokens may have one name: a reader of JSON keeps the last entry of a name, so that each is
+// written once, the token's own before all others, and then the most likely.
+void OpenAiAnswer::AddAlternatives(const TokenLogprob& logprob, const std::string& name,
+                                   const StreamDecoder& decoder, std::string* out) const {
+  std::vector<std::string> names;
+  const auto append = [&](std::string key, float value) {
+    if (std::find(names.begin(), names.end(), key) != names.end()) return;
+    *out += names.empty() ? "{" : ",";
+    AppendJsonString(key, out);
+    *out += ':';
+    AppendJsonFloat(value, out);
+    names.push_back(std::move(key));
+  };
+  append(name, logprob.logprob);
+  for (const TokenAlternative& other : logprob.alternatives) {
+    if (other.token == logprob.token) continue;
+    StreamDecoder copy = decoder;
+    append(Show(other.token, &copy).name, other.logprob);
+  }
+  *out += '}';
+}
+
 void OpenAiAnswer::AddChatLogprob(const TokenLogprob& logprob, Choice* choice) const {
   std::string& out = choice->logprobs.tokens;
-  const auto append = [&](int32_t token, float value) {
+  const auto append = [&](const Shown& shown, float value) {
     out += "{\"token\":";
-    AppendJsonString(TokenText(token), &out);
+    AppendJsonString(shown.name, &out);
     out += ",\"logprob\":";
     AppendJsonFloat(value, &out);
     out += ",\"bytes\":[";
     const char* separator = "";
-    for (const char c : tokenizer_->Text(token)) {
+    for (const char c : shown.bytes) {
       absl::StrAppend(&out, std::exchange(separator, ","), static_cast<unsigned char>(c));
     }
     out += ']';
   };
+  const StreamDecoder decoder = choice->decoder;
   AppendComma(&out);
-  append(logprob.token, logprob.logprob);
+  append(Show(logprob.token, &choice->decoder), logprob.logprob);
   out += ",\"top_logprobs\":[";
   const char* separator = "";
   for (const TokenAlternative& other : logprob.alternatives) {
+    StreamDecoder copy = decoder;
     out += std::exchange(separator, ",");
-    append(other.token, other.logprob);
+    append(Show(other.token, &copy), other.logprob);
     out += '}';
   }
   out += "]}";
@@ -237,7 +289,8 @@ void OpenAiAnswer::AppendChoice(size_t index, const Choice& choice, std::string*
   AppendLogprobs(choice, out);
   AppendTokenIds(choice, out);
   absl::StrAppend(out, ",\"finish_reason\":\"",
-                  choice.finish_reason == nullptr ? "stop" : choice.finish_reason, "\"}");
+                  choice.finish_reason == nullptr ? "stop" : choice.finish_reason,
+                  "\",\"stop_reason\":", choice.stop_reason, "}");
 }
 
 void OpenAiAnswer::AppendChunkChoice(size_t index, Choice* choice, std::string* out) const {
@@ -261,7 +314,8 @@ void OpenAiAnswer::AppendChunkChoice(size_t index, Choice* choice, std::string* 
   if (choice->finish_reason == nullptr) {
     *out += "null}";
   } else {
-    absl::StrAppend(out, "\"", choice->finish_reason, "\"}");
+    absl::StrAppend(out, "\"", choice->finish_reason, "\",\"stop_reason\":", choice->stop_reason,
+                    "}");
   }
 }
 

@@ -10,12 +10,24 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
+#include "absl/types/span.h"
 #include "engine/token_sink.h"
 #include "engine/tokenizer/stream_decoder.h"
 #include "engine/tokenizer/tokenizer.h"
 #include "server/http/answer_session.h"
 
 namespace sluice {
+
+// One prompt's side of an answer: its tokens as its text shows them.
+struct AnswerPrompt {
+  // `echoed`: the answer begins with the prompt. `continuation`: the prompt goes on a history.
+  AnswerPrompt(const Tokenizer* tokenizer, absl::Span<const int32_t> prompt, bool echoed,
+               bool continuation);
+
+  int32_t first_token;    // has no log-probability; -1: there is none, or a history before it
+  StreamDecoder decoder;  // of what the answer begins with
+  StreamDecoder after;    // of what follows the prompt
+};
 
 struct AnswerFormat {
   bool chat = false;
@@ -30,7 +42,8 @@ struct AnswerFormat {
   std::string model{};
   std::string fingerprint{};
   std::optional<AnswerSession> session{};  // before the call
-  std::vector<int32_t> first_tokens{};     // of each prompt: it has no log-probability
+  std::string own_stop{};  // of a chat: the text that ends it, which no caller asked for
+  std::vector<AnswerPrompt> prompts{};
 };
 
 // One thread at a time. The tokenizer outlives it.
@@ -63,23 +76,35 @@ class OpenAiAnswer {
     std::string offsets;
   };
   struct Choice {
-    Choice(const Tokenizer* tokenizer, bool continuation) : decoder(tokenizer, continuation) {}
-    StreamDecoder decoder;  // of the tokens whose log-probabilities are told
-    int64_t offset = 0;     // characters it gave
+    explicit Choice(const StreamDecoder& begin) : decoder(begin) {}
+    StreamDecoder decoder;   // of the tokens whose log-probabilities are told
+    int64_t offset = 0;      // characters it gave
+    bool generates = false;  // a token that is not the prompt's was told
     bool told_role = false;
     std::string text;
     std::string ids;  // with commas between them
     Logprobs logprobs;
     const char* finish_reason = nullptr;
+    std::string stop_reason = "null";  // JSON: the stop string or token
+  };
+  // A token as it stands in the text.
+  struct Shown {
+    std::string name;
+    std::string bytes;
+    int64_t before = 0;  // characters that it shows to be lost, which others had begun
+    int64_t added = 0;   // characters that the text has more, the lost ones included
   };
 
-  void AddDelta(const DeltaEvent& delta, Choice* choice);
+  void AddDelta(size_t prompt, const DeltaEvent& delta, Choice* choice);
   void AddFinished(const FinishedEvent& event, Choice* choice);
   // `logprob` null: a token without one.
   void AddLogprob(int32_t token, const TokenLogprob* logprob, Choice* choice);
+  void AddAlternatives(const TokenLogprob& logprob, const std::string& name,
+                       const StreamDecoder& decoder, std::string* out) const;
   void AddChatLogprob(const TokenLogprob& logprob, Choice* choice) const;
-  std::string NextToken(int32_t token, Choice* choice) const;
-  std::string TokenText(int32_t token) const;
+  // The next token of the text that `decoder` has read.
+  Shown Show(int32_t token, StreamDecoder* decoder) const;
+  std::string StopReason(const FinishedEvent& event) const;
   // Appends what a choice has gathered as one chunk, and empties it.
   void TakeChunk(size_t index, std::string* out);
   void AppendHead(std::string* out) const;

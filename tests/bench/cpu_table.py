@@ -26,7 +26,7 @@ class Daemon:
     def __init__(self, binaries, *flags):
         begin = time.perf_counter()
         self.process = subprocess.Popen(
-            [binaries / "sluiced", f"--model={MODEL}", "--listen=127.0.0.1:0", "--admin_listen=127.0.0.1:0", *flags],
+            [binaries / "sluiced", f"--model={MODEL}", "--listen=127.0.0.1:0", "--admin_listen=127.0.0.1:0", "--http_listen=", *flags],
             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         line = self.process.stdout.readline()
         self.start_seconds = time.perf_counter() - begin

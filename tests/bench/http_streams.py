@@ -27,7 +27,7 @@ def read_streams(address, streams, tokens):
     """Seconds from the first request to the last stream's end."""
     body = json.dumps({"prompt": "Once upon a time", "max_tokens": tokens, "ignore_eos": True, "stream": True,
                        "seed": 1}).encode()
-    request = (b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nConnection: close\r\n"
+    request = (b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nConnection: close\r\n"
                b"Content-Length: %d\r\n\r\n%s" % (len(body), body))
     host, port = address.split(":")
     poller = selectors.DefaultSelector()

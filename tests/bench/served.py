@@ -22,7 +22,7 @@ class Daemon:
         begin = time.perf_counter()
         self.process = subprocess.Popen(
             [a.bin / "sluiced", f"--model={a.model}", f"--device={a.device}", "--listen=127.0.0.1:0",
-             "--admin_listen=127.0.0.1:0", "--log_level=debug", *flags],
+             "--admin_listen=127.0.0.1:0", "--http_listen=", "--log_level=debug", *flags],
             stdout=subprocess.PIPE, stderr=open(a.model / "sluiced.log", "w"), text=True)
         line = self.process.stdout.readline()
         self.seconds = time.perf_counter() - begin

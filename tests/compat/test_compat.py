@@ -178,7 +178,7 @@ def test_help_lists_the_exit_codes(now):
 
 
 def ends_with(*arguments, wrapper=()):
-    command = [*wrapper, str(BIN / "sluiced"), "--listen=127.0.0.1:0", "--admin_listen=127.0.0.1:0", *arguments]
+    command = [*wrapper, str(BIN / "sluiced"), "--listen=127.0.0.1:0", "--admin_listen=127.0.0.1:0", "--http_listen=", *arguments]
     return subprocess.run(command, capture_output=True, timeout=PATIENCE, env=clean_environment()).returncode
 
 

@@ -130,7 +130,7 @@ def running(image, *flags):
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         line = process.stdout.readline()
-        match = re.fullmatch(r"serving (\S+) on (\S+) at (\S+:\d+), admin at (\S+:\d+)\n", line)
+        match = re.fullmatch(r"serving (\S+) on (\S+) at (\S+:\d+), admin at (\S+:\d+), http at (\S+:\d+)\n", line)
         assert match, line + process.stderr.read()
         yield match.group(3), match.group(4), process
     finally:
@@ -139,7 +139,7 @@ def running(image, *flags):
         process.wait()
 
 
-LOOPBACK = ("--listen=127.0.0.1:0", "--admin_listen=127.0.0.1:0")
+LOOPBACK = ("--listen=127.0.0.1:0", "--admin_listen=127.0.0.1:0", "--http_listen=127.0.0.1:0")
 
 
 def daemon_pid(process):

@@ -135,7 +135,8 @@ def test_unit_and_daemon_agree(tmp_path):
     flags.write_text((DEPLOY / "systemd/sluiced.flags").read_text()
                      .replace("/usr/local/share/sluice/models/classics-12m", str(MODEL))
                      .replace("/var/lib/sluice", str(tmp_path / "sessions"))
-                     .replace("127.0.0.1:50051", "127.0.0.1:0").replace("127.0.0.1:9464", "127.0.0.1:0"))
+                     .replace("127.0.0.1:50051", "127.0.0.1:0").replace("127.0.0.1:9464", "127.0.0.1:0")
+                     .replace("127.0.0.1:8080", "127.0.0.1:0"))
     (tmp_path / "sessions").mkdir()
     daemon = Daemon(f"--flagfile={flags}")
     try:

@@ -93,7 +93,7 @@ class Daemon:
         self.stdout_path = pathlib.Path(self._directory.name) / "stdout"
         self.stderr_path = pathlib.Path(self._directory.name) / "stderr"
         command = [*wrapper, str(program), f"--model={model}", "--listen=127.0.0.1:0",
-                   "--admin_listen=127.0.0.1:0", *flags]
+                   "--admin_listen=127.0.0.1:0", "--http_listen=", *flags]
         with open(self.stdout_path, "wb") as out, open(self.stderr_path, "wb") as err:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=err,
                                             env={**clean_environment(), **(environment or {})})

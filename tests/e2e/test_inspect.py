@@ -134,7 +134,7 @@ def test_what_the_daemon_refuses(model, name):
     BREAKS[name](model)
     code, seen = inspect("--check-values", model)
     assert code == 2 and not seen["served"]
-    end = run("sluiced", f"--model={model}", "--listen=127.0.0.1:0", "--admin_listen=127.0.0.1:0")
+    end = run("sluiced", f"--model={model}", "--listen=127.0.0.1:0", "--admin_listen=127.0.0.1:0", "--http_listen=")
     assert end.returncode == 2
     # The daemon stops at the first reason; inspect goes on to the other files.
     assert seen["refusals"][0] in end.stderr, (seen["refusals"], end.stderr)

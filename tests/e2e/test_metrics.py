@@ -266,9 +266,9 @@ def http_ports(start, seen, tmp_path):
                 pass
 
     refused = "sluice_http_refused_total{reason=%s}"
-    for reason, fields in (("malformed", b"Host: x\r\n"), ("unknown_coding", b"Transfer-Encoding: x\r\n"),
+    for reason, fields in (("malformed", b"Host: localhost\r\n"), ("unknown_coding", b"Transfer-Encoding: x\r\n"),
                            ("too_large", b"a: b\r\n" * 200)):
-        ask(b"POST / HTTP/1.1\r\nHost: x\r\n" + fields + b"\r\n")
+        ask(b"POST / HTTP/1.1\r\nHost: localhost\r\n" + fields + b"\r\n")
         seen.until(daemon, refused % reason)
     host, port = daemon.admin.split(":")
     with contextlib.closing(socket.create_connection((host, int(port)), timeout=30)) as peer:
@@ -276,7 +276,7 @@ def http_ports(start, seen, tmp_path):
         assert b" 408 " in peer.recv(65536)
     seen.until(daemon, refused % "late", "sluice_http_requests_total")
     evicted = "sluice_http_connections_evicted_total{reason=%s}"
-    for reason, data in (("no_call", b"GET"), ("idle", b"GET /v1/models HTTP/1.1\r\nHost: x\r\n\r\n")):
+    for reason, data in (("no_call", b"GET"), ("idle", b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n")):
         with contextlib.ExitStack() as stack:
             for _ in range(12):
                 peer = stack.enter_context(contextlib.closing(open_with(data)))

@@ -293,7 +293,8 @@ def test_sigterm_right_after_it_serves(start_daemon):
 
 def test_sigterm_while_it_starts():
     """At any moment: drained, or ended by the signal before there was anything to drain."""
-    command = [str(BIN / "sluiced"), f"--model={MODEL}", "--listen=127.0.0.1:0", "--admin_listen=127.0.0.1:0"]
+    command = [str(BIN / "sluiced"), f"--model={MODEL}", "--listen=127.0.0.1:0", "--admin_listen=127.0.0.1:0",
+               "--http_listen="]
     rng = random.Random(1)
     for _ in range(20):
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,

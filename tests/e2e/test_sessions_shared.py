@@ -18,7 +18,7 @@ Code = grpc.StatusCode
 def start(directory, *flags):
     """A daemon's start that need not succeed."""
     return subprocess.Popen(
-        [str(harness.BIN / "sluiced"), f"--model={harness.MODEL}", "--listen=127.0.0.1:0", "--admin_listen=",
+        [str(harness.BIN / "sluiced"), f"--model={harness.MODEL}", "--listen=127.0.0.1:0", "--admin_listen=", "--http_listen=",
          f"--session_dir={directory}", *flags],
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env=harness.clean_environment())

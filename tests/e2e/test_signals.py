@@ -96,7 +96,7 @@ class Terminal:
     def start_daemon(self, session_dir, before="", after="&"):
         """Types the command of a daemon; what stands before it runs it. Its address and process."""
         out, err = self.directory / "out", self.directory / "err"
-        self.type(f"{before} {BIN}/sluiced --model={MODEL} --listen=127.0.0.1:0 --admin_listen= --session_dir={session_dir} "
+        self.type(f"{before} {BIN}/sluiced --model={MODEL} --listen=127.0.0.1:0 --admin_listen= --http_listen= --session_dir={session_dir} "
                   f"> {out} 2> {err} {after}")
         line = wait_until(lambda: out.exists() and re.match(r"serving .* at (\S+:\d+), admin", out.read_text()), "it serves")
         pids = subprocess.run(["pgrep", "-f", f"^{BIN}/sluiced .*{session_dir}"], capture_output=True, text=True)

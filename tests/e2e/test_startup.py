@@ -19,7 +19,7 @@ def run(*arguments, environment=None):
 
 def refused(*arguments, code=2, environment=None):
     """Runs a daemon that must not start; the one line it says."""
-    end = run("--listen=127.0.0.1:0", "--admin_listen=127.0.0.1:0", *arguments, environment=environment)
+    end = run("--listen=127.0.0.1:0", "--admin_listen=127.0.0.1:0", "--http_listen=", *arguments, environment=environment)
     assert end.returncode == code, (end.returncode, end.stderr)
     assert end.stdout == ""
     lines = [line for line in end.stderr.splitlines() if line]
@@ -87,7 +87,7 @@ def test_model_is_required():
 
 def test_bad_addresses():
     for value in ("nonsense", "127.0.0.1", "127.0.0.1:99999", "256.1.1.1:0"):
-        end = run(f"--model={MODEL}", f"--listen={value}", "--admin_listen=127.0.0.1:0")
+        end = run(f"--model={MODEL}", f"--listen={value}", "--admin_listen=127.0.0.1:0", "--http_listen=")
         assert end.returncode == 2, end
         assert value in end.stderr and len(end.stderr.strip().splitlines()) == 1
 
@@ -193,7 +193,7 @@ def test_no_admin_port(tmp_path):
     import signal
     with open(tmp_path / "out", "w+") as out:
         process = subprocess.Popen([str(BIN / "sluiced"), f"--model={MODEL}", "--listen=127.0.0.1:0",
-                                    "--admin_listen="], stdin=subprocess.DEVNULL, stdout=out,
+                                    "--admin_listen=", "--http_listen="], stdin=subprocess.DEVNULL, stdout=out,
                                    stderr=subprocess.DEVNULL, env=clean_environment())
         from harness import wait_until
         try:

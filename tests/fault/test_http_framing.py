@@ -15,15 +15,15 @@ import pytest
 from harness import Daemon, PATIENCE, SCALE, in_threads, wait_until
 
 # What follows each request below: where one is refused, nobody may answer this any more.
-NEXT = b"GET %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+NEXT = b"GET %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 JSON = b"Content-Type: application/json\r\n"
 
 
-def post(fields, body=b"", version=b"1.1", host=b"Host: x\r\n"):
+def post(fields, body=b"", version=b"1.1", host=b"Host: localhost\r\n"):
     return b"POST /v1/completions HTTP/" + version + b"\r\n" + host + JSON + fields + b"\r\n" + body
 
 
-def get(fields=b"Host: x\r\n", target=b"/v1/models", line=None):
+def get(fields=b"Host: localhost\r\n", target=b"/v1/models", line=None):
     return (line or b"GET " + target + b" HTTP/1.1") + b"\r\n" + fields + b"\r\n"
 
 
@@ -56,21 +56,21 @@ REFUSED = {
     "the coding identity": (post(b"Transfer-Encoding: identity\r\n", b"{}"), 501),
     "an empty coding": (post(b"Transfer-Encoding:\r\n", b"{}"), 501),
     "no Host": (get(b""), 400),
-    "two Hosts": (get(b"Host: x\r\nHost: x\r\n"), 400),
+    "two Hosts": (get(b"Host: localhost\r\nHost: localhost\r\n"), 400),
     "a Host with a space": (get(b"Host: x y\r\n"), 400),
     "a Host with a path": (get(b"Host: x/y\r\n"), 400),
-    "a folded line": (get(b"Host: x\r\nA: b\r\n c\r\n"), 400),
-    "a folded line of spaces": (get(b"Host: x\r\nA:\r\n \r\n"), 400),
-    "a first field that is folded": (get(b" Host: x\r\n"), 400),
+    "a folded line": (get(b"Host: localhost\r\nA: b\r\n c\r\n"), 400),
+    "a folded line of spaces": (get(b"Host: localhost\r\nA:\r\n \r\n"), 400),
+    "a first field that is folded": (get(b" Host: localhost\r\n"), 400),
     "a bare LF": (b"GET /v1/models HTTP/1.1\nHost: x\n\n", 400),
-    "a bare LF in a field": (get(b"Host: x\r\nA: b\nContent-Length: 5\r\n"), 400),
-    "a bare CR": (get(b"Host: x\r\nA: b\rContent-Length: 5\r\n"), 400),
-    "a NUL in a field": (get(b"Host: x\r\nA: b\0c\r\n"), 400),
-    "a NUL in a name": (get(b"Host: x\r\nA\0: b\r\n"), 400),
-    "an escape in a field": (get(b"Host: x\r\nA: \x1b[31m\r\n"), 400),
-    "a field without a colon": (get(b"Host: x\r\nnonsense\r\n"), 400),
-    "a field without a name": (get(b"Host: x\r\n: b\r\n"), 400),
-    "a name with a space": (get(b"Host: x\r\nA b: c\r\n"), 400),
+    "a bare LF in a field": (get(b"Host: localhost\r\nA: b\nContent-Length: 5\r\n"), 400),
+    "a bare CR": (get(b"Host: localhost\r\nA: b\rContent-Length: 5\r\n"), 400),
+    "a NUL in a field": (get(b"Host: localhost\r\nA: b\0c\r\n"), 400),
+    "a NUL in a name": (get(b"Host: localhost\r\nA\0: b\r\n"), 400),
+    "an escape in a field": (get(b"Host: localhost\r\nA: \x1b[31m\r\n"), 400),
+    "a field without a colon": (get(b"Host: localhost\r\nnonsense\r\n"), 400),
+    "a field without a name": (get(b"Host: localhost\r\n: b\r\n"), 400),
+    "a name with a space": (get(b"Host: localhost\r\nA b: c\r\n"), 400),
     "a bad method": (get(line=b"G(T /v1/models HTTP/1.1"), 400),
     "no method": (get(line=b" /v1/models HTTP/1.1"), 400),
     "a target with a space": (get(target=b"/v1/ models"), 400),
@@ -82,9 +82,9 @@ REFUSED = {
     "HTTP/2's greeting": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
     "TLS's greeting": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),
     "an Expect that cannot be met": (post(b"Content-Length: 2\r\nExpect: wonders\r\n", b"{}"), 417),
-    "a head that is too large": (get(b"Host: x\r\nA: " + b"a" * 10_000 + b"\r\n"), 431),
+    "a head that is too large": (get(b"Host: localhost\r\nA: " + b"a" * 10_000 + b"\r\n"), 431),
     "a target that is too large": (get(target=b"/" + b"a" * 10_000), 431),
-    "too many fields": (get(b"Host: x\r\n" + b"a:b\r\n" * 200), 431),
+    "too many fields": (get(b"Host: localhost\r\n" + b"a:b\r\n" * 200), 431),
     "fields without end": (b"GET /v1/models HTTP/1.1\r\n" + b"a: b\r\n" * 200_000, 431),
 }
 
@@ -117,11 +117,11 @@ TAKEN = {
     "a coding in capitals": (post(b"transfer-encoding: CHUNKED\r\n", ONE_CHUNK), [400], [404]),
     "a length with zeros before": (post(b"Content-Length: 0002\r\n", b"{}"), [400], [404]),
     "an empty Host": (get(b"Host:\r\n"), [200], [404]),
-    "an absolute target": (get(target=b"http://x/v1/models"), [200], [404]),
+    "an absolute target": (get(target=b"http://localhost/v1/models"), [200], [404]),
     "a query": (get(target=b"/v1/models?a=b"), [200], [404]),
     "a path in percents": (get(target=b"/v1/m%6fdels"), [200], [404]),
     "a NUL in percents": (get(target=b"/v1/models/%00x"), [404], [404]),
-    "a GET with a body": (get(b"Host: x\r\nContent-Length: 3\r\n") + b"abc", [200], [404]),
+    "a GET with a body": (get(b"Host: localhost\r\nContent-Length: 3\r\n") + b"abc", [200], [404]),
     "1.0 that stays": (b"GET /v1/models HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", [200], [404]),
     "an unknown method": (get(line=b"BREW /v1/models HTTP/1.1"), [405], [404]),
     "a body that nobody wants": (post(b"Content-Length: 60000\r\nContent-Encoding: br\r\n", b"a" * 60000), [415], [404]),
@@ -227,7 +227,7 @@ def dripping(address, count):
     try:
         for _ in range(count):
             peer = connect(address)
-            peer.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nX: ")
+            peer.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: ")
             peers.append(peer)
         thread.start()
         yield peers
@@ -292,7 +292,7 @@ def test_probes_beside_scrapers_that_do_not_read(start_daemon):
             peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             peer.connect((host, int(port)))
             with contextlib.suppress(ConnectionError):
-                peer.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n" * 20)
+                peer.sendall(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n" * 20)
                 peer.recv(1)  # so that it holds its place with an answer which it does not take
         times = probe_times(daemon, 20)
     print(f"/healthz beside 100 scrapers that read nothing: median {statistics.median(times) * 1000:.1f} ms, "
@@ -341,7 +341,7 @@ def test_strangers_do_not_shut_callers_out(start_daemon, tmp_path):
     with contextlib.ExitStack() as stack:
         kept = [stack.enter_context(contextlib.closing(connect(daemon.http))) for _ in range(10)]
         for peer in kept:
-            peer.sendall(get(b"Host: x\r\n" + token))
+            peer.sendall(get(b"Host: localhost\r\n" + token))
             assert peer.recv(65536).startswith(b"HTTP/1.1 200 ")
         stream = stack.enter_context(contextlib.closing(connect(daemon.http)))
         stream.sendall(post(token + b"Content-Length: %d\r\n" % len(body), body))
@@ -353,7 +353,7 @@ def test_strangers_do_not_shut_callers_out(start_daemon, tmp_path):
             if i % 10 == 0:
                 assert statuses(answers(daemon.http, NEXT.replace(b"Host", token + b"Host") % b"/v1/models")) == [200]
         for peer in kept:
-            peer.sendall(get(b"Host: x\r\n" + token))
+            peer.sendall(get(b"Host: localhost\r\n" + token))
             assert peer.recv(65536).startswith(b"HTTP/1.1 200 "), "kept through all of it"
         assert stream.recv(65536), "the stream goes on"
         samples = daemon.metrics()

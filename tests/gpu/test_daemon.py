@@ -39,7 +39,7 @@ def cpu():
 
 
 def refused(*arguments, code):
-    end = subprocess.run([BIN / "sluiced", "--listen=127.0.0.1:0", "--admin_listen=127.0.0.1:0", *arguments],
+    end = subprocess.run([BIN / "sluiced", "--listen=127.0.0.1:0", "--admin_listen=127.0.0.1:0", "--http_listen=", *arguments],
                          stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120)
     assert end.returncode == code, (end.returncode, end.stderr)
     assert end.stdout == "" and len(end.stderr.splitlines()) == 1, end.stderr

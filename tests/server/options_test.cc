@@ -48,6 +48,14 @@ TEST(Options, EverySyntaxOfAFlag) {
             absl::InfiniteDuration());
 }
 
+TEST(Options, KnowsWhatWasGiven) {
+  const absl::StatusOr<CommandLine> parsed =
+      Parse({"--model=m", "--threads", "3"}, {{"SLUICE_HTTP_LISTEN", "127.0.0.1:1"}});
+  ASSERT_TRUE(parsed.ok()) << parsed.status();
+  EXPECT_THAT(parsed->options.given,
+              testing::UnorderedElementsAre("http_listen", "model", "threads"));
+}
+
 TEST(Options, WhatIsWrongIsNamed) {
   EXPECT_THAT(ErrorOf({"--model=m", "--no_such"}), HasSubstr("unknown flag '--no_such'"));
   EXPECT_THAT(ErrorOf({"--model=m", "--nothreads"}), HasSubstr("unknown flag"));

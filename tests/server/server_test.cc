@@ -37,6 +37,7 @@ ServerOptions TestOptions() {
   options.model = SourcePath("deploy/models/classics-12m");
   options.listen = "127.0.0.1:0";
   options.admin_listen = "127.0.0.1:0";
+  options.http_listen = "";
   return options;
 }
 
@@ -407,6 +408,22 @@ TEST_F(ServerTest, APortInUseIsSaidSo) {
   second = Server::Start(options);
   ASSERT_FALSE(second.ok());
   EXPECT_THAT(std::string(second.status().message()), HasSubstr("Address already in use"));
+}
+
+TEST_F(ServerTest, AHttpPortThatNobodyAskedForMayBeTaken) {
+  ServerOptions options = TestOptions();
+  options.http_listen = "127.0.0.1:0";
+  Start(options);
+  options.http_listen = server_->http_address();
+  {
+    const absl::StatusOr<std::unique_ptr<Server>> second = Server::Start(options);
+    ASSERT_TRUE(second.ok()) << second.status();
+    EXPECT_EQ((*second)->http_address(), "") << "it serves without the port";
+  }
+  options.given = {"http_listen"};
+  EXPECT_THAT(std::string(Server::Start(options).status().message()),
+              HasSubstr("Address already in use"));
+  EXPECT_EQ(ServerOptions().http_listen, "127.0.0.1:8080");
 }
 
 TEST_F(ServerTest, StartRefusesBadInput) {

@@ -143,6 +143,24 @@ TEST(ValidateGenerate, FloatClassesTimesFields) {
   }
 }
 
+TEST(ValidateGenerate, MinTokensNeedATokenThatDoesNotEndTheAnswer) {
+  RequestBounds bounds = Bounds();
+  bounds.vocab_size = 64;
+  bounds.eos_token_ids = {2};
+  v1::GenerateRequest message = Valid();
+  message.mutable_stop()->set_min_new_tokens(1);
+  for (int id = 0; id < 64; ++id) {
+    if (id != 2) message.mutable_stop()->add_token_ids(id);
+  }
+  EXPECT_THAT(Fields(Parse(message, bounds).status()), ElementsAre("stop.min_new_tokens"));
+  message.mutable_stop()->set_ignore_eos(true);
+  EXPECT_TRUE(Parse(message, bounds).ok()) << "EOS is left";
+  message.mutable_stop()->add_token_ids(2);
+  EXPECT_THAT(Fields(Parse(message, bounds).status()), ElementsAre("stop.min_new_tokens"));
+  message.mutable_stop()->set_min_new_tokens(0);
+  EXPECT_TRUE(Parse(message, bounds).ok());
+}
+
 // Every whole number at its bounds, just outside, and far outside.
 TEST(ValidateGenerate, IntegersTimesFields) {
   struct Field {

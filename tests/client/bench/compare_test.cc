@@ -255,8 +255,9 @@ TEST_F(ReadReportTest, RefusesAnythingElseByName) {
   text_for_time["requests"][3]["due_s"] = "0.5";
   json bad_slices = MakeRun(1, 10);
   bad_slices["timeline"]["completed"][0] = nullptr;
-  for (const std::string& text : {std::string(), std::string("{"), std::string("[]"),
-                                  Dump(no_requests), Dump(text_for_time), Dump(bad_slices)}) {
+  for (const std::string& text :
+       {std::string(), std::string("{"), std::string("[]"), Dump(no_requests), Dump(text_for_time),
+        Dump(bad_slices), Dump(MakeRun(1, 10)) + std::string("\0x", 2)}) {
     EXPECT_THAT(ErrorOf(text), HasSubstr("compare_test.json: is not a report of sluice bench"));
   }
   EXPECT_EQ(ReadReport("/nowhere/x").status().message(), "/nowhere/x: No such file or directory");

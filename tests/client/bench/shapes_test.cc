@@ -34,6 +34,8 @@ TEST(ShapesTest, NamesTheBadLine) {
   EXPECT_EQ(ErrorOf("1,2\n\n3\n"),
             "f.jsonl:3: must be a JSON object or PROMPT_TOKENS,OUTPUT_TOKENS");
   EXPECT_EQ(ErrorOf("{\"prompt_tokens\": 1"), "f.jsonl:1: is not a JSON object");
+  EXPECT_EQ(ErrorOf(std::string("{\"prompt_tokens\": 1, \"output_tokens\": 1}\0x", 42)),
+            "f.jsonl:1: is not a JSON object");
   EXPECT_EQ(ErrorOf("{\"prompt_tokens\": 1}"), "f.jsonl:1: output_tokens is missing");
   EXPECT_EQ(ErrorOf("{\"output_tokens\": 1}"), "f.jsonl:1: prompt_tokens is missing");
   EXPECT_EQ(ErrorOf("{\"prompt\": \"\", \"output_tokens\": 1}"),

@@ -41,7 +41,24 @@ TEST(TokenizerJson, SmallFileLoads) {
   EXPECT_EQ((*tokenizer)->Decode({256, 257, 258}), "he he");
 }
 
+// An added token whose characters are all of the alphabet of bytes stands for itself all the same.
+TEST(TokenizerJson, AddedTokensDecodeToTheirOwnText) {
+  json file = SmallByteLevelJson();
+  int id = 260;
+  std::vector<int32_t> ids;
+  for (const char* content : {"đem", "été", "Ünï", "naïve", "日本"}) {
+    file["added_tokens"].push_back({{"id", id}, {"content", content}, {"normalized", false}});
+    ids.push_back(id++);
+  }
+  const auto tokenizer = Tokenizer::LoadFromJson(file.dump(), {.vocab_size = kSmallVocabSize});
+  ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
+  EXPECT_EQ((*tokenizer)->Decode(ids), "đemétéÜnïnaïve日本");
+  EXPECT_EQ((*tokenizer)->Encode("naïve"), (std::vector<int32_t>{263}));
+}
+
 TEST(TokenizerJson, NotTheRightJson) {
+  EXPECT_THAT(ErrorOf(SmallByteLevelJson().dump() + std::string("\0x", 2)),
+              HasSubstr("not valid JSON at byte"));
   EXPECT_THAT(ErrorOf(""), HasSubstr("not valid JSON at byte"));
   EXPECT_THAT(ErrorOf("{"), HasSubstr("not valid JSON at byte"));
   EXPECT_THAT(ErrorOf("[]"), HasSubstr("is not a JSON object"));

@@ -124,6 +124,37 @@ TEST_F(HttpExchangeTest, AGoodEndIsNoCut) {
   EXPECT_THAT(notes_, IsEmpty());
 }
 
+TEST_F(HttpExchangeTest, PlannedEventsBeginOnceOrGiveWayToAnAnswer) {
+  const absl::Duration at = absl::Seconds(10);
+  EXPECT_FALSE(exchange_->is_events());
+  HttpReply head;
+  head.content_type = "text/event-stream";
+  exchange_->PlanEvents(head, at);
+  EXPECT_TRUE(exchange_->is_events());
+  EXPECT_FALSE(exchange_->answered());
+  EXPECT_FALSE(exchange_->BeginIfPlannedBy(at - absl::Milliseconds(1))) << "it waits not long yet";
+  EXPECT_TRUE(exchange_->BeginIfPlannedBy(at));
+  EXPECT_FALSE(exchange_->BeginIfPlannedBy(at)) << "once";
+  EXPECT_FALSE(exchange_->ReplyInstead(HttpReply())) << "the head is on its way";
+  exchange_->BeginEvents();
+  const HttpExchange::Output output = exchange_->Take();
+  ASSERT_TRUE(output.head.has_value());
+  EXPECT_EQ(output.head->content_type, "text/event-stream");
+  EXPECT_TRUE(output.stream);
+  EXPECT_FALSE(output.ended);
+
+  const auto refused =
+      std::make_shared<HttpExchange>(HttpHead(), "ipv4:127.0.0.1", [this] { ++wakes_; });
+  refused->PlanEvents(head, at);
+  HttpReply error;
+  error.status = 429;
+  EXPECT_TRUE(refused->ReplyInstead(error));
+  EXPECT_FALSE(refused->is_events());
+  EXPECT_FALSE(refused->BeginIfPlannedBy(at));
+  EXPECT_EQ(refused->Take().head->status, 429);
+  refused->Complete(true);
+}
+
 // Two threads, as the emitter and the server are: one write in flight, everything in order.
 TEST_F(HttpExchangeTest, PassesPiecesBetweenThreads) {
   exchange_->Start(HttpReply());

@@ -292,6 +292,40 @@ TEST_F(HttpServerTest, StreamsInChunks) {
   EXPECT_THAT(http.ReadUntil("and on"), EndsWith("and on"));
 }
 
+// Nothing is sent for a second, then the head, then a comment for each silence.
+TEST_F(HttpServerTest, AStreamOfEventsIsNeverSilentForLong) {
+  HttpServerOptions options;
+  options.events_silence = absl::Seconds(5);
+  Start(options, &fake_);
+  RawHttp http(server_->address());
+  http.Send(Post("/wait", ""));
+  const std::shared_ptr<HttpExchange> exchange = NextWaiting();
+  exchange->PlanEvents(HttpReply(), fake_.Now());
+  RawHttp other(server_->address());
+  other.Send(Post("/wait", ""));
+  const std::shared_ptr<HttpExchange> refused = NextWaiting();
+  refused->PlanEvents(HttpReply(), fake_.Now());
+  fake_.Advance(absl::Milliseconds(900));
+  HttpReply error;
+  error.status = 429;
+  EXPECT_TRUE(refused->ReplyInstead(error)) << "a refusal that comes soon keeps its status";
+  EXPECT_EQ(RawHttp::StatusOf(other.ReadUntil("\r\n\r\n")), 429);
+  EXPECT_EQ(http.ReadUntil("x", 300), "") << "not yet";
+  fake_.Advance(absl::Milliseconds(100));
+  EXPECT_THAT(http.ReadUntil("\r\n\r\n"), EndsWith("\r\n\r\n"));
+  EXPECT_EQ(RawHttp::StatusOf(http.ReadUntil("\r\n\r\n")), 200);
+  fake_.Advance(absl::Seconds(5));
+  EXPECT_THAT(http.ReadUntil("here\n\n\r\n"), EndsWith("\r\n\r\ne\r\n: still here\n\n\r\n"));
+  exchange->Send("data: 1\n\n", nullptr);
+  EXPECT_THAT(http.ReadUntil("data: 1\n\n\r\n"), EndsWith("\r\n9\r\ndata: 1\n\n\r\n"));
+  fake_.Advance(absl::Seconds(4));
+  exchange->Send("data: 2\n\n", nullptr);
+  http.ReadUntil("data: 2\n\n\r\n");
+  fake_.Advance(absl::Seconds(4));
+  exchange->End();
+  EXPECT_EQ(RawHttp::Count(http.ReadUntil("0\r\n\r\n"), ": still here"), 1);
+}
+
 TEST_F(HttpServerTest, StreamsToTheEndOfAnOldConnection) {
   Start();
   RawHttp http(server_->address());

@@ -28,6 +28,12 @@ TEST(JsonWriterTest, EveryByteReadsBack) {
   EXPECT_EQ(nlohmann::json::parse(Quoted(text)).get<std::string>(), text);
 }
 
+TEST(JsonWriterTest, NoCharacterEndsALine) {
+  EXPECT_EQ(Quoted("a\u0085b\u2028\u2029c\u2027\u202A\u0084é"),
+            "\"a\\u0085b\\u2028\\u2029c\u2027\u202A\u0084é\"");
+  EXPECT_EQ(Quoted("\u2028"), "\"\\u2028\"");
+}
+
 TEST(JsonWriterTest, WhatIsNotUtf8BecomesReplacement) {
   EXPECT_EQ(nlohmann::json::parse(Quoted("a\xff\xe2\x82")).get<std::string>(),
             "a\xEF\xBF\xBD\xEF\xBF\xBD");

@@ -117,8 +117,8 @@ TEST(OpenAiRequestTest, ReadsPromptsOfEachKind) {
 }
 
 TEST(OpenAiRequestTest, RefusesOtherPrompts) {
-  for (const char* prompt : {"1", "{}", "[]", "[[]]", "[1,\"a\"]", "[[1],2]", "[1.5]", "[null]",
-                             "true", "[4294967296]", "[[[1]]]"}) {
+  for (const char* prompt :
+       {"1", "{}", "[]", "[[]]", "[1,\"a\"]", "[[1],2]", "[null]", "true", "[[[1]]]"}) {
     EXPECT_THAT(ErrorOf(absl::StrCat(R"({"prompt":)", prompt, "}")), HasSubstr("prompt must be"))
         << prompt;
   }
@@ -128,9 +128,12 @@ TEST(OpenAiRequestTest, RefusesOtherPrompts) {
 
 TEST(OpenAiRequestTest, SeedsAreOf64Bits) {
   EXPECT_EQ(With(R"("seed":18446744073709551615)").sampling().seed(), UINT64_MAX);
-  EXPECT_EQ(With(R"("seed":-1)").sampling().seed(), UINT64_MAX);
-  EXPECT_THAT(ErrorWith(R"("seed":1.5)"), HasSubstr("seed must be"));
-  EXPECT_THAT(ErrorWith(R"("seed":18446744073709551616)"), HasSubstr("seed must be"));
+  EXPECT_FALSE(With(R"("seed":-1)").sampling().has_seed()) << "others say so that there is none";
+  EXPECT_EQ(With(R"("seed":-2)").sampling().seed(), UINT64_MAX - 1);
+  EXPECT_THAT(ErrorWith(R"("seed":1.5)"), HasSubstr("seed is 1.5, must be"));
+  EXPECT_THAT(ErrorWith(R"("seed":18446744073709551616)"),
+              HasSubstr("seed is 1.8446744073709552e+19"));
+  EXPECT_THAT(ErrorWith(R"("seed":"x")"), HasSubstr("seed must be"));
 }
 
 TEST(OpenAiRequestTest, ScoresWithEchoAndLogprobs) {
@@ -148,9 +151,11 @@ TEST(OpenAiRequestTest, RefusesByNameWhatItCannotHonour) {
       {R"("tool_choice":"auto")", "tool_choice is not supported"},
       {R"("best_of":2)", "best_of is supported only when it equals n"},
       {R"("response_format":{"type":"json_object"})",
-       R"(response_format is supported only as {"type": "text"})"},
-      {R"("response_format":"x")", R"(response_format is supported only as {"type": "text"})"},
+       R"(response_format is supported only as {"type":"text"})"},
+      {R"("response_format":"x")", R"(response_format is supported only as {"type":"text"})"},
       {R"("modalities":["audio"])", R"(modalities is supported only as ["text"])"},
+      {R"("stream":true,"stream_options":{"continuous_usage_stats":true})",
+       "stream_options.continuous_usage_stats is not supported"},
       {R"("use_beam_search":true)", "use_beam_search is not supported"},
       {R"("guided_json":{"a":1})", "guided_json is not supported"},
   };
@@ -170,9 +175,9 @@ TEST(OpenAiRequestTest, RefusesWrongTypes) {
 }
 
 TEST(OpenAiRequestTest, RefusesWhatIsNoJson) {
+  EXPECT_THAT(ErrorOf(std::string("{\"prompt\":\"a\"}\0x", 16)), HasSubstr("at byte 15"));
   for (const char* body : {"", "{", "{\"prompt\":\"a\"} x", "{\"prompt\":\"\xff\"}", "{'a':1}",
-                           "{\"prompt\":\"\\ud800\"}", "{\"prompt\":\"a\",\"top_p\":1e999}",
-                           "{\"prompt\":\"a\",\"top_p\":NaN}"}) {
+                           "{\"prompt\":\"\\ud800\"}", "{\"prompt\":\"a\",\"top_p\":NaN}"}) {
     EXPECT_THAT(ErrorOf(body), HasSubstr("not valid JSON")) << body;
   }
   for (const char* body : {"[]", "1", "null", "\"a\""}) {
@@ -209,14 +214,44 @@ TEST(OpenAiChatTest, LeavesTheBoundOfStopsToTheCaller) {
   const absl::StatusOr<OpenAiRequest> parsed =
       Chat(R"({"messages":[{"role":"user","content":"a"}],"stop":["1","2","3","4"]})");
   ASSERT_TRUE(parsed.ok()) << parsed.status();
-  EXPECT_THAT(parsed->prompts.front().stop().strings(), ElementsAre("1", "2", "3", "4"));
+  EXPECT_THAT(parsed->prompts.front().stop().strings(), ElementsAre("1", "2", "3", "4", "\nuser:"));
+  EXPECT_EQ(parsed->own_stop, "\nuser:");
+  EXPECT_THAT(ChatErrorOf(R"({"messages":[{"role":"user","content":"a"}],
+                             "stop":["1","2","3","4","5"]})"),
+              HasSubstr("stop has 5 entries, at most 4 are allowed"));
+  const absl::StatusOr<OpenAiRequest> same =
+      Chat(R"({"messages":[{"role":"user","content":"a"}],"stop":["\nuser:"]})");
+  ASSERT_TRUE(same.ok()) << same.status();
+  EXPECT_THAT(same->prompts.front().stop().strings(), ElementsAre("\nuser:"));
+  EXPECT_EQ(same->own_stop, "") << "the caller's";
+}
+
+TEST(OpenAiRequestTest, KnowsItsFields) {
+  const absl::StatusOr<OpenAiRequest> parsed =
+      Complete(R"({"prompt":"a","user":"u","xyz":1,"messages":[],"abc":null,"top_k":3})");
+  ASSERT_TRUE(parsed.ok()) << parsed.status();
+  EXPECT_THAT(parsed->unknown_fields, ElementsAre("messages", "xyz"));
+}
+
+TEST(OpenAiRequestTest, HoldsEveryBoundOfTokens) {
+  EXPECT_EQ(With(R"("max_new_tokens":3)").stop().max_new_tokens(), 3);
+  EXPECT_EQ(
+      With(R"("max_tokens":9,"n_predict":5,"max_completion_tokens":7)").stop().max_new_tokens(), 5);
+  EXPECT_THAT(ErrorWith(R"("n_predict":-1)"), HasSubstr("n_predict is -1, must be at least 0"));
+}
+
+TEST(OpenAiRequestTest, NamesNumbersOutOfRange) {
+  EXPECT_THAT(ErrorWith(R"("top_p":1e999)"), HasSubstr("top_p has the number 1e999"));
+  EXPECT_THAT(ErrorWith(R"("logit_bias":{"5":1e39})"), HasSubstr("logit_bias[5] is 1e+39"));
+  EXPECT_THAT(ErrorOf(R"({"prompt":[[1],[2,4294967296]]})"),
+              HasSubstr("prompt[1][1] is 4294967296, must be a token id"));
 }
 
 TEST(OpenAiChatTest, RefusesByName) {
   EXPECT_THAT(ChatErrorOf("{}"), HasSubstr("messages must be"));
   EXPECT_THAT(ChatErrorOf(R"({"messages":[]})"), HasSubstr("messages must be"));
   EXPECT_THAT(ChatErrorOf(R"({"messages":[1]})"), HasSubstr("messages[0].role"));
-  EXPECT_THAT(ChatErrorOf(R"({"messages":[{"role":"tool","content":"a"}]})"),
+  EXPECT_THAT(ChatErrorOf(R"({"messages":[{"role":"critic","content":"a"}]})"),
               HasSubstr("messages[0].role"));
   EXPECT_THAT(ChatErrorOf(R"({"messages":[{"role":"user"}]})"), HasSubstr("messages[0].content"));
   EXPECT_THAT(ChatErrorOf(R"({"messages":[{"role":"user","content":[{"type":"image_url"}]}]})"),

@@ -19,7 +19,7 @@ AnswerFormat Format(size_t prompts = 1, int32_t n = 1) {
   format.created = 7;
   format.model = "m";
   format.fingerprint = "fp_1";
-  format.first_tokens.assign(prompts, 1);
+  format.prompts.assign(prompts, AnswerPrompt(&BundledTokenizer(), {1, 300}, false, false));
   return format;
 }
 
@@ -68,7 +68,8 @@ TEST(OpenAiResponseTest, AnswersWhole) {
   EXPECT_EQ(answer.Add(0, {Finished(FinishReason::kMaxTokens)}), "");
   EXPECT_EQ(Json::parse(answer.Whole()), Json::parse(R"({
     "id":"cmpl-1","object":"text_completion","created":7,"model":"m","system_fingerprint":"fp_1",
-    "choices":[{"index":0,"text":"ab\n","logprobs":null,"finish_reason":"length"}],
+    "choices":[{"index":0,"text":"ab\n","logprobs":null,"finish_reason":"length",
+                "stop_reason":null}],
     "usage":{"prompt_tokens":5,"completion_tokens":3,"total_tokens":8,
              "prompt_tokens_details":{"cached_tokens":0}}})"));
 }
@@ -143,7 +144,7 @@ TEST(OpenAiResponseTest, AnEchoIsScoredFromItsSecondToken) {
   const std::vector<int32_t> prompt =
       BundledTokenizer().Encode("the sea", {.add_special_tokens = false, .continuation = false});
   ASSERT_EQ(prompt.size(), 2u);
-  format.first_tokens = {prompt[0]};
+  format.prompts = {AnswerPrompt(&BundledTokenizer(), prompt, true, false)};
   OpenAiAnswer answer(format, &BundledTokenizer());
   PromptLogprobsEvent scores;
   scores.logprobs = {Scored(prompt[1], -1.0f)};
@@ -159,7 +160,7 @@ TEST(OpenAiResponseTest, AnEchoIsScoredFromItsSecondToken) {
 TEST(OpenAiResponseTest, AnEchoOfOneTokenIsThereAllTheSame) {
   AnswerFormat format = Format();
   format.logprobs = format.prompt_logprobs = true;
-  format.first_tokens = {TokenOf(" sea")};
+  format.prompts = {AnswerPrompt(&BundledTokenizer(), {TokenOf(" sea")}, true, false)};
   OpenAiAnswer answer(format, &BundledTokenizer());
   answer.Add(0, {StartedEvent{1, 1}, Delta("sea"), Finished(FinishReason::kMaxTokens)});
   EXPECT_EQ(Json::parse(answer.Whole())["choices"][0]["logprobs"]["token_logprobs"],
@@ -180,6 +181,64 @@ TEST(OpenAiResponseTest, PartsOfACharacterAreNamedByTheirBytes) {
   const Json logprobs = Json::parse(answer.Whole())["choices"][0]["logprobs"];
   EXPECT_EQ(logprobs["tokens"], Json::parse(R"(["bytes:\\xe2","bytes:\\x98","bytes:\\x83","x"])"));
   EXPECT_EQ(logprobs["text_offset"], Json::parse("[0,0,0,1]"));
+}
+
+// The log-probabilities of an answer of `tokens` to `prompt`.
+Json LogprobsOf(const std::vector<int32_t>& prompt, const std::vector<int32_t>& tokens,
+                const std::vector<TokenAlternative>& others = {}, bool chat = false) {
+  AnswerFormat format = Format();
+  format.logprobs = true;
+  format.chat = chat;
+  format.prompts = {AnswerPrompt(&BundledTokenizer(), prompt, false, false)};
+  OpenAiAnswer answer(format, &BundledTokenizer());
+  DeltaEvent delta = Delta("");
+  for (const int32_t token : tokens) delta.logprobs.push_back(Scored(token, -1.0f));
+  delta.logprobs.front().alternatives = others;
+  answer.Add(0, {delta, Finished(FinishReason::kMaxTokens)});
+  return Json::parse(answer.Whole())["choices"][0]["logprobs"];
+}
+
+TEST(OpenAiResponseTest, NamesAreThoseOfTheTextThatDropsItsFirstSpace) {
+  const int32_t spaced = TokenOf(" a");
+  const int32_t bare = TokenOf("a");
+  const Json told =
+      LogprobsOf({}, {spaced, spaced}, {{bare, -0.5f}, {spaced, -1.0f}, {TokenOf(" the"), -2.0f}});
+  EXPECT_EQ(told["tokens"], Json::parse(R"(["a"," a"])"));
+  EXPECT_EQ(told["text_offset"], Json::parse("[0,1]"));
+  EXPECT_EQ(told["top_logprobs"][0], Json::parse(R"({"a":-1.0,"the":-2.0})"))
+      << "each name once, and the token's own value stays";
+  EXPECT_EQ(LogprobsOf({}, {spaced}, {}, true)["content"][0]["bytes"], Json::parse("[97]"));
+}
+
+TEST(OpenAiResponseTest, OffsetsAreThoseOfATextThatBeginsInsideACharacter) {
+  const std::vector<int32_t> snowman =
+      BundledTokenizer().Encode("☃", {.add_special_tokens = false, .continuation = true});
+  ASSERT_EQ(snowman.size(), 3u);
+  const int32_t a = TokenOf("a");
+  const std::vector<int32_t> prompt = {1, a, snowman[0], snowman[1]};
+  const Json whole = LogprobsOf(prompt, {snowman[2], a, snowman[0]});
+  EXPECT_EQ(whole["tokens"], Json::parse(R"(["bytes:\\x83","a","bytes:\\xe2"])"));
+  EXPECT_EQ(whole["text_offset"], Json::parse("[0,1,2]")) << "☃a, and U+FFFD";
+  const Json broken = LogprobsOf(prompt, {a, a});
+  EXPECT_EQ(broken["tokens"], Json::parse(R"(["a","a"])"));
+  EXPECT_EQ(broken["text_offset"], Json::parse("[2,3]")) << "two bytes that are lost, and aa";
+}
+
+TEST(OpenAiResponseTest, TellsWhatStoppedIt) {
+  const auto reason = [](FinishReason why, const char* matched, int32_t token) {
+    AnswerFormat format = Format();
+    format.own_stop = "\nuser:";
+    OpenAiAnswer answer(format, &BundledTokenizer());
+    FinishedEvent finished = Finished(why);
+    finished.matched_stop = matched;
+    finished.stop_token = token;
+    answer.Add(0, {finished});
+    return Json::parse(answer.Whole())["choices"][0]["stop_reason"];
+  };
+  EXPECT_EQ(reason(FinishReason::kStopString, "x\"", -1), "x\"");
+  EXPECT_EQ(reason(FinishReason::kStopToken, "▁x", 77), 77);
+  EXPECT_TRUE(reason(FinishReason::kStopString, "\nuser:", -1).is_null()) << "nobody asked for it";
+  EXPECT_TRUE(reason(FinishReason::kEos, "", -1).is_null());
 }
 
 TEST(OpenAiResponseTest, ChatLogprobsHaveBytes) {
