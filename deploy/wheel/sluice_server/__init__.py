@@ -65,7 +65,7 @@ class Daemon:
 def start(model=MODEL, **flags):
     """Starts sluiced and waits until it serves. Flags are those of `sluiced --help`: start(device="cpu", http_listen="127.0.0.1:0").
     Ports are free ones of the loopback interface where no flag says otherwise. RuntimeError if it ends before it serves."""
-    flags = {"model": model, "listen": "127.0.0.1:0", "admin_listen": "127.0.0.1:0", **flags}
+    flags = {"model": model, "listen": "127.0.0.1:0", "admin_listen": "127.0.0.1:0", "http_listen": "127.0.0.1:0", **flags}
     written = {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in flags.items()}
     return Daemon([f"--{name}={value}" for name, value in written.items()])
 
