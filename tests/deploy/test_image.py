@@ -188,7 +188,7 @@ def test_what_the_image_holds(image):
         found = [folder for folder in ("bin", "usr/bin", "usr/local/bin") if (image.root / folder / name).exists()]
         assert not found, (name, found)
     assert image.config["User"] == "10001:10001"
-    assert set(image.config["ExposedPorts"]) == {"50051/tcp", "9464/tcp"}
+    assert set(image.config["ExposedPorts"]) == {"50051/tcp", "8080/tcp", "9464/tcp"}
     assert (image.root / "models/classics-12m/model.safetensors").stat().st_size == (MODEL / "model.safetensors").stat().st_size
     assert not list((image.root / "var/lib/apt/lists").iterdir())
 
