@@ -33,8 +33,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       s, [&](int64_t, const sluice::MlpSpec& mlp) { SLUICE_CHECK(mlp.intermediate > 0); });
   const int64_t parameters = sluice::CountParameters(*config);
   SLUICE_CHECK(parameters > 0 && parameters <= 1'000'000'000'000);
-  const int64_t state = sluice::MakeStateTable(s).bytes();
-  SLUICE_CHECK(state > 0 && state <= int64_t{4} << 32);
+  const sluice::StateTable table = sluice::MakeStateTable(s);
+  SLUICE_CHECK(table.bytes() >= 0 && table.bytes() <= int64_t{4} << 32);
+  SLUICE_CHECK(table.BytesAt(1) > 0);  // a softmax model's state begins with nothing
   for (const int32_t id : config->eos_token_ids) SLUICE_CHECK(id >= 0 && id < s.vocab);
   (void)sluice::ApplyGenerationConfig(text, "f", &*config);
   for (const int32_t id : config->eos_token_ids) SLUICE_CHECK(id >= 0 && id < s.vocab);

@@ -76,7 +76,7 @@ void Parse(ConfigReader* reader, ModelConfig* config) {
   config->tied = reader->OptionalBoolean({"tie_embedding"}).value_or(config->tied);
   d.intermediate = ReadIntermediate(reader, d.intermediate);
   config->biases = reader->Boolean({"conv_bias"}, false);
-  const int64_t taps = reader->Integer({"conv_L_cache"}, 3, 1, 64);
+  const int64_t taps = reader->Integer({"conv_L_cache"}, 3, 2, 64);
   AttentionShape& s = d.attention;
   s.qk_norm = true;
   s.qk_norm_eps = d.norm_eps;

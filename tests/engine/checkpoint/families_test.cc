@@ -297,6 +297,7 @@ constexpr Refusal kRefusals[] = {
     {"lfm2/odd", R"({"full_attn_idxs": [4]})",
      "full_attn_idxs is a list, must be a list of layers in [0, 3]"},
     {"lfm2/base", R"({"conv_L_cache": 65})", "conv_L_cache is 65"},
+    {"lfm2/base", R"({"conv_L_cache": 1})", "conv_L_cache is 1, must be an integer in [2, 64]"},
     {"lfm2/odd", R"({"block_ff_dim": 1})", "leaves no MLP"},
     // olmo_hybrid
     {"olmo_hybrid/base", R"({"linear_num_value_heads": 3})",
