@@ -94,7 +94,7 @@ const std::vector<ServerFlag>& ServerFlags() {
 
       {"max_batch_tokens", "N", kMemory,
        "One step computes at most this many tokens. There must be room for one slot and one chunk "
-       "of a prompt. 0 means 512 on the CPU and 4096 on a GPU.",
+       "of a prompt. 0 means 256 on the CPU and 4096 on a GPU.",
        &Options::max_batch_tokens, 0, 1 << 20},
       {"device_state_bytes", "BYTES", kMemory,
        "States on the device take at most this many bytes, which bounds the sequences that run at "

@@ -73,7 +73,7 @@ struct ServerOptions {
   // Memory and batching
 
   // One step computes at most this many tokens. There must be room for one slot and one chunk of a
-  // prompt. 0 means 512 on the CPU and 4096 on a GPU.
+  // prompt. 0 means 256 on the CPU and 4096 on a GPU.
   int32_t max_batch_tokens = 0;
   // States on the device take at most this many bytes, which bounds the sequences that run at once.
   // 0 means 64 states on the CPU, or those that a quarter of the memory holds; on a GPU, 1024

@@ -47,6 +47,8 @@ class CpuBackend : public Backend {
         absl::StrCat("cpu (", SimdName(), ", ", threads, threads == 1 ? " thread)" : " threads)");
     info_.kind = DeviceKind::kCpu;
     info_.steps_in_flight = 1;
+    // Larger steps are no faster here, and a decoding call waits for a whole step at each token.
+    info_.default_batch_tokens = 256;
   }
 
   const BackendInfo& info() const override { return info_; }
