@@ -117,6 +117,7 @@ class RowAttention {
     w[lane] = first;
     w[lane + 32] = second;
     const float total = WarpSum(first + second), factor = Exp2(before - largest);
+    __syncwarp();  // every lane has read the maximum
     if (lane == 0) {
       shared_.factor[g] = factor;
       shared_.max[g] = largest;

@@ -321,9 +321,10 @@ INSTANTIATE_TEST_SUITE_P(AllModels, CudaGoldenTest, testing::ValuesIn(AllModels(
 std::vector<GoldenModel> Relatives() {
   const std::string goldens = PathFrom("SLUICE_GOLDENS", "tests/goldens");
   std::vector<GoldenModel> models;
-  for (const char* family : {"delta_net", "gated_deltanet", "gla", "hgrn2", "kda", "lightnet",
-                             "linear_attn", "llama", "mamba2", "mistral", "qwen2", "qwen3",
-                             "retnet", "simple_gla", "transformer", "transnormer"}) {
+  for (const char* family :
+       {"bamba", "delta_net", "gated_deltanet", "gla", "hgrn2", "kda", "lightnet", "linear_attn",
+        "llama", "mamba2", "mistral", "qwen2", "qwen3", "qwen3_5", "qwen3_5_text", "retnet",
+        "simple_gla", "transformer", "transnormer"}) {
     std::error_code error;
     for (const auto& entry : std::filesystem::directory_iterator(goldens + "/" + family, error)) {
       const std::string dir = entry.path().string();
