@@ -4,7 +4,7 @@
 
 #include <string>
 
-#include "flags/manual.h"
+#include "server/flags/manual.h"
 
 namespace sluice {
 

@@ -21,9 +21,9 @@
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "absl/types/optional.h"
-#include "flags/near_name.h"
-#include "flags/size.h"
 #include "server/flag_table.h"
+#include "server/flags/near_name.h"
+#include "server/flags/size.h"
 
 #ifndef SLUICE_VERSION
 #error "SLUICE_VERSION comes from CMake"

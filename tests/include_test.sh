@@ -21,7 +21,7 @@ no_absl_mutex="Debian's Abseil hides its Mutex from ThreadSanitizer"
 # rules ROOT: 0 if every include keeps to the rules.
 rules() {
   local root=$1 bad=0
-  check "$root" flags "flags/ knows nothing but text" "server/|engine/|client/|kernels/|tests/|$network" || bad=1
+  check "$root" server/flags "server/flags knows nothing but text" "server/|engine/|client/|kernels/|tests/|$network" 'server/flags/' || bad=1
   check "$root" kernels "kernels/ knows nothing above it" 'engine/|server/|client/|tests/|nlohmann/|spdlog/' || bad=1
   check "$root" kernels "kernels/ knows no network" "$network" || bad=1
   check "$root" engine "engine/ knows nothing above it" 'server/|client/|tests/' || bad=1
@@ -32,10 +32,10 @@ rules() {
   check "$root" server/core "server/core links no gRPC and no messages" "$network" || bad=1
   check "$root" server/core "server/core knows nothing of the rest of server/" 'server/|client/|tests/' 'server/core/' || bad=1
   check "$root" server "server/ knows nothing of its clients" 'client/|tests/' || bad=1
-  check "$root" client "client/ speaks to the daemon through proto/ only; sluice inspect reads models by engine/inspect.h" \
-    'server/|engine/|kernels/|tests/' 'engine/inspect\.h' || bad=1
+  check "$root" client "client/ speaks to the daemon through proto/ only; sluice inspect reads models by engine/inspect.h, and both command lines share server/flags" \
+    'server/|engine/|kernels/|tests/' 'engine/inspect\.h|server/flags/' || bad=1
   local folder
-  for folder in flags kernels engine server client; do
+  for folder in kernels engine server client; do
     check "$root" "$folder" "$no_absl_mutex" 'absl/synchronization/' || bad=1
   done
   return $bad
@@ -46,10 +46,11 @@ self_test() {
   local dir path include
   dir=$(mktemp -d)
   trap 'rm -rf "$dir"' RETURN
-  mkdir -p "$dir"/{flags,kernels/cpu,engine,server/core,client}
+  mkdir -p "$dir"/{kernels/cpu,engine,server/core,server/flags,client}
   echo '#include "kernels/ops.h"' > "$dir/engine/good.cc"
   echo '#include "server/core/mutex.h"' > "$dir/server/core/good.cc"
   echo '#include "engine/inspect.h"' > "$dir/client/good.cc"
+  echo '#include "server/flags/size.h"' > "$dir/client/flags.cc"
   rules "$dir" > /dev/null || { echo "self-test: a clean tree is refused"; return 1; }
   while read -r path include; do
     echo "#include $include" > "$dir/$path"
@@ -59,7 +60,7 @@ self_test() {
     fi
     rm "$dir/$path"
   done <<'CASES'
-flags/a.cc "server/options.h"
+server/flags/a.cc "server/options.h"
 kernels/cpu/a.cc "engine/config.h"
 kernels/a.h <grpcpp/grpcpp.h>
 kernels/a.h "absl/synchronization/mutex.h"

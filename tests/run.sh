@@ -136,7 +136,7 @@ test_floor() {
 format_check() {
   local clang_format
   clang_format=$(command -v clang-format-14 || command -v clang-format) || { echo "no clang-format"; return 1; }
-  find flags kernels engine server client tests \( -name '*.h' -o -name '*.cc' -o -name '*.cu' -o -name '*.cuh' \) -print0 |
+  find kernels engine server client tests \( -name '*.h' -o -name '*.cc' -o -name '*.cu' -o -name '*.cuh' \) -print0 |
     xargs -0 "$clang_format" --dry-run -Werror
 }
 

@@ -11,8 +11,8 @@
 #include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
-#include "flags/near_name.h"
-#include "flags/size.h"
+#include "server/flags/near_name.h"
+#include "server/flags/size.h"
 
 namespace sluice {
 namespace {

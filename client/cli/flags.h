@@ -12,7 +12,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "absl/types/span.h"
-#include "flags/manual.h"
+#include "server/flags/manual.h"
 
 namespace sluice {
 

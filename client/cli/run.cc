@@ -12,8 +12,8 @@
 #include "absl/strings/strip.h"
 #include "client/cli/command.h"
 #include "client/cli/flags.h"
-#include "flags/manual.h"
-#include "flags/near_name.h"
+#include "server/flags/manual.h"
+#include "server/flags/near_name.h"
 
 namespace sluice {
 namespace {

@@ -17,7 +17,7 @@
 #include "client/cli/text.h"
 #include "client/proto_time.h"
 #include "client/session_client.h"
-#include "flags/near_name.h"
+#include "server/flags/near_name.h"
 
 namespace sluice {
 namespace {

@@ -1,6 +1,6 @@
 // Sizes in bytes, as people write them.
-#ifndef SLUICE_FLAGS_SIZE_H_
-#define SLUICE_FLAGS_SIZE_H_
+#ifndef SLUICE_SERVER_FLAGS_SIZE_H_
+#define SLUICE_SERVER_FLAGS_SIZE_H_
 
 #include <cstdint>
 
@@ -15,4 +15,4 @@ absl::optional<int64_t> ParseSize(absl::string_view text);
 
 }  // namespace sluice
 
-#endif  // SLUICE_FLAGS_SIZE_H_
+#endif  // SLUICE_SERVER_FLAGS_SIZE_H_

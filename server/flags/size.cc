@@ -1,4 +1,4 @@
-#include "flags/size.h"
+#include "server/flags/size.h"
 
 #include <cmath>
 

@@ -4,7 +4,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
-#include "flags/manual.h"
+#include "server/flags/manual.h"
 
 namespace sluice {
 namespace {

@@ -1,6 +1,6 @@
 // A program's flags and commands, and the man page and completions that are made of them.
-#ifndef SLUICE_FLAGS_MANUAL_H_
-#define SLUICE_FLAGS_MANUAL_H_
+#ifndef SLUICE_SERVER_FLAGS_MANUAL_H_
+#define SLUICE_SERVER_FLAGS_MANUAL_H_
 
 #include <cstdint>
 #include <string>
@@ -54,4 +54,4 @@ std::string ZshCompletion(const ProgramManual& program);
 
 }  // namespace sluice
 
-#endif  // SLUICE_FLAGS_MANUAL_H_
+#endif  // SLUICE_SERVER_FLAGS_MANUAL_H_

@@ -1,6 +1,6 @@
 // Finds the name that a misspelt flag, command or variable was meant to be.
-#ifndef SLUICE_FLAGS_NEAR_NAME_H_
-#define SLUICE_FLAGS_NEAR_NAME_H_
+#ifndef SLUICE_SERVER_FLAGS_NEAR_NAME_H_
+#define SLUICE_SERVER_FLAGS_NEAR_NAME_H_
 
 #include <string>
 #include <vector>
@@ -23,4 +23,4 @@ std::string DidYouMean(absl::string_view text, const std::vector<std::string>& n
 
 }  // namespace sluice
 
-#endif  // SLUICE_FLAGS_NEAR_NAME_H_
+#endif  // SLUICE_SERVER_FLAGS_NEAR_NAME_H_

@@ -1,4 +1,4 @@
-#include "flags/near_name.h"
+#include "server/flags/near_name.h"
 
 #include <algorithm>
 

@@ -1,11 +1,11 @@
 #include <string>
 #include <vector>
 
-#include "flags/manual.h"
-#include "flags/near_name.h"
-#include "flags/size.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "server/flags/manual.h"
+#include "server/flags/near_name.h"
+#include "server/flags/size.h"
 
 namespace sluice {
 namespace {

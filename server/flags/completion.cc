@@ -6,7 +6,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
-#include "flags/manual.h"
+#include "server/flags/manual.h"
 
 namespace sluice {
 namespace {
