@@ -1,14 +1,20 @@
 // sluice tokenize and sluice detokenize.
+#include <fstream>
 #include <optional>
+#include <sstream>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/str_join.h"
 #include "client/cli/command.h"
 #include "client/cli/input.h"
+#include "client/cli/long_text.h"
 #include "client/cli/text.h"
+#include "client/error.h"
+#include "client/open_file.h"
 #include "sluice/v1/tokens.pb.h"
 
 namespace sluice {
@@ -29,6 +35,35 @@ void AddTextFlags(TextOptions* options, FlagSet* flags) {
               ToBool([options](bool value) { options->json = value; })});
 }
 
+// Prints the tokens of what `in` holds, part by part.
+int PrintTokens(const Client& client, const Invocation& call, const v1::TokenizeRequest& request,
+                std::istream* in, bool json, bool pieces) {
+  std::ostream& out = call.io.out;
+  bool first = true;
+  const absl::Status status =
+      TokenizeAll(client, call.Call(), request, in, [&](const v1::TokenizeResponse& part) {
+        if (json) {
+          out << ToJson(part) << "\n";
+        } else if (pieces) {
+          for (int i = 0; i < part.token_ids_size(); ++i) {
+            out << part.token_ids(i) << "\t"
+                << (i < part.pieces_size() ? EscapeControls(part.pieces(i)) : "") << "\n";
+          }
+        } else {
+          out << (first || part.token_ids().empty() ? "" : " ")
+              << absl::StrJoin(part.token_ids(), " ");
+        }
+        first = false;
+        return out.good();
+      });
+  if (!json && !pieces && !first) out << "\n";
+  if (status.ok()) return kExitOk;
+  // The daemon's errors have a reason; others are about the text.
+  const bool bad_text = absl::IsInvalidArgument(status) && ErrorReason(status).empty();
+  return bad_text ? UsageError(kTokenizeCommand, call.io, status.message())
+                  : CallFailed(call.io, status);
+}
+
 int RunTokenize(const Command& command, Invocation* call) {
   TextOptions options;
   v1::TokenizeRequest request;
@@ -42,25 +77,23 @@ int RunTokenize(const Command& command, Invocation* call) {
   if (const std::optional<int> exit_code = ParseCommandLine(command, &flags, call))
     return *exit_code;
   const Io& io = call->io;
-  absl::StatusOr<std::string> text = ReadText(call->args, options.file, io);
-  if (!text.ok()) return UsageError(command, io, text.status().message());
-  request.set_text(*std::move(text));
   request.set_model(options.model);
-
-  const absl::StatusOr<v1::TokenizeResponse> response =
-      call->MakeClient().Tokenize(request, call->Call());
-  if (!response.ok()) return CallFailed(io, response.status());
-  if (options.json) {
-    io.out << ToJson(*response) << "\n";
-  } else if (pieces) {
-    for (int i = 0; i < response->token_ids_size(); ++i) {
-      io.out << response->token_ids(i) << "\t"
-             << (i < response->pieces_size() ? EscapeControls(response->pieces(i)) : "") << "\n";
-    }
-  } else {
-    io.out << absl::StrJoin(response->token_ids(), " ") << "\n";
+  const Client client = call->MakeClient();
+  if (!call->args.empty() && call->args != std::vector<std::string>{"-"}) {
+    const absl::StatusOr<std::string> text = ReadText(call->args, options.file, io);
+    if (!text.ok()) return UsageError(command, io, text.status().message());
+    std::istringstream in(*text);
+    return PrintTokens(client, *call, request, &in, options.json, pieces);
   }
-  return kExitOk;
+  std::ifstream file;
+  if (!options.file.empty() && options.file != "-") {
+    const absl::Status opened = OpenFile(options.file, &file);
+    if (!opened.ok()) return UsageError(command, io, opened.message());
+  } else if (io.in_is_terminal) {
+    io.err << "(reading text from the terminal; end it with Ctrl-D)\n";
+  }
+  std::istream& in = file.is_open() ? static_cast<std::istream&>(file) : io.in;
+  return PrintTokens(client, *call, request, &in, options.json, pieces);
 }
 
 int RunDetokenize(const Command& command, Invocation* call) {
@@ -95,7 +128,8 @@ const Command kTokenizeCommand = {
     "tokenize",
     "prints the token ids of a text",
     "[FLAGS] [TEXT ... | --file=FILE]",
-    "Prints the ids on one line, ready for `sluice detokenize`.",
+    "Prints the ids on one line, ready for `sluice detokenize`. The text may have any size: above\n"
+    "256 KiB it is read and sent in parts, and --json prints an object for each.",
     "  sluice tokenize \"Hello there\"\n"
     "  sluice tokenize --pieces --noadd-special-tokens \"Hello there\"\n"
     "  sluice tokenize < book.txt | wc -w",

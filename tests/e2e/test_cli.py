@@ -78,6 +78,23 @@ def test_tokenize_and_detokenize(daemon):
     assert good(daemon, "detokenize", *[str(i) for i in CASE["ids"]]).rstrip("\n") == CASE["text"]
 
 
+def test_tokenize_takes_any_size(daemon, tmp_path):
+    """In parts that fit into messages; the ids are those of the whole text, also where it repeats itself."""
+    licence = (ROOT / "LICENSE").read_text()
+    texts = [licence * 60, "aé漢 " * 90000, "".join(chr(97 + i * i % 7) for i in range(300000))]
+    for text in texts:
+        assert len(text.encode()) > 256 << 10
+        ids = [int(word) for word in good(daemon, "tokenize", stdin=text).split()]
+        assert ids == daemon.tokenize(text)
+    out = good(daemon, "tokenize", "--pieces", stdin=texts[0]).splitlines()
+    assert out[0] == "1\t<s>" and len(out) == len(daemon.tokenize(texts[0]))
+    parts = events(good(daemon, "tokenize", "--json", stdin=texts[0]))
+    assert len(parts) > 2 and sum((part["token_ids"] for part in parts), []) == daemon.tokenize(texts[0])
+    (tmp_path / "broken").write_bytes(licence.encode() * 60 + b"\x80")
+    code, line = bad(daemon, "tokenize", f"--file={tmp_path / 'broken'}")
+    assert code == 2 and f"not UTF-8 at byte {len(licence.encode()) * 60}" in line
+
+
 def test_model(daemon):
     out = good(daemon, "model")
     assert "classics-12m" in out and "gla" in out
