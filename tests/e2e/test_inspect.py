@@ -75,6 +75,8 @@ def test_heads_of_models_that_share_keys():
     end = run("sluice", "inspect", "--tokenizer=none", ROOT / "tests/goldens/mamba2/groups")
     assert end.returncode == 0, end.stdout + end.stderr
     assert re.search(r"^heads +4 of dk 16 and dv 16, 2 groups of keys$", end.stdout, re.MULTILINE), end.stdout
+    end = run("sluice", "inspect", "--tokenizer=none", ROOT / "tests/goldens/mamba2/state_spaces")
+    assert "vocabulary 48, of which 43 are sampled" in end.stdout
     end = run("sluice", "inspect", "--tokenizer=none", ROOT / "tests/goldens/retnet/odd")
     assert re.search(r"^note +use_short_conv is true and changes nothing", end.stdout, re.MULTILINE), end.stdout
 
