@@ -50,6 +50,7 @@ struct Sequence {
   uint64_t round = 0;                // of BatchBuilder's: the last in which it had its turn
   std::unique_ptr<TextOutput> text;  // null when no text is wanted and no stop string looked for
   std::unique_ptr<StreamDecoder> history;  // of a call that commits: what its text leaves undecoded
+  HistoryEnd said;                         // of a call with a note
   HostState host;                          // the state while kSpilled or kLoading
   Ticket copy = 0;                         // between `host` and the slot
 };

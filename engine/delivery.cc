@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
+
 namespace sluice {
 namespace {
 
@@ -138,6 +140,10 @@ void Delivery::DeliverToken(Call* call, Sequence* sequence, const LogitResult& r
     }
     if (stop_string != nullptr) {
       if (request.stop.include_stop) delta.text += *stop_string;
+      if (request.note != nullptr) {
+        sequence->said.unsaid =
+            absl::StrCat(request.stop.include_stop ? "" : *stop_string, sequence->text->dropped());
+      }
       end.reason = FinishReason::kStopString;
       end.matched_stop = *stop_string;
       ended = true;
@@ -150,9 +156,23 @@ void Delivery::DeliverToken(Call* call, Sequence* sequence, const LogitResult& r
   if (ended && sequence->text != nullptr && end.reason != FinishReason::kStopString) {
     sequence->text->Flush(call->commits, &delta.text);
   }
+  if (request.note != nullptr) {
+    sequence->said.said += delta.text;
+    const bool left_out =
+        end.reason == FinishReason::kEos || end.reason == FinishReason::kStopToken;
+    if (ended && left_out && !request.stop.include_stop) LeaveOut(result.token, &sequence->said);
+  }
   if (!request.output.text) delta.text.clear();
   if (!IsEmpty(delta)) call->sink->Push(std::move(delta));
   if (ended) Finish(call, sequence, std::move(end), now);
+}
+
+void Delivery::LeaveOut(int32_t token, HistoryEnd* end) const {
+  if (tokenizer_->IsControl(token)) {
+    end->control = std::string(tokenizer_->Piece(token));
+  } else {
+    end->unsaid = std::string(tokenizer_->Text(token));
+  }
 }
 
 void Delivery::RecordToken(const Call& call, Sequence* sequence, absl::Duration now) const {
@@ -186,6 +206,7 @@ void Delivery::FinishAll(Call* call, FinishReason reason, absl::Duration now) co
     if (sequence.text != nullptr && sequence.received > 0) {
       sequence.text->Flush(call->commits, &rest.text);
     }
+    if (call->request.note != nullptr) sequence.said.said += rest.text;
     if (call->request.output.text && !rest.text.empty()) call->sink->Push(std::move(rest));
     FinishedEvent event;
     event.reason = reason;

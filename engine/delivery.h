@@ -35,6 +35,8 @@ class Delivery {
   void DeliverToken(Call* call, Sequence* sequence, const LogitResult& result,
                     absl::Duration now) const;
   absl::Status DeliverScoreSummary(Call* call, const Batch& batch, const BatchShare& share) const;
+  // The token ended the text and is no part of it.
+  void LeaveOut(int32_t token, HistoryEnd* end) const;
   void RecordToken(const Call& call, Sequence* sequence, absl::Duration now) const;
   bool IsStop(const Request& request, int32_t token, FinishReason* reason) const;
   void Finish(Call* call, Sequence* sequence, FinishedEvent event, absl::Duration now) const;

@@ -126,6 +126,10 @@ void Engine::Open(Call* call) {
 
 void Engine::Begin(Call* call) {
   Request& request = call->request;
+  if (request.from_start && call->use != nullptr) {
+    call->use->pin.Release();
+    call->use->state.reset();
+  }
   const State* state = call->use != nullptr ? call->use->state.get() : nullptr;
   if (state != nullptr) {
     call->carried = 1;
@@ -338,6 +342,8 @@ void Engine::Commit(Call* call) {
   info.last_token = sequence.received > 0 ? sequence.last_token : request.prompt.back();
   info.undecoded = std::string(sequence.history->pending());
   info.numerics_id = backend_->info().numerics_id;
+  if (request.note != nullptr) info.note = request.note(sequence.said);
+  if (info.note.size() > kMaxNoteBytes) info.note.clear();
   HostState data;
   if (call->state == CallState::kSpilled) {
     const absl::Status status = backend_->Await(sequence.copy);

@@ -4,6 +4,7 @@
 #define SLUICE_ENGINE_REQUEST_H_
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -35,6 +36,13 @@ struct OutputOptions {
 
 // The choices of a call when another one is writing to its session.
 enum class OnConflict : uint8_t { kFail, kWait, kCancelRunning };
+
+// What a call's end leaves in its session's history.
+struct HistoryEnd {
+  std::string said{};     // the text that was given out
+  std::string unsaid{};   // the text behind it: a stop string, and what came with it in one token
+  std::string control{};  // the name of the control token that ended it, which has no text
+};
 
 enum class RequestKind : uint8_t {
   kGenerate,
@@ -69,6 +77,12 @@ struct Request {
   std::vector<int32_t>
       prompt_if_empty;  // taken instead of `prompt` when the session has no history
   bool bypass_prefix_cache = false;
+  // The call does not go on from its session's history: it takes prompt_if_empty, and what it
+  // commits replaces the history.
+  bool from_start = false;
+  // Gives the state that the call commits its note (StateInfo::note). Null: it has none. It is
+  // short and pure, and runs on the engine's thread.
+  std::function<std::string(const HistoryEnd& end)> note;
 };
 
 }  // namespace sluice

@@ -26,6 +26,7 @@ struct SessionInfo {
   int64_t state_bytes = 0;  // 0 at position 0
   bool durable = false;     // all of it is on disk
   std::string last_request_id;
+  std::string note{};  // of its state; no owner sees it
   absl::Time create_time;
   absl::Time update_time;
   absl::Time expire_time = absl::InfiniteFuture();  // InfiniteFuture: never

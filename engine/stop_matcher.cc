@@ -33,7 +33,8 @@ size_t StopMatcher::LongestMatched() const {
 }
 
 std::optional<size_t> StopMatcher::Append(absl::string_view text, std::string* released) {
-  for (char c : text) {
+  for (size_t at = 0; at < text.size(); ++at) {
+    const char c = text[at];
     held_.push_back(c);
     std::optional<size_t> found;
     for (size_t i = 0; i < patterns_.size(); ++i) {
@@ -46,6 +47,7 @@ std::optional<size_t> StopMatcher::Append(absl::string_view text, std::string* r
     if (found) {
       released->append(held_, 0, held_.size() - patterns_[*found].text.size());
       held_.clear();
+      dropped_ = text.size() - at - 1;
       return found;
     }
   }

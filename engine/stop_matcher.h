@@ -23,6 +23,8 @@ class StopMatcher {
   // string. On a match: the index of the string that ends first (of several, the longest), the text
   // up to where it begins has been released, what follows it is dropped, and the matcher is done.
   std::optional<size_t> Append(absl::string_view text, std::string* released);
+  // Bytes of Append's text that came behind the match.
+  size_t dropped() const { return dropped_; }
 
   // Forgets what was matched so far and releases what is held back.
   void Flush(std::string* released);
@@ -39,6 +41,7 @@ class StopMatcher {
 
   std::vector<Pattern> patterns_;
   std::string held_;
+  size_t dropped_ = 0;
 };
 
 }  // namespace sluice

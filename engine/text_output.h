@@ -35,6 +35,11 @@ class TextOutput {
   // string is looked for.
   const std::string* Append(int32_t token, bool match_stops, std::string* text);
 
+  // After a match, the text of the tokens behind the stop string.
+  absl::string_view dropped() const {
+    return absl::string_view(scratch_).substr(scratch_.size() - matcher_.dropped());
+  }
+
   // The end: everything held back. Bytes of an incomplete character become U+FFFD, or are left to
   // the next call when the text goes on there.
   void Flush(bool goes_on, std::string* text);

@@ -77,6 +77,16 @@ void SessionCalls::Get(const std::string& tenant, const v1::GetSessionRequest& m
       done);
 }
 
+void SessionCalls::Look(const std::string& tenant, const v1::GetSessionRequest& message,
+                        Done<SessionInfo> done) const {
+  Run<NamedSession, SessionInfo>(
+      ParseGet(message),
+      [tenant, answer = OnAnswers(done)](Sessions& sessions, const NamedSession& named) {
+        sessions.Get(tenant, named.id, answer);
+      },
+      done);
+}
+
 v1::ListSessionsResponse SessionCalls::ToMessage(const std::string& tenant, const ListQuery& query,
                                                  const SessionPage& page) const {
   v1::ListSessionsResponse out;

@@ -63,6 +63,9 @@ class SessionCalls {
               Done<v1::Session> done) const;
   void Get(const std::string& tenant, const v1::GetSessionRequest& message,
            Done<v1::Session> done) const;
+  // The same for the daemon's own use.
+  void Look(const std::string& tenant, const v1::GetSessionRequest& message,
+            Done<SessionInfo> done) const;
   void List(const std::string& tenant, const v1::ListSessionsRequest& message,
             Done<v1::ListSessionsResponse> done) const;
   void Update(const std::string& tenant, const v1::UpdateSessionRequest& message,

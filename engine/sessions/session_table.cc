@@ -120,6 +120,7 @@ SessionInfo SessionTable::Info(const Session& session) const {
   if (state != nullptr) {
     info.position = state->info.position;
     info.numerics_id = state->info.numerics_id;
+    info.note = state->info.note;
     info.tier = state->tier();
     info.state_bytes = context_.states->BytesAt(state->info.seen());
   }

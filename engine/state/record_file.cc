@@ -9,6 +9,7 @@ namespace {
 
 constexpr absl::string_view kMagic = "SLUSESSN";
 constexpr uint32_t kVersion = 1;
+constexpr uint32_t kVersionWithNote = 2;
 constexpr size_t kSummedPrefix = 16;
 constexpr size_t kMaxText = 1024;
 constexpr uint32_t kMaxLabels = 64;
@@ -42,9 +43,12 @@ std::string EncodeRecordFile(const SessionRecord& record) {
   }
   body.Put(static_cast<uint32_t>(record.lineage.size()));
   for (const uint64_t name : record.lineage) body.Put(name);
+  // Daemons of older releases read every record that can do without one.
+  const bool has_note = !record.info.note.empty();
+  if (has_note) body.PutString(record.info.note);
   ByteWriter out;
   out.PutRaw(kMagic);
-  out.Put(kVersion);
+  out.Put(has_note ? kVersionWithNote : kVersion);
   out.Put(static_cast<uint32_t>(body.bytes().size()));
   out.Put(Sum(out.bytes(), body.bytes()));
   out.PutRaw(body.bytes());
@@ -60,7 +64,7 @@ absl::StatusOr<SessionRecord> ParseRecordFile(absl::string_view bytes) {
   const auto sum = prefix.Get<uint64_t>();
   const absl::string_view body = prefix.GetRaw(size);
   if (!prefix.done() || Sum(bytes, body) != sum) return damaged;
-  if (version != kVersion) {
+  if (version != kVersion && version != kVersionWithNote) {
     return absl::FailedPreconditionError("the session's record is of another version of Sluice");
   }
 
@@ -86,6 +90,7 @@ absl::StatusOr<SessionRecord> ParseRecordFile(absl::string_view bytes) {
   const auto lineage = in.Get<uint32_t>();
   if (lineage > kMaxLineage) return damaged;
   for (uint32_t i = 0; i < lineage; ++i) record.lineage.push_back(in.Get<uint64_t>());
+  if (version == kVersionWithNote) record.info.note = in.GetString(kMaxText);
   const bool empty = record.info.position == 0;
   if (!in.done() || record.info.position < 0 || record.info.undecoded.size() > 3 ||
       empty != record.state_id.empty() || empty != (record.info.last_token == -1)) {

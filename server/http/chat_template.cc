@@ -71,6 +71,10 @@ std::string ChatTemplate::Render(const std::vector<ChatMessage>& messages) const
   return out;
 }
 
+std::string ChatTemplate::Continue(const std::vector<ChatMessage>& messages) const {
+  return absl::StrCat(after_content_, Render(messages));
+}
+
 std::string ChatTemplate::Stop() const {
   std::string out = absl::StrCat(after_content_, Head("user"));
   DropSpaces(&out);

@@ -26,6 +26,9 @@ class ChatTemplate {
   static absl::StatusOr<ChatTemplate> Parse(absl::string_view text);
 
   std::string Render(const std::vector<ChatMessage>& messages) const;
+  // The same for messages that come after others, the last of which is rendered up to its content's
+  // end.
+  std::string Continue(const std::vector<ChatMessage>& messages) const;
   // The text that ends the answer; empty when nothing tells messages apart.
   std::string Stop() const;
 

@@ -529,7 +529,7 @@ void HttpDoor::RunCall(Request* request) {
   TellUnknownFields(parsed->unknown_fields, request->exchange.get());
   if (!parsed->prompts.front().session_id().empty()) {
     return StartOnSession(&parts_, served_.sessions, request->exchange, request->tenant,
-                          *std::move(parsed), request->record);
+                          served_.chat_template, *std::move(parsed), request->record);
   }
   OpenAiCall::Start(&parts_, request->exchange, request->tenant, *parsed, request->record);
 }

@@ -4,6 +4,7 @@
 #include <optional>
 #include <variant>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "server/http/session_json.h"
@@ -39,12 +40,19 @@ AnswerFormat FormatOf(const OpenAiParts& parts, const OpenAiRequest& request,
   format.model = parts.bounds.model_name;
   format.fingerprint = parts.fingerprint;
   format.session = request.session;
+  if (request.turn.has_value()) {
+    format.pinned = first.etag().empty();
+    format.turn =
+        AnswerTurn{request.turn->messages, request.turn->resent, request.turn->from_start};
+  }
   return format;
 }
 
 AnswerPrompt PromptOf(const Tokenizer* tokenizer, const OpenAiRequest& request,
                       const Request& parsed, bool echoed) {
-  const bool on_history = request.session.has_value() && request.session->position > 0;
+  const bool from_start = request.turn.has_value() && request.turn->from_start;
+  const bool on_history =
+      request.session.has_value() && request.session->position > 0 && !from_start;
   const bool starts = request.session.has_value() && !on_history;
   return AnswerPrompt(tokenizer, starts ? parsed.prompt_if_empty : parsed.prompt, echoed,
                       on_history);
@@ -55,6 +63,17 @@ RequestBounds BoundsOf(const OpenAiParts& parts, const OpenAiRequest& request) {
   RequestBounds bounds = parts.bounds;
   if (!request.own_stop.empty()) ++bounds.max_stop_strings;
   return bounds;
+}
+
+bool IsEtagMismatch(const absl::Status& status) {
+  return absl::IsAborted(status) && absl::StartsWith(status.message(), "the session has changed");
+}
+
+// The turn was planned for the session as it was: another history would make its text wrong.
+void TakeTurn(const OpenAiRequest& request, Request* out) {
+  if (out->etag.empty()) out->etag = request.session->etag;
+  out->from_start = request.turn->from_start;
+  if (out->commit) out->note = request.turn->note;
 }
 
 }  // namespace
@@ -130,6 +149,7 @@ void OpenAiCall::Start(const OpenAiParts* parts, std::shared_ptr<HttpExchange> e
     absl::StatusOr<Request> parsed = ParseGenerate(prompt, bounds, *core.tokenizer, RandomBits());
     if (!parsed.ok()) return refuse(parsed.status());
     parsed->request_id = record.request_id;
+    if (request.turn.has_value()) TakeTurn(request, &*parsed);
     format.prompts.push_back(PromptOf(core.tokenizer, request, *parsed, format.prompt_logprobs));
     requests.push_back(*std::move(parsed));
   }
@@ -157,6 +177,7 @@ OpenAiCall::OpenAiCall(const OpenAiParts* parts, std::shared_ptr<HttpExchange> e
       exchange_(std::move(exchange)),
       chat_(format.chat),
       stream_(format.stream),
+      pinned_(format.pinned),
       record_(std::move(record)),
       answer_(std::move(format), parts->core.tokenizer),
       open_(prompts),
@@ -186,6 +207,9 @@ void OpenAiCall::Finish(size_t prompt, absl::Status status) {
     streams_[prompt].reset();  // else the two would keep each other alive
   }
   if (status.ok()) status = answer_.failure();
+  if (pinned_ && IsEtagMismatch(status)) {
+    status = absl::AbortedError("the session is busy: another call has moved it on meanwhile");
+  }
   if (!status.ok()) Fail(std::move(status));
   if (--open_ == 0) Complete();
 }

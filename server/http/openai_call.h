@@ -65,6 +65,7 @@ class OpenAiCall {
   const std::shared_ptr<HttpExchange> exchange_;
   const bool chat_;
   const bool stream_;
+  const bool pinned_;  // to its session's etag, which the caller did not name
   LiveCalls::Place place_;
 
   // Used by the emitter thread only, once the requests are submitted.

@@ -308,7 +308,8 @@ absl::StatusOr<OpenAiRequest> ParseChatCompletion(absl::string_view body,
   TakeChatOutput(fields, &message);
   TakeSession(*json, &violations, &message);
   if (fields.Bool("echo")) fields.Refuse("echo", "is not supported for a chat");
-  message.set_text(chat_template.Render(ReadMessages(fields)));
+  out.messages = ReadMessages(fields);
+  message.set_text(chat_template.Render(out.messages));
   // The chat's own end comes beside those that the caller may have.
   google::protobuf::RepeatedPtrField<std::string>& stops =
       *message.mutable_stop()->mutable_strings();

@@ -18,6 +18,7 @@
 #include "absl/strings/string_view.h"
 #include "engine/checkpoint/sampling_defaults.h"
 #include "server/http/answer_session.h"
+#include "server/http/chat_history.h"
 #include "server/http/chat_template.h"
 #include "server/http/json_fields.h"
 #include "sluice/v1/generate.pb.h"
@@ -29,6 +30,10 @@ struct OpenAiRequest {
   bool stream = false;
   bool include_usage = false;  // of a stream: its last chunk
   bool token_ids = false;      // choices have the ids of what was generated
+  // A chat's: its text is rendered of them.
+  std::vector<ChatMessage> messages;
+  // A chat's next turn on its session.
+  std::optional<ChatTurn> turn;
   // The session as it was when it was looked up. Nothing: there is none.
   std::optional<AnswerSession> session;
   // A chat's end, which is the last of stop.strings and no caller's; empty: there is none.

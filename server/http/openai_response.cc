@@ -337,7 +337,15 @@ void OpenAiAnswer::AppendUsage(std::string* out) const {
   absl::StrAppend(out, "\"usage\":{\"prompt_tokens\":", prompt_tokens_,
                   ",\"completion_tokens\":", new_tokens_,
                   ",\"total_tokens\":", prompt_tokens_ + new_tokens_,
-                  ",\"prompt_tokens_details\":{\"cached_tokens\":", reused_tokens_, "}}");
+                  ",\"prompt_tokens_details\":{\"cached_tokens\":", reused_tokens_, "}");
+  if (format_.turn.has_value()) {
+    const AnswerTurn& turn = *format_.turn;
+    absl::StrAppend(out, ",\"session_details\":{\"messages\":",
+                    turn.messages > 0 ? absl::StrCat(turn.messages) : "null",
+                    ",\"resent\":", turn.resent ? "true" : "false",
+                    ",\"recomputed\":", turn.recomputed ? "true}" : "false}");
+  }
+  *out += '}';
 }
 
 void OpenAiAnswer::AppendSession(std::string* out) const {

@@ -42,6 +42,8 @@ struct AnswerFormat {
   std::string model{};
   std::string fingerprint{};
   std::optional<AnswerSession> session{};  // before the call
+  std::optional<AnswerTurn> turn{};
+  bool pinned = false;     // the call is refused should the session move on before it begins
   std::string own_stop{};  // of a chat: the text that ends it, which no caller asked for
   std::vector<AnswerPrompt> prompts{};
 };

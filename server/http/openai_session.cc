@@ -73,19 +73,20 @@ absl::Status Fault(const std::string& field, const std::string& why) {
 class SessionStart : public std::enable_shared_from_this<SessionStart> {
  public:
   SessionStart(const OpenAiParts* parts, const SessionCalls* sessions,
-               std::shared_ptr<HttpExchange> exchange, TenantRef tenant, OpenAiRequest request,
-               CallRecord record)
+               std::shared_ptr<HttpExchange> exchange, TenantRef tenant,
+               const ChatTemplate& chat_template, OpenAiRequest request, CallRecord record)
       : parts_(parts),
         sessions_(sessions),
         exchange_(std::move(exchange)),
         tenant_(std::move(tenant)),
+        chat_template_(chat_template),
         request_(std::move(request)),
         record_(std::move(record)) {}
 
   void Look() {
     v1::GetSessionRequest get;
     get.set_id(first().session_id());
-    sessions_->Get(tenant_->name, get, [self = shared_from_this()](auto session) {
+    sessions_->Look(tenant_->name, get, [self = shared_from_this()](auto session) {
       self->Posted([self, session = std::move(session)] { self->Found(session); });
     });
   }
@@ -102,7 +103,7 @@ class SessionStart : public std::enable_shared_from_this<SessionStart> {
     Refuse(absl::ResourceExhaustedError("too many large texts wait to be encoded"));
   }
 
-  void Found(const absl::StatusOr<v1::Session>& session) {
+  void Found(const absl::StatusOr<SessionInfo>& session) {
     if (session.ok()) return Start(*session);
     const bool makes = absl::IsNotFound(session.status()) && first().etag().empty() &&
                        first().commit_policy() != v1::COMMIT_POLICY_NEVER;
@@ -111,29 +112,31 @@ class SessionStart : public std::enable_shared_from_this<SessionStart> {
     if (!faults.ok()) return Refuse(faults);
     v1::CreateSessionRequest create;
     create.mutable_options()->set_id(first().session_id());
-    sessions_->Create(tenant_->name, create, [self = shared_from_this()](auto made) {
+    sessions_->Create(tenant_->name, create, [self = shared_from_this()](const auto& made) {
       // Another first call may have been quicker.
-      if (absl::IsAlreadyExists(made.status())) return self->Look();
-      self->Posted([self, made = std::move(made)] {
-        if (!made.ok()) return self->Refuse(made.status());
-        self->Start(*made);
-      });
+      if (made.ok() || absl::IsAlreadyExists(made.status())) return self->Look();
+      self->Refuse(made.status());
     });
   }
 
-  void Start(const v1::Session& session) {
+  void Start(const SessionInfo& session) {
     const std::string asked(exchange_->head().Find("x-request-id"));
-    if (!asked.empty() && asked == session.last_request_id()) {
+    if (!asked.empty() && asked == session.last_request_id) {
       return Refuse(WithReason(
           absl::AbortedError(absl::StrCat("the session has committed the call of this "
                                           "x-request-id already: its etag is ",
-                                          session.etag(), ", its position ", session.position())),
+                                          session.etag, ", its position ", session.position)),
           "ALREADY_COMMITTED"));
     }
-    request_.session = AnswerSession{.id = session.id(),
-                                     .etag = session.etag(),
-                                     .position = session.position(),
-                                     .committed = false};
+    request_.session = AnswerSession{
+        .id = session.id, .etag = session.etag, .position = session.position, .committed = false};
+    if (request_.chat) {
+      absl::StatusOr<ChatTurn> turn =
+          PlanTurn(chat_template_, request_.messages, session.position, session.note);
+      if (!turn.ok()) return Refuse(turn.status());
+      request_.prompts.front().set_text(std::move(turn->text));
+      request_.turn = *std::move(turn);
+    }
     OpenAiCall::Start(parts_, exchange_, tenant_, request_, record_);
   }
 
@@ -145,6 +148,7 @@ class SessionStart : public std::enable_shared_from_this<SessionStart> {
   const SessionCalls* const sessions_;
   const std::shared_ptr<HttpExchange> exchange_;
   const TenantRef tenant_;
+  const ChatTemplate& chat_template_;
   OpenAiRequest request_;
   const CallRecord record_;
 };
@@ -183,7 +187,6 @@ absl::Status TakeSessionHeaders(const HttpHead& head, OpenAiRequest* request) {
   if (!IsSessionId(id)) return Fault("session", "must match [A-Za-z0-9_-]{1,64}");
   const absl::StatusOr<std::string> etag = EtagOf(head, first.etag());
   if (!etag.ok()) return etag.status();
-  if (request->chat) return Fault("session", "is for completions: a chat has none");
   const bool commits = first.commit_policy() != v1::COMMIT_POLICY_NEVER;
   if (commits && request->prompts.size() > 1) {
     return Fault("prompt", "has several prompts, with a session that needs commit \"never\"");
@@ -204,12 +207,14 @@ absl::Status TakeSessionHeaders(const HttpHead& head, OpenAiRequest* request) {
 
 void StartOnSession(const OpenAiParts* parts, const SessionCalls* sessions,
                     const std::shared_ptr<HttpExchange>& exchange, const TenantRef& tenant,
-                    OpenAiRequest request, const CallRecord& record) {
+                    const ChatTemplate& chat_template, OpenAiRequest request,
+                    const CallRecord& record) {
   const absl::Status offered = sessions->Offered();
   if (!offered.ok()) {
     return RefuseCall(parts->core, exchange.get(), record, offered, request.chat);
   }
-  std::make_shared<SessionStart>(parts, sessions, exchange, tenant, std::move(request), record)
+  std::make_shared<SessionStart>(parts, sessions, exchange, tenant, chat_template,
+                                 std::move(request), record)
       ->Look();
 }
 

@@ -25,12 +25,13 @@ void TakeSession(const nlohmann::json& body, FieldViolations* violations, v1::Ge
 // INVALID_ARGUMENT too for several prompts that would all move one session on. Pure.
 absl::Status TakeSessionHeaders(const HttpHead& head, OpenAiRequest* request);
 
-// A request with a session: looks it up, makes it where there is none, and starts the call. A
-// session is not made for a call that only reads it, names its etag, or has faults. What the
-// pointers refer to outlives the call. Any thread.
+// A request with a session: looks it up, has a chat go on from what it remembers of the chat, makes
+// it where there is none, and starts the call. A session is not made for a call that only reads it,
+// names its etag, or has faults. What the pointers refer to outlives the call. Any thread.
 void StartOnSession(const OpenAiParts* parts, const SessionCalls* sessions,
                     const std::shared_ptr<HttpExchange>& exchange, const TenantRef& tenant,
-                    OpenAiRequest request, const CallRecord& record);
+                    const ChatTemplate& chat_template, OpenAiRequest request,
+                    const CallRecord& record);
 
 }  // namespace sluice
 

@@ -12,7 +12,7 @@ import urllib.parse
 import jsonschema
 import pytest
 
-from harness import Daemon, PATIENCE, ROOT, check_message, wait_until
+from harness import Daemon, PATIENCE, ROOT, check_message, in_threads, wait_until
 from sessions import Sessions, key_file
 from test_access import digest, write_tenants
 
@@ -373,6 +373,130 @@ def test_a_busy_session(door):
     peer.close()
 
 
+# ---- Chats ----
+
+HI, MORE = {"role": "user", "content": "Who lives on the moor?"}, {"role": "user", "content": "And why?"}
+
+
+def say(messages):
+    return {"role": "user", "content": messages} if isinstance(messages, str) else messages
+
+
+def chat(door, session, *messages, status=200, headers=(), **fields):
+    answer = door.post("/v1/chat/completions", {"messages": [say(m) for m in messages], "max_tokens": 6, "seed": 7, "ignore_eos": True,
+                                                "session": session, **fields}, **dict(headers))
+    assert answer.status == status, answer.bytes
+    return answer
+
+
+def told(answer):
+    """The assistant's message of an answer."""
+    return answer.json["choices"][0]["message"]
+
+
+def details(answer):
+    found = answer.json["usage"]["session_details"]
+    return found["messages"], found["resent"], found["recomputed"]
+
+
+def test_a_chat_goes_on_from_its_session(door):
+    grpc = Sessions(door.daemon)
+    grpc.create("theirs")
+    sampling = {"seed": 7}
+    expected = [grpc.say("theirs", prompt, tokens=6, sampling=sampling)[0].text
+                for prompt in ("user: Who lives on the moor?\nassistant:", "\nuser: And why?\nassistant:", "\nuser: Oh\nassistant:")]
+    first = chat(door, "a", HI)
+    assert told(first)["content"] == expected[0] and details(first) == (2, False, False)
+    # A client may send what is new, or all of it; some strip the answers.
+    second = chat(door, "a", HI, {**told(first), "content": told(first)["content"].strip()}, MORE)
+    assert told(second)["content"] == expected[1] and details(second) == (4, True, False)
+    third = chat(door, "a", "Oh")
+    assert told(third)["content"] == expected[2] and details(third) == (6, False, False)
+    assert grpc.get("a").position == grpc.get("theirs").position == third.json["session"]["position"]
+    history = [HI, told(first), MORE, told(second), say("Oh"), told(third)]
+    read = chat(door, {"id": "a", "commit": "never"}, *history, "So?")
+    assert details(read) == (8, True, False) and not read.json["session"]["committed"]
+    streamed = chat(door, "a", *history, "So?", stream=True, stream_options={"include_usage": True}).bytes.decode()
+    last = json.loads(streamed.split("\n\n")[-3][6:])
+    assert last["usage"]["session_details"]["resent"] and last["session"]["etag"] == grpc.get("a").etag
+
+
+def test_another_conversation_is_never_appended(door):
+    first = told(chat(door, "a", HI))
+    before = door.get("/v1/sessions/a").json
+    for messages in ([HI, {**first, "content": "No."}, MORE], [MORE, first, MORE], [first, MORE], [HI, MORE, first, MORE],
+                     [{"role": "system", "content": "x"}, HI, first, MORE]):
+        chat(door, "a", *messages, status=409).error(409, "history_mismatch")
+    chat(door, "a", HI, first, status=400).error(400, param="messages")
+    assert door.get("/v1/sessions/a").json["etag"] == before["etag"]
+    # A fork has the history, a text that was not a chat's takes it away.
+    door.post("/v1/sessions/a/fork", {"id": "b"})
+    assert details(chat(door, "b", HI, first, MORE)) == (4, True, False)
+    complete(door, "a")
+    chat(door, "a", HI, first, MORE, status=409).error(409, "history_unknown")
+    assert chat(door, "a", MORE).json["usage"]["session_details"] == {"messages": None, "resent": False, "recomputed": False}
+
+
+def test_what_the_template_cannot_go_on_from_is_computed_from_the_start(door):
+    text = told(chat(door, "probe", HI, max_tokens=12, temperature=0))["content"]
+    first = chat(door, "a", HI, max_tokens=12, temperature=0, stop=[text[8:11]])
+    assert told(first)["content"] == text[:text.index(text[8:11])]
+    chat(door, "a", MORE, status=409).error(409, "history_needed")
+    second = chat(door, "a", HI, told(first), MORE, temperature=0)
+    assert details(second) == (4, True, True)
+    alone = chat(door, None, HI, told(first), MORE, temperature=0)
+    assert told(alone) == told(second) and "session_details" not in alone.json["usage"]
+    assert second.json["usage"]["prompt_tokens"] == alone.json["usage"]["prompt_tokens"]
+    assert second.json["session"]["position"] == alone.json["usage"]["total_tokens"]
+    assert details(chat(door, "a", HI, told(first), MORE, told(second), "Oh")) == (6, True, False)
+
+
+def test_a_stop_string_that_the_template_begins_with_is_read_once(start_daemon):
+    door = Door(start_daemon("--http_listen=127.0.0.1:0", "--chat_template={content}."))
+    grpc = Sessions(door.daemon)
+    grpc.create("theirs")
+    stop = {"strings": ["."], "max_new_tokens": 200}
+    expected = [door.daemon.generate(prompt, session_id="theirs", stop=stop, sampling={"temperature": 0}).only.text
+                for prompt in ("Once upon a time.", "And then.", "At last.")]
+    fields = {"max_tokens": 200, "temperature": 0, "ignore_eos": False}
+    first = chat(door, "a", "Once upon a time", **fields)
+    second = chat(door, "a", "And then", **fields)
+    third = chat(door, "a", "Once upon a time", told(first), "And then", told(second), "At last", **fields)
+    assert [told(answer)["content"] for answer in (first, second, third)] == expected
+    assert {answer.json["choices"][0]["finish_reason"] for answer in (first, second, third)} == {"stop"}
+    assert details(third) == (6, True, False) and grpc.get("a").position == grpc.get("theirs").position
+
+
+def test_a_chat_survives_a_restart(start_daemon, tmp_path):
+    flags = ("--http_listen=127.0.0.1:0", f"--session_dir={tmp_path}/sessions", f"--state_key_file={key_file(tmp_path)}")
+    daemon = start_daemon(*flags)
+    door = Door(daemon)
+    first = told(chat(door, {"id": "a", "durable": True}, HI))
+    state = door.get("/v1/sessions/a/export").bytes
+    daemon.process.kill()
+    daemon.wait()
+    door = Door(start_daemon(*flags))
+    chat(door, "a", HI, {**first, "content": "No."}, MORE, status=409).error(409, "history_mismatch")
+    assert details(chat(door, "a", HI, first, MORE)) == (4, True, False)
+    # Exported bytes have the state alone.
+    door.post("/v1/sessions/import?id=c", state, **BYTES)
+    chat(door, "c", HI, first, MORE, status=409).error(409, "history_unknown")
+
+
+def test_two_chats_at_once(door):
+    chat(door, "a", HI)
+    answers = in_threads(2, lambda _: door.post("/v1/chat/completions", {
+        "messages": [MORE], "max_tokens": 100, "ignore_eos": True, "session": {"id": "a", "on_conflict": "wait"}}))
+    # Each was planned for one history: the second must not be appended to another one.
+    statuses = sorted(answer.status for answer in answers)
+    position = door.get("/v1/sessions/a").json["position"]
+    if statuses == [200, 409]:
+        next(answer for answer in answers if answer.status == 409).error(409, "session_busy")
+    else:
+        assert statuses == [200, 200]  # the first had ended when the second began
+    assert position == max(answer.json["session"]["position"] for answer in answers if answer.status == 200)
+
+
 def test_without_a_key_or_sessions(start_daemon):
     door = Door(start_daemon("--http_listen=127.0.0.1:0"))
     door.create(id="a")
@@ -439,7 +563,8 @@ def test_the_openapi_document_is_what_the_port_answers(door):
     complete(door, "a")
     state = door.get("/v1/sessions/a/export").bytes
     sent = {"/v1/completions": {"prompt": "The", "max_tokens": 2, "session": {"id": "a", "commit": "never"}, "logprobs": 1},
-            "/v1/chat/completions": {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 2},
+            "/v1/chat/completions": {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 2,
+                                     "session": {"id": "chat"}},
             "/tokenize": {"prompt": "The"}, "/detokenize": {"tokens": [300]}, "/v1/sessions/{id}": {"ttl": 60}, "/v1/sessions/import": state}
     checked = 0
     for path, operations in document["paths"].items():
@@ -477,10 +602,10 @@ def test_the_commands_of_the_readme(door, tmp_path):
     page = (ROOT / "server/http/README.md").read_text()
     section = page.split("\n## Sessions\n")[1].split("\n## ")[0]
     commands = re.findall(r"^\$ (curl .*(?:\n    .*)*)", section, re.M)
-    assert len(commands) >= 6
+    assert len(commands) >= 8
     for command in commands:
         ran = subprocess.run(["bash", "-c", command.replace("localhost:8080", door.daemon.http)], cwd=tmp_path,
                              capture_output=True, text=True, timeout=PATIENCE)
         assert ran.returncode == 0 and '"error"' not in ran.stdout, (command, ran)
-    assert door.ids() == ["other", "story"]
+    assert door.ids() == ["other", "story", "talk"]
     assert door.get("/v1/sessions/story").json["position"] > door.get("/v1/sessions/other").json["position"] > 0

@@ -27,6 +27,15 @@ TEST(StopMatcherTest, ReleasesTextUpToTheStopString) {
   EXPECT_EQ(found, 0u);
 }
 
+TEST(StopMatcherTest, SaysHowMuchCameBehindTheMatch) {
+  StopMatcher matcher({"END"});
+  std::string released;
+  EXPECT_FALSE(matcher.Append("an E", &released).has_value());
+  EXPECT_TRUE(matcher.Append("ND of", &released).has_value());
+  EXPECT_EQ(released, "an ");
+  EXPECT_EQ(matcher.dropped(), 3u);
+}
+
 TEST(StopMatcherTest, HoldsBackOnlyWhatMayBeAStopString) {
   StopMatcher matcher({"abac"});
   std::string released;

@@ -14,6 +14,7 @@
 #include <set>
 #include <thread>
 
+#include "engine/state/record_file.h"
 #include "engine/state/state_file.h"
 #include "tests/engine/state/small_state.h"
 #include "tests/fakes/fake_files.h"
@@ -108,6 +109,19 @@ TEST(SessionStoreTest, AChangeOfTheRecordAloneKeepsTheStateFile) {
   EXPECT_EQ(SeedOf(store.get(), "s"), 5);
   EXPECT_EQ(store->ReadRecord("tenant/..", "s")->labels.count("new"), 1u);
   EXPECT_EQ(CountSuffix(&files, ".state"), 1);
+}
+
+TEST(SessionStoreTest, ANoteIsKeptAndOnlyItNeedsTheNewerFormat) {
+  SessionRecord record = SmallRecord("s", 1, 5);
+  record.state_id = "1-2";
+  const std::string without = EncodeRecordFile(record);
+  record.info.note = std::string("a\0note\xff", 7);
+  const std::string with = EncodeRecordFile(record);
+  EXPECT_EQ(without[8], 1);
+  EXPECT_EQ(with[8], 2);
+  EXPECT_EQ(ParseRecordFile(without)->info.note, "");
+  EXPECT_EQ(ParseRecordFile(with)->info.note, record.info.note);
+  EXPECT_FALSE(ParseRecordFile(with.substr(0, with.size() - 1)).ok());
 }
 
 TEST(SessionStoreTest, AForkOutlivesWhatItWasForkedFrom) {
