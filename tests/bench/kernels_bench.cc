@@ -146,7 +146,7 @@ void BenchSampler() {
   constexpr int64_t kVocab = 128 << 10;
   Sampler sampler;
   TokenCounts counts;
-  if (!sampler.Allocate(kVocab).ok() || !counts.Allocate(1, kVocab).ok()) return;
+  if (!sampler.Allocate(kVocab, kVocab).ok() || !counts.Allocate(1, kVocab).ok()) return;
   std::vector<float> logits = RandomFloats(kVocab);
   for (float& logit : logits) logit *= 3.0f;
   std::printf("\nOne token of 131,072             us\n");
