@@ -129,7 +129,9 @@ void CompareSamplers(int64_t vocab, int64_t drawn = 0) {
         continue;
       }
       EXPECT_TRUE(actual[i].finite);
-      if (drawn > 0 && rows[i].target == kNoTarget) EXPECT_LT(actual[i].token, drawn);
+      if (drawn > 0 && rows[i].target == kNoTarget) {
+        EXPECT_LT(actual[i].token, drawn);
+      }
       EXPECT_EQ(actual[i].rank, expected[i].rank);
       EXPECT_NEAR(actual[i].logprob, expected[i].logprob, 1e-4);
       ASSERT_EQ(actual[i].num_alternatives, expected[i].num_alternatives);
@@ -153,7 +155,7 @@ TEST(CudaSamplerTest, ModelsVocabulary) { CompareSamplers(32000); }
 TEST(CudaSamplerTest, LargeVocabulary) { CompareSamplers(70001); }
 
 TEST(CudaSamplerTest, LastSampledFeedsTheNextStep) {
-  SamplerRunner gpu(CudaOrDie(), 300, 4), cpu(Cpu(), 300, 4);
+  SamplerRunner gpu(CudaOrDie(), 300, 0, 4), cpu(Cpu(), 300, 0, 4);
   const SamplingConfig greedy = {.temperature = 0.0f};
   std::vector<LogitRow> rows(3);
   for (LogitRow& row : rows) row.sampling = &greedy;
