@@ -11,7 +11,7 @@ from harness import ROOT, Daemon, model_pb2
 from sessions import Sessions, key_file
 
 MODELS = ["retnet/gqa_relu", "linear_attn/hedgehog", "hgrn2/conv", "lightnet/conv_tied", "transnormer/odd", "mamba2/groups",
-          "mamba2/state_spaces", "delta_net/base", "gated_deltanet/gva", "kda/bounded", "simple_gla/gqa_bias",
+          "mamba2/base", "delta_net/base", "gated_deltanet/gva", "kda/bounded", "simple_gla/gqa_bias",
           "gated_deltanet/hybrid", "gla/hybrid_window", "transformer/window", "transformer/base", "llama/rope_yarn",
           "mistral/window", "qwen3_5/wrapped", "granitemoehybrid/dense_h", "lfm2/odd", "olmo_hybrid/base", "nemotron_h/dense",
           "falcon_h1/norm", "bamba/base"]

@@ -27,8 +27,14 @@ def test_position_independent_and_bound_at_start(program):
     dynamic = readelf(program, "-d")
     flags = re.search(r"\(FLAGS_1\)\s+Flags: (.*)", dynamic).group(1).split()
     assert {"NOW", "PIE"} <= set(flags), flags
-    assert re.search(r"\(FLAGS\)\s+BIND_NOW", dynamic)
+    # The linker writes a tag of its own where it writes DT_RPATH instead of DT_RUNPATH.
+    assert re.search(r"\(BIND_NOW\)|\(FLAGS\)\s+BIND_NOW", dynamic)
     assert "TEXTREL" not in dynamic
+
+
+def test_libraries_are_not_looked_for_in_the_current_directory(program):
+    paths = re.findall(r"\((?:RPATH|RUNPATH)\).*\[(.*)\]", readelf(program, "-d"))
+    assert all(entry.startswith(("/", "$ORIGIN/")) for path in paths for entry in path.split(":")), paths
 
 
 def test_segments(program):

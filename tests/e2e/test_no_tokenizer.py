@@ -111,14 +111,16 @@ def test_another_directory(bare, daemon):
         other.kill()
 
 
-def test_a_vocabulary_that_does_not_fit(bare, tmp_path):
+def test_a_vocabulary_that_does_not_fit(bare, tmp_path, start_daemon):
     assert "--tokenizer=none" in refused(f"--model={bare}")
     assert "--tokenizer" in refused(f"--model={bare}", f"--tokenizer={tmp_path}")
     tokenizer = json.loads((MODEL / "tokenizer.json").read_text())
     tokenizer["model"]["vocab"]["beyond"] = 4096
     (tmp_path / "tokenizer.json").write_text(json.dumps(tokenizer))
-    line = refused(f"--model={bare}", f"--tokenizer={tmp_path}")
-    assert "--tokenizer" in line and "4096" in line and "vocab" in line
+    larger = start_daemon(f"--tokenizer={tmp_path}", model=bare)
+    (line,) = [line for line in larger.stderr().splitlines() if "left out" in line]
+    assert "from 4096 on" in line and "vocab_size" in line
+    assert larger.generate("The", stop={"max_new_tokens": 2}).sequences
 
 
 def test_a_score_of_one_token(daemon):
