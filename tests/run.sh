@@ -155,7 +155,11 @@ python_tests() {
   end_to_end tests/e2e tests/client/python "${files[@]}"
 }
 
-asan_end_to_end() { SLUICE_TEST_SCALE=0.1 SLUICE_BIN_DIR=$PWD/build-asan/bin end_to_end -m "not slow" tests/e2e; }
+# Not the files whose C++ is the same in the sanitized C++ tests, or whose subject is the Release binaries: for time.
+asan_end_to_end() {
+  SLUICE_TEST_SCALE=0.1 SLUICE_BIN_DIR=$PWD/build-asan/bin end_to_end -m "not slow" tests/e2e \
+    --ignore=tests/e2e/test_{bench,capacity,families,hardening,metrics,run}.py
+}
 
 # fuzz_one TARGET: what it finds goes to the first corpus folder; the committed corpus is only read.
 fuzz_one() {
