@@ -6,8 +6,10 @@
 namespace sluice {
 
 grpc::Status UnparsableMessage() {
-  return {grpc::StatusCode::INVALID_ARGUMENT,
-          "the message cannot be parsed: its bytes are no such message, or a string is not UTF-8"};
+  return {
+      grpc::StatusCode::INVALID_ARGUMENT,
+      "the message cannot be parsed: its bytes are no such message, a string is not UTF-8, or it "
+      "is compressed by an encoding that gRPC does not know"};
 }
 
 int MethodIndex(const std::string& service, const std::string& method) {

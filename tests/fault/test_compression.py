@@ -77,12 +77,13 @@ def test_a_client_that_compresses_is_told_so(start_daemon, algorithm):
 
 @pytest.mark.parametrize("encoding", ["br", "zstd", "GZIP", "gzip, identity"])
 def test_an_encoding_that_grpc_does_not_know_is_counted(start_daemon, encoding):
-    """gRPC answers without a text."""
+    """gRPC passes its bytes on as they are, so that they cannot be parsed."""
     daemon = start_daemon()
     lines = daemon.stderr().count("\n")
     for _ in range(5):
         _, trailers = call(daemon, encoding, b"\1\0\0\0\3abc")
-        assert int(trailers[b"grpc-status"]) == grpc.StatusCode.UNIMPLEMENTED.value[0]
+        assert int(trailers[b"grpc-status"]) == grpc.StatusCode.INVALID_ARGUMENT.value[0]
+        assert b"compressed" in trailers[b"grpc-message"]
     wait_until(lambda: daemon.metrics()[REFUSED] == 5, "all are counted")
     assert daemon.stderr().count("\n") == lines, "not a line for each"
 
