@@ -26,14 +26,21 @@ class ParsingHandler final : public grpc::internal::MethodHandler {
       : served_(std::move(serve)), refused_(std::move(refuse)) {}
 
   void RunHandler(const HandlerParameter& call) override {
-    if (call.status.ok()) return served_.RunHandler(call);
+    if (call.status.ok() || call.status.error_code() == grpc::StatusCode::CANCELLED) {
+      return served_.RunHandler(call);
+    }
     refused_.RunHandler(HandlerParameter(call.call, call.server_context, call.request,
                                          grpc::Status::OK, call.internal_data,
                                          call.call_requester));
   }
   void* Deserialize(grpc_call* call, grpc_byte_buffer* bytes, grpc::Status* status,
                     void** data) override {
-    return served_.Deserialize(call, bytes, status, data);
+    const bool came = bytes != nullptr;
+    void* const message = served_.Deserialize(call, bytes, status, data);
+    // The peer reset the call before its message came. Nobody may count it as one that arrived
+    // (EarlyCalls), and gRPC ends it.
+    if (!came) *status = grpc::Status(grpc::StatusCode::CANCELLED, "no message came");
+    return message;
   }
 
  private:
