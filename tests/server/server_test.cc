@@ -17,6 +17,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_split.h"
 #include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "gmock/gmock.h"
 #include "google/rpc/error_details.pb.h"
 #include "google/rpc/status.pb.h"
@@ -303,7 +304,9 @@ TEST_F(ServerTest, AFullHouseSaysWhenToRetry) {
 }
 
 TEST_F(ServerTest, DrainFinishesWhatRuns) {
-  Start();
+  ServerOptions options = TestOptions();
+  options.drain_timeout = absl::Minutes(5);  // sanitized, the story takes longer than the default
+  Start(options);
   const auto health = grpc::health::v1::Health::NewStub(channel_);
   HealthCheckRequest everything;
   HealthCheckResponse answer;
