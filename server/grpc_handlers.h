@@ -37,8 +37,8 @@ class ParsingHandler final : public grpc::internal::MethodHandler {
                     void** data) override {
     const bool came = bytes != nullptr;
     void* const message = served_.Deserialize(call, bytes, status, data);
-    // The peer reset the call before its message came. Nobody may count it as one that arrived
-    // (EarlyCalls), and gRPC ends it.
+    // The peer reset the call before its message came, or ended it without one. Such a call must
+    // not count as one that arrived (EarlyCalls), and gRPC answers it.
     if (!came) *status = grpc::Status(grpc::StatusCode::CANCELLED, "no message came");
     return message;
   }
